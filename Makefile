@@ -1,0 +1,66 @@
+# Every target works on a fresh machine with python3 (3.11 or newer) and git;
+# cluster targets need a Docker engine or Go as well, and say so.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+STAMP := $(VENV)/.synced
+STORE ?= file
+PYTEST_ARGS ?=
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help venv lint types test unit cluster-test e2e bench demo cluster-up cluster-down generate golden fmt clean
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+venv: $(STAMP) ## Make .venv from the lock file (with or without uv on the machine)
+
+$(STAMP): pyproject.toml uv.lock
+	@./scripts/venv
+	@touch $@
+
+lint: venv ## Format check, ruff, import contracts, spelling, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	PYTHONPATH=storage_lib:operator $(BIN)/lint-imports
+	$(BIN)/codespell
+	$(PY) -m bubu_operator crds --check crds
+
+types: venv ## pyright, strict
+	$(BIN)/pyright
+
+test: venv ## Everything: unit, properties, golden files, cluster and S3 tests
+	$(PY) -m tests.cluster ensure
+	$(PY) -m tests.s3server ensure
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+unit: venv ## Only what needs no server: seconds
+	$(BIN)/pytest -m "not cluster and not s3" $(PYTEST_ARGS)
+
+cluster-test: venv ## Only the tests on a real API server
+	$(PY) -m tests.cluster ensure
+	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
+
+demo: venv ## The main job, shown: STORE=file (default) or STORE=s3
+	$(PY) -m tests.demo --store $(STORE)
+
+cluster-up: venv ## A Kubernetes API server to play with
+	$(PY) -m tests.cluster up
+
+cluster-down: venv ## Stop what cluster-up started
+	$(PY) -m tests.cluster down
+
+generate: venv ## Rewrite generated files: crds/, docs/reference/
+	$(PY) -m bubu_operator crds --write crds
+
+golden: venv ## Rewrite the expected halves of tests/golden (review the diff)
+	$(BIN)/pytest tests/unit tests/golden -k golden --regenerate-golden
+
+fmt: venv ## Format and fix what ruff can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove the virtual environment and local state
+	rm -rf $(VENV) .tools .demo .cluster dist build

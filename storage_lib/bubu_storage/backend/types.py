@@ -1,0 +1,271 @@
+"""The contract of a backend: the only thing in this library that talks to S3 or a disk.
+
+Everything else (manager, retention, operator) is a view on `ObjectBackend`. Metrics,
+breakers, prefixes, delays and faults are decorators that take one backend and are one.
+
+Invariants every backend keeps (``bubu_storage.testing.acceptance`` proves them):
+
+* a key names at most one object; a reader sees an object whole or not at all;
+* listings are in byte order of the whole UTF-8 key, stream page by page in constant
+  memory, and treat a prefix as plain text (``a/f`` finds ``a/five``);
+* deleting a missing key succeeds;
+* errors are those of `bubu_storage.errors`, with the SDK's error as cause;
+* all methods may be called from several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import IO, Final, Protocol, Self, TypeAlias, runtime_checkable
+
+from bubu_storage.errors import InvalidKeyError, StorageError
+from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
+
+__all__ = [
+    "MAX_KEY_BYTES",
+    "BatchDeleter",
+    "Body",
+    "GetObjectResult",
+    "ListPage",
+    "ListedObject",
+    "ObjectBackend",
+    "ObjectInfo",
+    "check_key",
+    "check_prefix",
+]
+
+MAX_KEY_BYTES: Final = 1024
+"""S3's limit for a key, in UTF-8 bytes; all backends share it so that data can move."""
+
+MAX_BATCH_DELETE: Final = 1000
+"""Keys that one `BatchDeleter.delete_objects` call accepts."""
+
+Body: TypeAlias = bytes | bytearray | memoryview | IO[bytes] | Iterable[bytes]
+"""What can be stored: bytes, a binary file (from its current position), or chunks."""
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """One entry of a listing.
+
+    Attributes:
+        key: whole key.
+        size_bytes: length of the object.
+        etag: as the store gives it, with quotes; "" where it gives none.
+        last_modified: by the store's clock, timezone-aware UTC.
+    """
+
+    key: str
+    size_bytes: int
+    etag: str
+    last_modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page of a listing: never empty, in byte order of keys."""
+
+    objects: tuple[ListedObject, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What is known about one object (Go: HeadObjectResult).
+
+    Attributes:
+        key: whole key.
+        size_bytes: length of the object, or of this response's body for a ranged get.
+        content_type: ``application/octet-stream`` where the store has none.
+        etag: of the whole object, with quotes; "" where the store gives none.
+        last_modified: by the store's clock, timezone-aware UTC; the epoch where unknown.
+        metadata: user metadata, keys in lower case.
+    """
+
+    key: str
+    size_bytes: int
+    content_type: str = DEFAULT_BLOB_CONTENT_TYPE
+    etag: str = ""
+    last_modified: datetime = EPOCH
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class GetObjectResult:
+    """An open object: facts plus a body that is read once and must be closed.
+
+    Use it as a context manager. Iterating yields chunks of bytes. ``content_range`` is
+    "" unless the store honoured a range: look at it, not at what was asked for.
+    """
+
+    __slots__ = ("_stream", "content_range", "info")
+
+    def __init__(self, info: ObjectInfo, stream: IO[bytes], *, content_range: str = "") -> None:
+        self.info = info
+        self.content_range = content_range
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to ``size`` bytes, or all that is left.
+
+        Raises:
+            StorageError: when the store breaks off in the middle.
+        """
+        return self._stream.read(size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self._stream.read(1024 * 1024):
+            yield chunk
+
+    def close(self) -> None:
+        """Release the connection or the file; twice is fine."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class ObjectBackend(Protocol):
+    """One bucket, or one directory, of objects."""
+
+    @property
+    def name(self) -> str:
+        """For messages and labels, as ``s3://bucket`` or ``file:///dir``; no secrets in it."""
+        ...
+
+    def put_object(
+        self,
+        key: str,
+        body: Body,
+        *,
+        size_bytes: int | None = None,
+        content_type: str = DEFAULT_BLOB_CONTENT_TYPE,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Store a whole object, replacing what was there, and return its ETag.
+
+        Args:
+            key: see `check_key`.
+            body: bytes, file or chunks; read once, from its current position.
+            size_bytes: length of the body if the caller knows it; a body of another
+                length is refused and nothing is stored.
+            content_type: kept where the store can keep it.
+            metadata: user metadata, ASCII; kept where the store can keep it.
+
+        Raises:
+            InvalidKeyError: see `check_key`.
+            StorageError: any of the tree; the old object, if any, is still whole.
+        """
+        ...
+
+    def get_object(self, key: str, *, range_header: str = "") -> GetObjectResult:
+        """Open an object; ``range_header`` is passed on verbatim, as ``bytes=0-99``.
+
+        Raises:
+            ObjectNotFoundError: no such key.
+            RangeNotSatisfiableError: the range starts past the end.
+        """
+        ...
+
+    def head_object(self, key: str) -> ObjectInfo:
+        """Return the facts of an object without its body.
+
+        Raises:
+            ObjectNotFoundError: no such key.
+        """
+        ...
+
+    def delete_object(self, key: str) -> None:
+        """Delete one object; a missing one counts as deleted."""
+        ...
+
+    def list_objects(
+        self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
+    ) -> Iterator[ListPage]:
+        """Stream the objects whose key begins with ``prefix``, in byte order of keys.
+
+        Args:
+            prefix: plain text, may end anywhere; "" lists everything.
+            start_after: only keys greater than this one (it need not exist).
+            page_size: most entries of one page, 1 to 1,000; a page is asked of the store
+                only when the one before has been consumed.
+        """
+        ...
+
+    def server_time(self) -> datetime:
+        """Return the store's own clock, timezone-aware UTC; ages are reckoned by it."""
+        ...
+
+    def close(self) -> None:
+        """Release connections; twice is fine."""
+        ...
+
+
+@runtime_checkable
+class BatchDeleter(Protocol):
+    """The optional capability to delete many objects in one request."""
+
+    def delete_objects(self, keys: Sequence[str]) -> dict[str, StorageError]:
+        """Delete up to 1,000 objects and return the keys that failed, each with its error.
+
+        A key that is not in the answer is gone (or was never there). A raised error means
+        that the whole request failed and nothing may be assumed.
+
+        Raises:
+            LimitExceededError: more than 1,000 keys.
+        """
+        ...
+
+
+def check_key(key: str) -> str:
+    """Return ``key`` if it can name an object on every backend.
+
+    Refused: empty; absolute; a segment that is ``..`` (also with ``\\`` as separator, as the
+    Go implementation judges); over 1,024 UTF-8 bytes; NUL; a lone surrogate.
+
+    Raises:
+        InvalidKeyError: with the reason.
+    """
+    if not key:
+        raise InvalidKeyError("an object key must not be empty", key=key)
+    _check_text(key, "object key")
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return ``prefix`` if it can begin a key; "" is the whole store.
+
+    Raises:
+        InvalidKeyError: with the reason.
+    """
+    if prefix:
+        _check_text(prefix, "prefix")
+    return prefix
+
+
+def _check_text(text: str, what: str) -> None:
+    if text.startswith("/"):
+        raise InvalidKeyError(f"{what} {text!r} is absolute; keys are relative to the store", key=text)
+    if ".." in text.replace("\\", "/").split("/"):
+        raise InvalidKeyError(f"{what} {text!r} has a '..' segment and could leave its directory", key=text)
+    if "\x00" in text:
+        raise InvalidKeyError(f"{what} {text!r} holds a NUL character", key=text)
+    try:
+        length = len(text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise InvalidKeyError(f"{what} {text!r} is no valid Unicode text", key=text) from error
+    if length > MAX_KEY_BYTES:
+        raise InvalidKeyError(
+            f"{what} {text[:80]!r}… has {length} bytes; object stores accept at most {MAX_KEY_BYTES}", key=text
+        )

@@ -1,0 +1,252 @@
+"""Every error that the storage library raises on purpose: one tree, one place.
+
+Invariants: a message names the thing, the cause and (where there is one) the way out;
+it never holds a credential or a signed URL. Errors that people already catch by a
+builtin name derive from that builtin too. The original SDK error is always the
+``__cause__``.
+
+::
+
+    StorageError
+    ├── ConfigurationError          (also ValueError)      settings or environment are wrong
+    ├── StorageDisabledError                               the operation needs a store and none is configured
+    ├── InvalidKeyError             (also ValueError)      empty, absolute, "..", too long
+    ├── ObjectNotFoundError         (also FileNotFoundError)
+    ├── BucketNotFoundError                                the bucket or base directory; never "not found"
+    ├── UnauthenticatedError        (also PermissionError) credentials are missing, unknown or expired
+    ├── PermissionDeniedError       (also PermissionError) known, but not allowed
+    ├── PreconditionFailedError                            an if_match / if_none_match did not hold
+    ├── RangeNotSatisfiableError    (also ValueError)
+    ├── UnsupportedOperationError                          this backend cannot do it (Go: ErrUnsupportedOperation)
+    ├── LimitExceededError          (also ValueError)      a size or count is over a stated limit
+    ├── TransientError                                     worth a retry
+    │   ├── ThrottledError                                 429, 503 SlowDown; see retry_after_seconds
+    │   ├── UnavailableError        (also ConnectionError) refused, reset, DNS, TLS, 5xx
+    │   └── StorageTimeoutError     (also TimeoutError)
+    └── PayloadError                                       about documents, not about the store
+        ├── EncodeError             (also ValueError)      a value has no JSON form; names the JSON path
+        ├── CorruptObjectError      (also ValueError)      stored bytes are no valid stored object
+        ├── DepthError              (also ValueError)      nesting or reference budget exceeded
+        │   └── RefCycleError                              a reference leads back to itself
+        ├── SelectorError           (also LookupError)     $bubuStoragePath cannot be applied
+        ├── RefNotAllowedError      (also PermissionError) a reference outside the allowed prefixes
+        └── KubeRefError            (also LookupError)     a ConfigMap or Secret reference failed
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BucketNotFoundError",
+    "ConfigurationError",
+    "CorruptObjectError",
+    "DepthError",
+    "EncodeError",
+    "InvalidKeyError",
+    "KubeRefError",
+    "LimitExceededError",
+    "ObjectNotFoundError",
+    "PayloadError",
+    "PermissionDeniedError",
+    "PreconditionFailedError",
+    "RangeNotSatisfiableError",
+    "RefCycleError",
+    "RefNotAllowedError",
+    "SelectorError",
+    "StorageDisabledError",
+    "StorageError",
+    "StorageTimeoutError",
+    "ThrottledError",
+    "TransientError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnsupportedOperationError",
+    "is_not_found",
+]
+
+
+class StorageError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        message: the text without any prefix.
+        key: the object's key, where one is concerned.
+        status: HTTP status code of the answer, where there was one.
+        code: the store's own error code (``NoSuchKey``), where there was one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.key = key
+        self.status = status
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigurationError(StorageError, ValueError):
+    """Settings are missing, contradictory or malformed; nothing was contacted."""
+
+
+class StorageDisabledError(StorageError):
+    """No provider is configured, and the operation cannot do without."""
+
+
+class InvalidKeyError(StorageError, ValueError):
+    """The key or prefix is empty, absolute, leaves its root, or is too long."""
+
+
+class ObjectNotFoundError(StorageError, FileNotFoundError):
+    """No object has this key."""
+
+
+class BucketNotFoundError(StorageError):
+    """The bucket (or the file store's base directory) does not exist.
+
+    Not an `ObjectNotFoundError`: a missing bucket is a fault of the set-up, and code
+    that treats "not found" as "nothing there yet" must not swallow it.
+    """
+
+
+class UnauthenticatedError(StorageError, PermissionError):
+    """The store does not accept the credentials, or there are none."""
+
+
+class PermissionDeniedError(StorageError, PermissionError):
+    """The credentials are good and the operation is not allowed to them."""
+
+
+class PreconditionFailedError(StorageError):
+    """A conditional request found the object changed."""
+
+
+class RangeNotSatisfiableError(StorageError, ValueError):
+    """The range lies outside the object (HTTP 416)."""
+
+
+class UnsupportedOperationError(StorageError):
+    """The backend lacks this operation."""
+
+
+class LimitExceededError(StorageError, ValueError):
+    """A size or a count is over a stated limit; the message has both numbers."""
+
+
+class TransientError(StorageError):
+    """The same request may succeed later."""
+
+
+class ThrottledError(TransientError):
+    """The store asks for fewer requests.
+
+    Attributes:
+        retry_after_seconds: what the store asked for, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, key=key, status=status, code=code)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UnavailableError(TransientError, ConnectionError):
+    """The store cannot be reached, or answers with a server error."""
+
+
+class StorageTimeoutError(TransientError, TimeoutError):
+    """The store did not answer in time."""
+
+
+class PayloadError(StorageError):
+    """A document cannot be dehydrated or hydrated.
+
+    Attributes:
+        json_path: where in the document, as ``$.a[3].b``; None where unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        json_path: str | None = None,
+    ) -> None:
+        super().__init__(message, key=key, status=status, code=code)
+        self.json_path = json_path
+
+
+class EncodeError(PayloadError, ValueError):
+    """A value has no JSON form (NaN, a key that is no string, an unknown type)."""
+
+
+class CorruptObjectError(PayloadError, ValueError):
+    """Stored bytes are not a stored object."""
+
+
+class DepthError(PayloadError, ValueError):
+    """Data or references are nested beyond the budget."""
+
+
+class RefCycleError(DepthError):
+    """A reference leads back to an object that is being resolved."""
+
+
+class SelectorError(PayloadError, LookupError):
+    """A selector is malformed or does not fit the document."""
+
+
+class RefNotAllowedError(PayloadError, PermissionError):
+    """A reference points outside the prefixes that this reader allows."""
+
+
+class KubeRefError(PayloadError, LookupError):
+    """A ConfigMap or Secret reference cannot be resolved."""
+
+
+def is_not_found(error: BaseException | None) -> bool:
+    """Tell whether an error means "there is no object of this key" (Go: IsNotFound).
+
+    Decides by type along the chain of causes; a `BucketNotFoundError` anywhere in it is
+    a "no". Errors of other origin are judged by an HTTP status or, as a last resort, by
+    their text, as the Go implementation does.
+    """
+    seen: set[int] = set()
+    current = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, BucketNotFoundError):
+            return False
+        if isinstance(current, FileNotFoundError):
+            return True
+        if not isinstance(current, StorageError) and _foreign_not_found(current):
+            return True
+        current = current.__cause__ or current.__context__
+    return False
+
+
+_NOT_FOUND_WORDS = ("nosuchkey", "notfound", "status code: 404", "not found")
+
+
+def _foreign_not_found(error: BaseException) -> bool:
+    """Judge an error that is not ours by its text, last resort."""
+    if isinstance(error, OSError):
+        return False
+    text = str(error).lower()
+    return "nosuchbucket" not in text and any(word in text for word in _NOT_FOUND_WORDS)

@@ -1,0 +1,98 @@
+"""Typed settings of a store and of a manager, and how they are read from the environment.
+
+Settings are plain frozen data: nothing here contacts anything. Secrets never show in a
+``repr``. Names and defaults of the variables are those of BubuStack's Go SDK.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from bubu_storage.wire import (
+    DEFAULT_INPUT_PREFIX,
+    DEFAULT_MAX_INLINE_SIZE,
+    DEFAULT_MAX_RECURSION_DEPTH,
+    DEFAULT_OUTPUT_PREFIX,
+    DEFAULT_STORAGE_TIMEOUT_SECONDS,
+)
+
+__all__ = ["BackendSettings", "FileSettings", "ManagerSettings", "S3Settings"]
+
+MIN_PART_SIZE_BYTES = 5 * 1024 * 1024
+"""S3's smallest part of a multipart upload (the last one excepted)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSettings:
+    """A directory as a store.
+
+    Attributes:
+        path: base directory; made absolute when opened, created where missing.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """A bucket of an S3-compatible store.
+
+    Attributes:
+        bucket: name of the bucket.
+        region: "" = the SDK's own choice, else ``us-east-1``.
+        endpoint: URL with scheme, or "" for AWS.
+        use_path_style: address as ``endpoint/bucket/key``.
+        access_key_id, secret_access_key, session_token: static credentials; both keys or none.
+        anonymous: send unsigned requests. With neither keys nor this, the SDK's chain decides.
+        ca_bundle_pem: extra certificate authorities as PEM text, "" for the system's.
+        max_attempts: tries in all for one request.
+        max_backoff_seconds: longest pause between two tries.
+        connect_timeout_seconds: for a connection to stand.
+        timeout_seconds: for a whole HTTP exchange, body included.
+        part_size_bytes: bodies above this are uploaded in parts; at least 5 MiB.
+        concurrency: parts of one upload in flight.
+        sse: "" | ``AES256`` | ``aws:kms``.
+        sse_kms_key_id: with ``aws:kms`` only.
+    """
+
+    bucket: str
+    region: str = ""
+    endpoint: str = ""
+    use_path_style: bool = False
+    access_key_id: str = field(default="", repr=False)
+    secret_access_key: str = field(default="", repr=False)
+    session_token: str = field(default="", repr=False)
+    anonymous: bool = False
+    ca_bundle_pem: str = field(default="", repr=False)
+    max_attempts: int = 3
+    max_backoff_seconds: float = 10.0
+    connect_timeout_seconds: float = 10.0
+    timeout_seconds: float = 300.0
+    part_size_bytes: int = MIN_PART_SIZE_BYTES
+    concurrency: int = 5
+    sse: str = ""
+    sse_kms_key_id: str = ""
+
+
+BackendSettings: TypeAlias = FileSettings | S3Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerSettings:
+    """Everything a `StorageManager` needs.
+
+    Attributes:
+        backend: the store, or None when storage is disabled.
+        output_prefix, input_prefix: where `dehydrate` and `dehydrate_inputs` write.
+        max_inline_size_bytes: larger values are offloaded.
+        max_recursion_depth: nesting and reference budget.
+        timeout_seconds: for one whole call of the manager.
+    """
+
+    backend: BackendSettings | None = None
+    output_prefix: str = DEFAULT_OUTPUT_PREFIX
+    input_prefix: str = DEFAULT_INPUT_PREFIX
+    max_inline_size_bytes: int = DEFAULT_MAX_INLINE_SIZE
+    max_recursion_depth: int = DEFAULT_MAX_RECURSION_DEPTH
+    timeout_seconds: float = DEFAULT_STORAGE_TIMEOUT_SECONDS
