@@ -17,7 +17,7 @@ builtin name derive from that builtin too. The original SDK error is always the
     ├── PermissionDeniedError       (also PermissionError) known, but not allowed
     ├── PreconditionFailedError                            an if_match / if_none_match did not hold
     ├── RangeNotSatisfiableError    (also ValueError)
-    ├── UnsupportedOperationError                          this backend cannot do it (Go: ErrUnsupportedOperation)
+    ├── UnsupportedOperationError                          this backend cannot (Go: ErrUnsupportedOperation)
     ├── LimitExceededError          (also ValueError)      a size or count is over a stated limit
     ├── TransientError                                     worth a retry
     │   ├── ThrottledError                                 429, 503 SlowDown; see retry_after_seconds

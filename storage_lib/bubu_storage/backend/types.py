@@ -229,9 +229,9 @@ class BatchDeleter(Protocol):
 
 
 def check_key(key: str) -> str:
-    """Return ``key`` if it can name an object on every backend.
+    r"""Return ``key`` if it can name an object on every backend.
 
-    Refused: empty; absolute; a segment that is ``..`` (also with ``\\`` as separator, as the
+    Refused: empty; absolute; a segment that is ``..`` (also with ``\`` as separator, as the
     Go implementation judges); over 1,024 UTF-8 bytes; NUL; a lone surrogate.
 
     Raises:
@@ -267,5 +267,5 @@ def _check_text(text: str, what: str) -> None:
         raise InvalidKeyError(f"{what} {text!r} is no valid Unicode text", key=text) from error
     if length > MAX_KEY_BYTES:
         raise InvalidKeyError(
-            f"{what} {text[:80]!r}… has {length} bytes; object stores accept at most {MAX_KEY_BYTES}", key=text
+            f"{what} {text[:80]!r}… has {length} bytes; stores accept at most {MAX_KEY_BYTES}", key=text
         )
