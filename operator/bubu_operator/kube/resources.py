@@ -1,0 +1,94 @@
+"""The API resources that the operator touches, by the name of their kind.
+
+One place for group, version and plural, so that no path is built from loose strings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+__all__ = [
+    "CLUSTER_STORAGE_CONFIGS",
+    "CONFIG_MAPS",
+    "DEPLOYMENTS",
+    "EVENTS",
+    "GROUP",
+    "NAMESPACES",
+    "PODS",
+    "RETENTION_POLICIES",
+    "SECRETS",
+    "STORAGE_CONFIGS",
+    "VERSION",
+    "JsonObject",
+    "ObjectKey",
+    "Resource",
+    "key_of",
+]
+
+JsonObject: TypeAlias = dict[str, Any]
+"""A Kubernetes object, or a part of one, as the API's JSON has it."""
+
+GROUP: Final = "storage.bubustack.io"
+VERSION: Final = "v1alpha1"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One served resource.
+
+    Attributes:
+        group: "" for the core group.
+        version: as ``v1``.
+        plural: name in the URL.
+        kind: name in objects.
+        namespaced: objects live in namespaces.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """What objects carry as ``apiVersion``."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None) -> str:
+        """Return the collection's URL path; without a namespace, across all of them."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        if self.namespaced and namespace:
+            return f"{root}/namespaces/{namespace}/{self.plural}"
+        return f"{root}/{self.plural}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectKey:
+    """Which object of a known resource; ``namespace`` is "" for cluster-scoped ones."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+def key_of(obj: JsonObject) -> ObjectKey:
+    """Return an object's key from its metadata."""
+    metadata: JsonObject = obj.get("metadata") or {}
+    return ObjectKey(str(metadata.get("namespace") or ""), str(metadata.get("name") or ""))
+
+
+STORAGE_CONFIGS: Final = Resource(GROUP, VERSION, "storageconfigs", "StorageConfig")
+CLUSTER_STORAGE_CONFIGS: Final = Resource(
+    GROUP, VERSION, "clusterstorageconfigs", "ClusterStorageConfig", namespaced=False
+)
+RETENTION_POLICIES: Final = Resource(GROUP, VERSION, "retentionpolicies", "RetentionPolicy")
+SECRETS: Final = Resource("", "v1", "secrets", "Secret")
+CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
+NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
+PODS: Final = Resource("", "v1", "pods", "Pod")
+DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
+EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
