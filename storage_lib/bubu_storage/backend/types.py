@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import IO, Final, Protocol, Self, TypeAlias, runtime_checkable
 
-from bubu_storage.errors import InvalidKeyError, StorageError
+from bubu_storage.errors import InvalidKeyError, LimitExceededError, StorageError
 from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
 
 __all__ = [
@@ -33,7 +33,9 @@ __all__ = [
     "ListedObject",
     "ObjectBackend",
     "ObjectInfo",
+    "check_batch",
     "check_key",
+    "check_page_size",
     "check_prefix",
 ]
 
@@ -42,6 +44,9 @@ MAX_KEY_BYTES: Final = 1024
 
 MAX_BATCH_DELETE: Final = 1000
 """Keys that one `BatchDeleter.delete_objects` call accepts."""
+
+MAX_PAGE_SIZE: Final = 1000
+"""Entries that one page of a listing may be asked for."""
 
 Body: TypeAlias = bytes | bytearray | memoryview | IO[bytes] | Iterable[bytes]
 """What can be stored: bytes, a binary file (from its current position), or chunks."""
@@ -252,6 +257,31 @@ def check_prefix(prefix: str) -> str:
     if prefix:
         _check_text(prefix, "prefix")
     return prefix
+
+
+def check_batch(keys: Sequence[str]) -> Sequence[str]:
+    """Return ``keys`` if one `BatchDeleter.delete_objects` call may have so many.
+
+    Raises:
+        LimitExceededError: more than 1,000.
+        TypeError: one text instead of a sequence of them.
+    """
+    if isinstance(keys, str):
+        raise TypeError("delete_objects takes a sequence of keys, not one key")
+    if len(keys) > MAX_BATCH_DELETE:
+        raise LimitExceededError(f"{len(keys)} keys in one batch; at most {MAX_BATCH_DELETE} are accepted")
+    return keys
+
+
+def check_page_size(page_size: int) -> int:
+    """Return ``page_size`` if a listing accepts it.
+
+    Raises:
+        LimitExceededError: it is not 1 to 1,000.
+    """
+    if not 1 <= page_size <= MAX_PAGE_SIZE:
+        raise LimitExceededError(f"page_size is {page_size}; it must be 1 to {MAX_PAGE_SIZE}")
+    return page_size
 
 
 def _check_text(text: str, what: str) -> None:

@@ -1,0 +1,431 @@
+"""A directory as an object store: what pods on a shared volume and developers use.
+
+Layout: the object ``a/b.json`` is the file ``a/b.json`` below the base, as BubuStack's Go
+implementation has it. Invariants:
+
+* a write goes to a file of its own in the target's directory and is renamed into place, so
+  that nobody ever sees half an object, whatever kills the writer; with ``fsync`` it is on
+  disk when the call returns;
+* no link below the base is followed, on any operation;
+* emptied directories are removed with their last object, which concurrent writers survive.
+
+Limits: content type and user metadata are not kept; the clock is this machine's (on a
+network volume, files are stamped by the server, whose clock may differ); segments of a key
+have at most 255 bytes; a key cannot be both an object and a directory of others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Final, cast
+
+from bubu_storage.backend.bodies import check_size, chunks
+from bubu_storage.backend.file_body import FileBody
+from bubu_storage.backend.file_dirs import (
+    STALE_AFTER_SECONDS,
+    TEMPORARY_PREFIX,
+    DirectoryChain,
+    VanishedError,
+    create_base,
+    map_os_error,
+    open_base,
+    open_directory,
+    remove_stale_temporaries,
+    split_key,
+)
+from bubu_storage.backend.file_listing import etag_of, modified_at, walk
+from bubu_storage.backend.ranges import resolve_range
+from bubu_storage.backend.types import (
+    Body,
+    GetObjectResult,
+    ListedObject,
+    ListPage,
+    ObjectInfo,
+    check_batch,
+    check_page_size,
+    check_prefix,
+)
+from bubu_storage.errors import (
+    ConfigurationError,
+    ObjectNotFoundError,
+    StorageError,
+    UnavailableError,
+)
+from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
+
+__all__ = ["FileBackend"]
+
+_FILE_MODE: Final = 0o666
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a pipe that somebody put there must not wait for its writer.
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAX_RESTARTS: Final = 1000
+"""Times that a writer starts again because its directory was pruned; each is a race lost."""
+
+
+class FileBackend:
+    """An `ObjectBackend` on a directory; thread-safe, and safe between processes.
+
+    Args:
+        path: base directory; made absolute, created (mode 0750) where missing.
+        fsync: force objects and directory entries to disk before a call returns.
+
+    Raises:
+        ConfigurationError: the path is blank or no directory.
+        PermissionDeniedError: it cannot be created or opened.
+    """
+
+    def __init__(self, path: str | Path, *, fsync: bool = True) -> None:
+        text = os.fspath(path)
+        if not text.strip() or "\x00" in text:
+            raise ConfigurationError(f"file store path {text!r} is no directory name; set one")
+        self._base = os.path.abspath(text)  # noqa: PTH100 - resolve() would pin what a link means today
+        self._fsync = fsync
+        create_base(self._base)
+
+    @property
+    def name(self) -> str:
+        """The base directory as ``file:///dir``."""
+        return f"file://{self._base}"
+
+    def put_object(
+        self,
+        key: str,
+        body: Body,
+        *,
+        size_bytes: int | None = None,
+        content_type: str = DEFAULT_BLOB_CONTENT_TYPE,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Store a whole object; see `ObjectBackend.put_object`.
+
+        ``content_type`` and ``metadata`` are not kept.
+
+        Raises:
+            InvalidKeyError: see `check_key`; also a segment over 255 bytes, empty or ``.``.
+            PermissionDeniedError: no right to write, or a link is in the way.
+            UnavailableError: the disk is full, or broken.
+            StorageError: the body has another length than announced, or the name is taken
+                by a directory.
+        """
+        del content_type, metadata
+        *folders, name = split_key(key)
+        with self._mapped("written", key):
+            chain, temporary, fd = self._create_temporary(folders)
+        with chain:
+            try:
+                try:
+                    with contextlib.suppress(OSError):  # not every file system has locks
+                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    facts = self._fill(fd, body, size_bytes, key)
+                    with self._mapped("written", key):
+                        self._refuse_odd_target(name, chain.leaf_fd)
+                        replaced = self._rename(temporary, name, chain.leaf_fd)
+                finally:
+                    os.close(fd)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=chain.leaf_fd)
+                    chain.prune()
+                raise
+            if replaced and self._fsync:
+                with self._mapped("written", key):
+                    os.fsync(chain.leaf_fd)
+                    chain.sync_created()
+        if not replaced:
+            raise UnavailableError(
+                f"object {key!r} of {self.name} was not stored: its directory was removed meanwhile",
+                key=key,
+                code="ENOENT",
+            )
+        return etag_of(facts)
+
+    def get_object(self, key: str, *, range_header: str = "") -> GetObjectResult:
+        """Open an object; see `ObjectBackend.get_object`.
+
+        Raises:
+            ObjectNotFoundError: no such key.
+            RangeNotSatisfiableError: the range lies outside the object.
+            PermissionDeniedError: no right to read, or a link is in the way.
+            StorageError: the key names a directory, or lies below a file.
+        """
+        fd = self._open_file(key)
+        try:
+            facts = os.fstat(fd)
+            part = resolve_range(range_header, size_bytes=facts.st_size, key=key)
+            stream = FileBody(fd, start=part.start, length=part.length, key=key, store=self.name)
+        except BaseException:
+            os.close(fd)
+            raise
+        info = _info(key, facts, part.length)
+        return GetObjectResult(info, cast("IO[bytes]", stream), content_range=part.content_range)
+
+    def head_object(self, key: str) -> ObjectInfo:
+        """Return the facts of an object.
+
+        Raises:
+            ObjectNotFoundError: no such key.
+            StorageError: see `get_object`.
+        """
+        fd = self._open_file(key)
+        try:
+            facts = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return _info(key, facts, facts.st_size)
+
+    def delete_object(self, key: str) -> None:
+        """Delete one object and the directories that it leaves empty.
+
+        A missing object counts as deleted; so does an empty directory of that name, which
+        is removed.
+
+        Raises:
+            PermissionDeniedError: no right to delete, or a link is in the way.
+            StorageError: the key names a directory that is not empty, or lies below a file.
+        """
+        self._delete(key, sync=self._fsync)
+
+    def delete_objects(self, keys: Sequence[str]) -> dict[str, StorageError]:
+        """Delete up to 1,000 objects; see `BatchDeleter.delete_objects`.
+
+        Directories are forced to disk once each, at the end, not once an object.
+
+        Raises:
+            LimitExceededError: more than 1,000 keys.
+        """
+        failed: dict[str, StorageError] = {}
+        changed: set[tuple[bytes, ...]] = set()
+        for key in check_batch(keys):
+            try:
+                self._delete(key, sync=False)
+                changed.add(tuple(split_key(key)[:-1]))
+            except StorageError as error:
+                failed[key] = error
+        if self._fsync:
+            for folders in changed:
+                self._sync_nearest(folders)
+        return failed
+
+    def list_objects(
+        self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
+    ) -> Iterator[ListPage]:
+        """Stream a listing; see `ObjectBackend.list_objects`.
+
+        Memory grows with the largest single directory, not with the tree.
+
+        Raises:
+            InvalidKeyError: see `check_prefix`.
+            LimitExceededError: ``page_size`` is not 1 to 1,000.
+            BucketNotFoundError: the base directory is gone.
+            PermissionDeniedError: a directory cannot be read.
+        """
+        check_prefix(prefix)
+        check_page_size(page_size)
+        return self._pages(prefix, start_after, page_size)
+
+    def _pages(self, prefix: str, start_after: str, page_size: int) -> Iterator[ListPage]:
+        base = open_base(self._base)
+        objects: list[ListedObject] = []
+        with self._mapped("listed", prefix):
+            after = start_after.encode("utf-8", "surrogatepass")
+            for found in walk(base, prefix.encode("utf-8"), after):
+                objects.append(found)
+                if len(objects) == page_size:
+                    yield ListPage(tuple(objects))
+                    objects = []
+        if objects:
+            yield ListPage(tuple(objects))
+
+    def server_time(self) -> datetime:
+        """Return this machine's clock; a file store has none of its own."""
+        return datetime.now(UTC)
+
+    def close(self) -> None:
+        """Do nothing: no descriptor is kept between calls."""
+
+    def remove_leftovers(self, *, older_than_seconds: float = STALE_AFTER_SECONDS) -> int:
+        """Remove what killed writers left behind, anywhere below the base.
+
+        Leftovers are never listed and are removed with the last object of their directory;
+        this reaches those in directories where nothing is ever deleted.
+
+        Args:
+            older_than_seconds: younger ones are left alone; so are locked ones.
+
+        Returns:
+            How many half-written files were removed.
+
+        Raises:
+            BucketNotFoundError: the base directory is gone.
+        """
+        removed = 0
+        pending: list[list[bytes]] = [[]]
+        while pending:
+            path = pending.pop()
+            with DirectoryChain(open_base(self._base)) as chain, contextlib.suppress(OSError):
+                chain.descend(path)
+                removed += remove_stale_temporaries(chain.leaf_fd, older_than_seconds=older_than_seconds)
+                with os.scandir(chain.leaf_fd) as entries:
+                    pending.extend(
+                        [*path, os.fsencode(entry.name)]
+                        for entry in entries
+                        if entry.is_dir(follow_symlinks=False)
+                    )
+                if path:
+                    chain.prune()
+        return removed
+
+    # ---- internals
+
+    @contextlib.contextmanager
+    def _mapped(self, verb: str, key: str) -> Generator[None]:
+        """Turn the system's errors into the library's."""
+        try:
+            yield
+        except StorageError:
+            raise
+        except OSError as error:
+            what = f"object {key!r}" if verb != "listed" else f"prefix {key!r}"
+            raise map_os_error(error, f"{what} of {self.name} cannot be {verb}", key=key) from error
+
+    def _create_temporary(self, folders: Sequence[bytes]) -> tuple[DirectoryChain, bytes, int]:
+        """Open the target's directory, created where missing, and a new file in it.
+
+        Once the file is there the directory can no longer be pruned; until then each step
+        may find that it just was, and starts again.
+        """
+        for _ in range(_MAX_RESTARTS):
+            chain = DirectoryChain(open_base(self._base))
+            try:
+                chain.descend(folders, create=True)
+                temporary = TEMPORARY_PREFIX + secrets.token_hex(8).encode()
+                fd = os.open(temporary, _CREATE, _FILE_MODE, dir_fd=chain.leaf_fd)
+            except (VanishedError, FileNotFoundError, FileExistsError):
+                chain.close()
+            except BaseException:
+                chain.close()
+                raise
+            else:
+                return chain, temporary, fd
+        raise UnavailableError(
+            f"{self.name}: a directory was removed {_MAX_RESTARTS} times just before an object was written",
+            code="ENOENT",
+        )
+
+    def _fill(self, fd: int, body: Body, size_bytes: int | None, key: str) -> os.stat_result:
+        written = 0
+        for piece in chunks(body):
+            written += len(piece)
+            if size_bytes is not None and written > size_bytes:
+                break
+            # Only here: an error of the caller's own source must reach the caller as it is.
+            with self._mapped("written", key):
+                rest = piece
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+        check_size(stored=written, expected=size_bytes, key=key)
+        with self._mapped("written", key):
+            if self._fsync:
+                os.fsync(fd)
+            return os.fstat(fd)
+
+    @staticmethod
+    def _refuse_odd_target(name: bytes, directory: int) -> None:
+        """Never replace a link, a device or a pipe that somebody put there."""
+        try:
+            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        _check_regular(mode)
+
+    @staticmethod
+    def _rename(temporary: bytes, name: bytes, directory: int) -> bool:
+        """Put the finished file in its place; False when somebody removed it meanwhile."""
+        try:
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _open_file(self, key: str) -> int:
+        *folders, name = split_key(key)
+        missing: OSError | None = None
+        with self._mapped("read", key), DirectoryChain(open_base(self._base)) as chain:
+            try:
+                chain.descend(folders)
+                fd = os.open(name, _READ, dir_fd=chain.leaf_fd)
+            except FileNotFoundError as error:
+                missing = error
+            else:
+                try:
+                    _check_regular(os.fstat(fd).st_mode)
+                except BaseException:
+                    os.close(fd)
+                    raise
+                return fd
+        raise ObjectNotFoundError(
+            f"no object {key!r} in {self.name}", key=key, status=404, code="NoSuchKey"
+        ) from missing
+
+    def _delete(self, key: str, *, sync: bool) -> None:
+        *folders, name = split_key(key)
+        with self._mapped("deleted", key), DirectoryChain(open_base(self._base)) as chain:
+            try:
+                chain.descend(folders)
+            except FileNotFoundError:
+                return
+            self._remove_entry(name, chain.leaf_fd)
+            changed = chain.prune()
+            if sync:
+                os.fsync(changed)
+
+    def _sync_nearest(self, folders: Sequence[bytes]) -> None:
+        """Force a directory to disk, or what is left above it."""
+        with self._mapped("listed", ""), DirectoryChain(open_base(self._base)) as chain:
+            with contextlib.suppress(FileNotFoundError):
+                chain.descend(folders)
+            os.fsync(chain.leaf_fd)
+
+    @staticmethod
+    def _remove_entry(name: bytes, directory: int) -> None:
+        """Unlink a file, or remove an empty directory; a missing one is fine."""
+        try:
+            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+            if not stat.S_ISDIR(mode):
+                _check_regular(mode)
+                os.unlink(name, dir_fd=directory)
+                return
+            try:
+                os.rmdir(name, dir_fd=directory)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                fd = open_directory(name, directory)
+                try:
+                    remove_stale_temporaries(fd)
+                finally:
+                    os.close(fd)
+                os.rmdir(name, dir_fd=directory)
+        except FileNotFoundError:
+            return
+
+
+def _check_regular(mode: int) -> None:
+    """Raise the system's error for what is no regular file."""
+    if stat.S_ISREG(mode):
+        return
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ELOOP if stat.S_ISLNK(mode) else errno.ENXIO
+    raise OSError(number, os.strerror(number))
+
+
+def _info(key: str, facts: os.stat_result, size_bytes: int) -> ObjectInfo:
+    return ObjectInfo(key=key, size_bytes=size_bytes, etag=etag_of(facts), last_modified=modified_at(facts))

@@ -1,0 +1,362 @@
+"""Directories of a file store, walked one segment at a time without following any link.
+
+Every path below the base is opened segment by segment relative to the directory before it
+(``openat`` with ``O_NOFOLLOW``), so that neither a planted link nor one that appears in the
+middle of an operation leads out of the base. The base itself may be reached through links:
+it is the operator's choice, not the data's.
+
+Names are bytes throughout: what a key means must not depend on the process's locale.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from bubu_storage.backend.types import check_key
+from bubu_storage.errors import (
+    BucketNotFoundError,
+    ConfigurationError,
+    InvalidKeyError,
+    PermissionDeniedError,
+    StorageError,
+    StorageTimeoutError,
+    UnavailableError,
+)
+from bubu_storage.wire import RESERVED_PREFIX
+
+__all__ = [
+    "DIRECTORY_MODE",
+    "STALE_AFTER_SECONDS",
+    "TEMPORARY_PREFIX",
+    "DirectoryChain",
+    "VanishedError",
+    "create_base",
+    "map_os_error",
+    "open_base",
+    "remove_stale_temporaries",
+    "split_key",
+]
+
+DIRECTORY_MODE: Final = 0o750
+"""Of every directory that we create, as the Go implementation does; less the umask."""
+
+TEMPORARY_PREFIX: Final = b".bubu-tmp-"
+"""How the names of half-written files begin. No key may have such a segment."""
+
+STALE_AFTER_SECONDS: Final = 3600.0
+"""A half-written file that nobody has touched or locked for so long has lost its writer."""
+
+_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class VanishedError(Exception):
+    """A directory was there and is gone: another process pruned it. Start again."""
+
+
+def split_key(key: str) -> list[bytes]:
+    """Return the path segments of a key that a directory tree can hold.
+
+    On top of `check_key`, refused are segments that a file system would swallow (empty,
+    ``.``), since two keys must not name one object, and names kept for half-written files.
+
+    Raises:
+        InvalidKeyError: with the reason.
+    """
+    check_key(key)
+    segments = key.encode("utf-8").split(b"/")
+    for segment in segments:
+        if segment in (b"", b"."):
+            what = "an empty segment" if not segment else "a '.' segment"
+            raise InvalidKeyError(
+                f"object key {key!r} has {what}; in a directory it would be another key's object", key=key
+            )
+        if segment.startswith(TEMPORARY_PREFIX):
+            raise InvalidKeyError(
+                f"object key {key!r} uses a name that is kept for half-written files "
+                f"({TEMPORARY_PREFIX.decode()}…)",
+                key=key,
+            )
+    return segments
+
+
+def create_base(path: str) -> None:
+    """Create the base directory and its parents where they are missing.
+
+    Raises:
+        ConfigurationError: the path, or a parent of it, is no directory.
+        PermissionDeniedError: it may not be created.
+    """
+    missing: list[Path] = []
+    current = Path(path)
+    while not os.path.lexists(current):
+        missing.append(current)
+        current = current.parent
+    try:
+        for directory in reversed(missing):
+            directory.mkdir(DIRECTORY_MODE, exist_ok=True)
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except NotADirectoryError as error:
+        raise ConfigurationError(
+            f"file store path {path!r} is not a directory; name one, or a place where it can be created",
+            code="ENOTDIR",
+        ) from error
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"file store path {path!r} is a link to nowhere; name a real directory", code="ENOENT"
+        ) from error
+    except OSError as error:
+        raise map_os_error(error, f"file store {path!r} cannot be opened or created") from error
+
+
+def open_base(path: str) -> int:
+    """Open the base directory and return its descriptor.
+
+    Raises:
+        BucketNotFoundError: it is gone.
+        StorageError: it cannot be opened.
+    """
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BucketNotFoundError(
+            f"the base directory {path!r} of the file store does not exist (any more); create it or mount it",
+            code="ENOENT",
+        ) from error
+    except OSError as error:
+        raise map_os_error(error, f"file store {path!r} cannot be opened") from error
+
+
+class DirectoryChain:
+    """Open directories from the base down to the one that holds an object.
+
+    A context manager: leaving it closes all. ``names[i]`` is the entry of ``fds[i]`` that
+    ``fds[i + 1]`` was opened from.
+    """
+
+    __slots__ = ("created_in", "fds", "names")
+
+    def __init__(self, base_fd: int) -> None:
+        self.fds = [base_fd]
+        self.names: list[bytes] = []
+        self.created_in: set[int] = set()
+
+    @property
+    def leaf_fd(self) -> int:
+        """Descriptor of the innermost directory."""
+        return self.fds[-1]
+
+    def descend(self, names: Sequence[bytes], *, create: bool = False) -> None:
+        """Open the directories one below the other.
+
+        Raises:
+            VanishedError: with ``create``, when a directory was removed under our feet.
+            OSError: as the system reports it; a link shows as ``ELOOP``.
+        """
+        for name in names:
+            self.fds.append(self._enter(name, create=create))
+            self.names.append(name)
+
+    def _enter(self, name: bytes, *, create: bool) -> int:
+        parent = self.leaf_fd
+        try:
+            return open_directory(name, parent)
+        except FileNotFoundError:
+            if not create:
+                raise
+        try:
+            os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
+            self.created_in.add(parent)
+        except FileExistsError:
+            pass
+        except FileNotFoundError as error:
+            raise VanishedError from error
+        try:
+            return open_directory(name, parent)
+        except FileNotFoundError as error:
+            raise VanishedError from error
+
+    def sync_created(self) -> None:
+        """Make the directories that were created on the way survive a power cut."""
+        for fd in self.created_in:
+            os.fsync(fd)
+
+    def prune(self) -> int:
+        """Remove the innermost directories as far up as they are empty.
+
+        A directory with nothing in it but stale half-written files counts as empty and is
+        cleared of them. First-level directories stay (they may have been set up by hand,
+        with rights of their own), except the one for our own objects.
+
+        Returns:
+            The descriptor of the innermost directory that is still there.
+        """
+        for depth in range(len(self.names) - 1, -1, -1):
+            name, parent, own = self.names[depth], self.fds[depth], self.fds[depth + 1]
+            if depth == 0 and name != RESERVED_PREFIX.rstrip("/").encode():
+                return own
+            if not _remove_if_empty(name, parent, own):
+                return own
+        return self.fds[0]
+
+    def close(self) -> None:
+        """Close every descriptor; twice is fine."""
+        while self.fds:
+            os.close(self.fds.pop())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_directory(name: bytes, parent: int) -> int:
+    """Open a directory that is no link.
+
+    Raises:
+        OSError: ``ELOOP`` for a link, ``ENOTDIR`` for anything else that is no directory.
+    """
+    try:
+        return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+    except NotADirectoryError:
+        # Linux says ENOTDIR for a link too when a directory is asked for.
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+        raise
+
+
+def remove_stale_temporaries(directory: int, *, older_than_seconds: float = STALE_AFTER_SECONDS) -> int:
+    """Remove the half-written files of killed writers from one directory.
+
+    A file counts as abandoned when it has not been touched for so long **and** no process
+    holds its lock, so that a writer that merely waits for its source is left alone.
+
+    Returns:
+        How many were removed.
+    """
+    with os.scandir(directory) as entries:
+        names = [name for name in map(os.fsencode, _names(entries)) if name.startswith(TEMPORARY_PREFIX)]
+    return sum(_remove_if_stale(name, directory, older_than_seconds) for name in names)
+
+
+def _names(entries: Iterator[os.DirEntry[str]]) -> Iterator[str]:
+    return (entry.name for entry in entries)
+
+
+def _remove_if_stale(name: bytes, directory: int, older_than_seconds: float) -> bool:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        if time.time() - os.fstat(fd).st_mtime < older_than_seconds:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # no locks on this file system: the age decides alone
+        os.unlink(name, dir_fd=directory)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)
+
+
+def _remove_if_empty(name: bytes, parent: int, directory: int) -> bool:
+    """Remove one directory if nothing but rubbish is in it; tell whether it is gone."""
+    for attempt in range(2):
+        try:
+            os.rmdir(name, dir_fd=parent)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            # Anything else than "not empty" (a mount point, no right) leaves it in place.
+            if attempt or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            if not _clear_rubbish(directory):
+                return False
+        else:
+            return True
+    return False
+
+
+def _clear_rubbish(directory: int) -> bool:
+    """Remove stale half-written files if there is nothing else; stops at the first object."""
+    try:
+        with os.scandir(directory) as entries:
+            if any(not os.fsencode(name).startswith(TEMPORARY_PREFIX) for name in _names(entries)):
+                return False
+        return remove_stale_temporaries(directory) > 0
+    except OSError:
+        return False
+
+
+_DENIED: Final = {
+    errno.EACCES: "permission denied; check the owner and mode of the directories, and this process's user",
+    errno.EPERM: "operation not permitted; check the owner, mode and attributes of the directories",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.ELOOP: "there is a symbolic link in the way, and links below the base directory are not followed",
+}
+_REFUSED: Final = {
+    errno.EISDIR: "there is a directory of that name",
+    errno.ENOTDIR: "a part of the path is a file, not a directory",
+    errno.ENOTEMPTY: "there is a directory of that name, and it is not empty",
+    errno.EEXIST: "something else of that name exists",
+    errno.ENXIO: "there is something of that name that is no regular file",
+}
+_UNAVAILABLE: Final = {
+    errno.ENOSPC: "no space left on the device; free some or enlarge the volume",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than the file system or the process limit allows",
+    errno.EIO: "the device reports an I/O error",
+    errno.ESTALE: "the network file system dropped the handle",
+    errno.EMFILE: "this process has too many open files",
+    errno.ENFILE: "the system has too many open files",
+    errno.EHOSTDOWN: "the file server is down",
+    errno.ENOMEM: "the kernel is out of memory",
+}
+
+
+def map_os_error(error: OSError, action: str, *, key: str | None = None) -> StorageError:
+    """Return the library's error for a system error; raise it ``from`` the original.
+
+    Args:
+        error: what the system said; its own text is not used (it may name a descriptor).
+        action: what could not be done, as "object 'a' of file:///d cannot be written".
+        key: the object concerned.
+    """
+    number = error.errno or 0
+    code = errno.errorcode.get(number, "EUNKNOWN")
+    if number in _DENIED:
+        return PermissionDeniedError(f"{action}: {_DENIED[number]}", key=key, code=code)
+    if number == errno.ENAMETOOLONG:
+        return InvalidKeyError(
+            f"{action}: a segment of the key is longer than the file system allows (255 bytes)",
+            key=key,
+            code=code,
+        )
+    if number in _UNAVAILABLE:
+        return UnavailableError(f"{action}: {_UNAVAILABLE[number]}", key=key, code=code)
+    if number == errno.ETIMEDOUT:
+        return StorageTimeoutError(f"{action}: the file server did not answer in time", key=key, code=code)
+    reason = _REFUSED.get(number) or os.strerror(number)
+    return StorageError(f"{action}: {reason}", key=key, code=code)
