@@ -1,0 +1,385 @@
+"""Backends that misbehave or count on purpose, for crash tests and for counting I/O.
+
+Both wrap a real backend (usually a `MemoryBackend`) and are one themselves. One page of a
+listing is one call, since it is one request to a store. They have ``delete_objects`` exactly
+when the wrapped backend has.
+
+A crash test runs the code once over a `CountingBackend`, then once more for each of
+`crash_points` over a `FaultBackend` and looks at what is left in the store::
+
+    counting = CountingBackend(store())
+    run(counting)
+    for fault in crash_points(counting.total):
+        inner = store()
+        with pytest.raises(SimulatedCrash):
+            run(FaultBackend(inner, fault))
+        check(inner)
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import IO, Any, Self, TypeVar, cast
+
+from bubu_storage.backend.types import (
+    BatchDeleter,
+    Body,
+    GetObjectResult,
+    ListPage,
+    ObjectBackend,
+    ObjectInfo,
+)
+from bubu_storage.errors import StorageError, UnavailableError
+from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
+
+__all__ = [
+    "Call",
+    "CountingBackend",
+    "Fault",
+    "FaultBackend",
+    "Operation",
+    "SimulatedCrash",
+    "Timing",
+    "crash_points",
+]
+
+_T = TypeVar("_T")
+
+
+class Operation(StrEnum):
+    """What a backend was asked to do."""
+
+    PUT = "put_object"
+    GET = "get_object"
+    HEAD = "head_object"
+    DELETE = "delete_object"
+    DELETE_MANY = "delete_objects"
+    LIST_PAGE = "list_page"
+    SERVER_TIME = "server_time"
+
+
+class Timing(StrEnum):
+    """When a fault strikes, seen from the store."""
+
+    BEFORE = "Before"
+    """The request never arrived: no effect."""
+    HALFWAY = "Halfway"
+    """Half of a batch is deleted; a body breaks off in the middle; else as BEFORE."""
+    AFTER = "After"
+    """The answer was lost: the whole effect, and still an error."""
+
+
+class SimulatedCrash(BaseException):
+    """The process dies here. Not an `Exception`, so that no handler brings it back to life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: what, on which key (prefix of a listing, "" of a batch), which keys of a batch."""
+
+    operation: Operation
+    key: str
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Fault:
+    """When to fail, and how.
+
+    Attributes:
+        nth: the first matching call that fails, counted from 1.
+        times: how many matching calls fail from there on; 0 = all.
+        operations: which operations match; empty = all.
+        key_contains: text that the call's key, or one key of its batch, must contain.
+        timing: before, halfway through or after the effect.
+        error: makes the exception to raise; a fresh one each time.
+        fatal: after it, every call of the backend fails: the process is dead.
+    """
+
+    nth: int = 1
+    times: int = 1
+    operations: frozenset[Operation] = frozenset()
+    key_contains: str = ""
+    timing: Timing = Timing.BEFORE
+    error: Callable[[], BaseException] = field(default=lambda: UnavailableError("simulated fault"))
+    fatal: bool = False
+    seen: int = field(default=0, init=False)
+    struck: int = field(default=0, init=False)
+
+    @classmethod
+    def crash(cls, nth: int, timing: Timing = Timing.BEFORE) -> Self:
+        """Make the process die at the nth call of any kind."""
+        return cls(nth=nth, timing=timing, error=lambda: SimulatedCrash(f"{timing} call {nth}"), fatal=True)
+
+    def strikes(self, call: Call) -> bool:
+        """Count a call and tell whether this fault hits it."""
+        if self.operations and call.operation not in self.operations:
+            return False
+        if self.key_contains and not any(self.key_contains in key for key in (call.key, *call.keys)):
+            return False
+        self.seen += 1
+        hit = self.seen >= self.nth and (self.times == 0 or self.seen < self.nth + self.times)
+        self.struck += hit
+        return hit
+
+
+def crash_points(calls: int) -> Iterator[Fault]:
+    """Yield a crash before, halfway through and after each of so many calls."""
+    for nth in range(1, calls + 1):
+        for timing in Timing:
+            yield Fault.crash(nth, timing)
+
+
+class _Wrapper:
+    """A backend that passes each call to another one through ``_around``."""
+
+    def __new__(cls, inner: ObjectBackend, *args: Any, **kwargs: Any) -> Self:
+        del args, kwargs
+        chosen = cast("type[Self]", cls._with_batch()) if isinstance(inner, BatchDeleter) else cls
+        return super().__new__(chosen)
+
+    def __init__(self, inner: ObjectBackend) -> None:
+        self.inner = inner
+
+    @classmethod
+    def _with_batch(cls) -> type:
+        """Return the variant of this class that can delete in batches."""
+        return cls
+
+    def _around(self, call: Call, act: Callable[[], _T]) -> _T:
+        del call
+        return act()
+
+    @property
+    def name(self) -> str:
+        """Name of the wrapped backend."""
+        return self.inner.name
+
+    def put_object(
+        self,
+        key: str,
+        body: Body,
+        *,
+        size_bytes: int | None = None,
+        content_type: str = DEFAULT_BLOB_CONTENT_TYPE,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Pass on `ObjectBackend.put_object`."""
+        return self._around(
+            Call(Operation.PUT, key),
+            lambda: self.inner.put_object(
+                key, body, size_bytes=size_bytes, content_type=content_type, metadata=metadata
+            ),
+        )
+
+    def get_object(self, key: str, *, range_header: str = "") -> GetObjectResult:
+        """Pass on `ObjectBackend.get_object`."""
+        return self._around(
+            Call(Operation.GET, key), lambda: self.inner.get_object(key, range_header=range_header)
+        )
+
+    def head_object(self, key: str) -> ObjectInfo:
+        """Pass on `ObjectBackend.head_object`."""
+        return self._around(Call(Operation.HEAD, key), lambda: self.inner.head_object(key))
+
+    def delete_object(self, key: str) -> None:
+        """Pass on `ObjectBackend.delete_object`."""
+        self._around(Call(Operation.DELETE, key), lambda: self.inner.delete_object(key))
+
+    def list_objects(
+        self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
+    ) -> Iterator[ListPage]:
+        """Pass on `ObjectBackend.list_objects`; each page is a call, also the one that finds no more."""
+        return self._pages(
+            prefix, self.inner.list_objects(prefix, start_after=start_after, page_size=page_size)
+        )
+
+    def _pages(self, prefix: str, pages: Iterator[ListPage]) -> Iterator[ListPage]:
+        call = Call(Operation.LIST_PAGE, prefix)
+        while (page := self._around(call, lambda: next(pages, None))) is not None:
+            yield page
+
+    def server_time(self) -> datetime:
+        """Pass on `ObjectBackend.server_time`."""
+        return self._around(Call(Operation.SERVER_TIME, ""), self.inner.server_time)
+
+    def close(self) -> None:
+        """Close the wrapped backend; never fails on purpose."""
+        self.inner.close()
+
+
+class FaultBackend(_Wrapper):
+    """Fails as told, and is otherwise the wrapped backend; thread-safe.
+
+    Args:
+        inner: the backend that does the work.
+        faults: checked in order for each call; the first that strikes decides.
+    """
+
+    def __init__(self, inner: ObjectBackend, *faults: Fault) -> None:
+        super().__init__(inner)
+        self.faults = list(faults)
+        self.dead = False
+        self._lock = threading.Lock()
+
+    @classmethod
+    def _with_batch(cls) -> type:
+        return _BatchFaultBackend if cls is FaultBackend else cls
+
+    @property
+    def struck(self) -> int:
+        """How many calls were made to fail so far."""
+        return sum(fault.struck for fault in self.faults)
+
+    def _around(self, call: Call, act: Callable[[], _T]) -> _T:
+        with self._lock:
+            if self.dead:
+                raise SimulatedCrash(f"{call.operation} after the process died")
+            # Each fault counts each call, so that several can be planned independently.
+            hits = [fault for fault in self.faults if fault.strikes(call)]
+            fault = hits[0] if hits else None
+            self.dead = fault is not None and fault.fatal
+        if fault is None:
+            return act()
+        match fault.timing:
+            case Timing.AFTER:
+                self._lose(act())
+            case Timing.HALFWAY if call.operation is Operation.GET:
+                return cast("_T", _breaking_body(cast("GetObjectResult", act()), fault.error))
+            case Timing.HALFWAY if call.operation is Operation.DELETE_MANY:
+                self._delete_half(call.keys)
+            case _:
+                pass
+        raise fault.error()
+
+    @staticmethod
+    def _lose(answer: object) -> None:
+        if isinstance(answer, GetObjectResult):
+            answer.close()
+
+    def _delete_half(self, keys: Sequence[str]) -> None:
+        cast("BatchDeleter", self.inner).delete_objects(keys[: len(keys) // 2])
+
+
+class _BatchFaultBackend(FaultBackend):
+    """The variant for backends that can delete in batches."""
+
+    def delete_objects(self, keys: Sequence[str]) -> dict[str, StorageError]:
+        """Pass on `BatchDeleter.delete_objects`."""
+        inner = cast("BatchDeleter", self.inner)
+        return self._around(Call(Operation.DELETE_MANY, "", tuple(keys)), lambda: inner.delete_objects(keys))
+
+
+class CountingBackend(_Wrapper):
+    """Keeps a record of every call; thread-safe.
+
+    Attributes:
+        calls: all calls in order.
+        open_bodies: bodies of ``get_object`` that were not closed yet.
+    """
+
+    def __init__(self, inner: ObjectBackend) -> None:
+        super().__init__(inner)
+        self.calls: list[Call] = []
+        self.open_bodies = 0
+        self._lock = threading.Lock()
+
+    @classmethod
+    def _with_batch(cls) -> type:
+        return _BatchCountingBackend if cls is CountingBackend else cls
+
+    @property
+    def total(self) -> int:
+        """Number of calls so far."""
+        return len(self.calls)
+
+    @property
+    def counts(self) -> Counter[Operation]:
+        """Calls by operation."""
+        return Counter(call.operation for call in self.calls)
+
+    def deleted_keys(self) -> list[str]:
+        """Return every key that a deletion was asked for, singly or in a batch, in order."""
+        keys: list[str] = []
+        for call in self.calls:
+            if call.operation is Operation.DELETE:
+                keys.append(call.key)
+            keys.extend(call.keys)
+        return keys
+
+    def _around(self, call: Call, act: Callable[[], _T]) -> _T:
+        with self._lock:
+            self.calls.append(call)
+        answer = act()
+        if isinstance(answer, GetObjectResult):
+            self._add_open(1)
+            stream = cast("IO[bytes]", _WatchedBody(answer, lambda: self._add_open(-1)))
+            return cast("_T", GetObjectResult(answer.info, stream, content_range=answer.content_range))
+        return answer
+
+    def _add_open(self, change: int) -> None:
+        with self._lock:
+            self.open_bodies += change
+
+
+class _BatchCountingBackend(CountingBackend):
+    """The variant for backends that can delete in batches."""
+
+    def delete_objects(self, keys: Sequence[str]) -> dict[str, StorageError]:
+        """Pass on `BatchDeleter.delete_objects`."""
+        inner = cast("BatchDeleter", self.inner)
+        return self._around(Call(Operation.DELETE_MANY, "", tuple(keys)), lambda: inner.delete_objects(keys))
+
+
+class _WatchedBody(io.RawIOBase):
+    """A body that tells when it is closed for the first time."""
+
+    def __init__(self, result: GetObjectResult, on_close: Callable[[], None]) -> None:
+        super().__init__()
+        self._result = result
+        self._on_close = on_close
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._result.read(-1 if size is None else size)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._result.close()
+            self._on_close()
+
+
+class _BreakingBody(io.RawIOBase):
+    """A body that fails after its first half."""
+
+    def __init__(self, result: GetObjectResult, error: Callable[[], BaseException]) -> None:
+        super().__init__()
+        self._result = result
+        self._left = result.info.size_bytes // 2
+        self._error = error
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        wanted = self._left if size is None or size < 0 else min(size, self._left)
+        if wanted == 0 and size != 0:
+            raise self._error()
+        data = self._result.read(wanted)
+        self._left -= len(data)
+        if size is None or size < 0:
+            raise self._error()
+        return data
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._result.close()
+
+
+def _breaking_body(result: GetObjectResult, error: Callable[[], BaseException]) -> GetObjectResult:
+    stream = cast("IO[bytes]", _BreakingBody(result, error))
+    return GetObjectResult(result.info, stream, content_range=result.content_range)
