@@ -1,0 +1,75 @@
+"""The command line: ``python -m tests.cluster ensure | up | down | status``.
+
+Exit codes: 0 done, 1 not possible (one message says why), 2 bad usage, 3 from ``status`` when no
+complete cluster runs, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.cluster.errors import ClusterError
+from tests.cluster.providers import choose_provider
+from tests.cluster.standing import REPOSITORY, StandingCluster
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.cluster",
+        description="A Kubernetes API server for tests and for playing: the test cluster that KUBECONFIG "
+        "selects, kind where Docker runs, else a control plane built from source.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("ensure", help="build what is needed, with progress; nothing if it is in the cache")
+    for name, text in (
+        ("up", "start a cluster that keeps running"),
+        ("down", "stop what up started"),
+        ("status", "say what runs"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument(
+            "--home",
+            type=Path,
+            default=REPOSITORY / ".cluster",
+            help="folder of the cluster's state (default: .cluster in the repository)",
+        )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "ensure":
+            provider = choose_provider()
+            provider.prepare(_say)
+            _say(f"Kubernetes API server: ready to start ({provider.name})")
+            return 0
+        standing = StandingCluster(options.home.absolute())
+        if options.command == "up":
+            standing.up(_say)
+        elif options.command == "down":
+            standing.down(_say)
+        elif not standing.status(_say):
+            return 3
+    except ClusterError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
