@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced by the module's author."""
+"""The Kubernetes API of the operator: models by version, and what is generated from them."""

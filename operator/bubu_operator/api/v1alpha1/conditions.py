@@ -1,0 +1,138 @@
+"""Condition types and reasons: the fixed words of this API, each with its meaning.
+
+The same words appear in conditions, events and metric labels; ``docs/reference/conditions.md``
+is generated from this module, so that a word and its explanation cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+__all__ = ["ConditionType", "Reason"]
+
+
+class _Word(StrEnum):
+    """A word with its meaning: `meaning` is one sentence for the docs."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Self:
+        """Make a member that equals ``value`` and carries ``meaning``."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+
+class ConditionType(_Word):
+    """What a condition observes."""
+
+    READY = (
+        "Ready",
+        "A storage config: the store can be used as asked. A retention policy: its passes can run.",
+    )
+    RECONCILED = (
+        "Reconciled",
+        "The operator's last piece of work for this object, a probe or a pass, ended as it should.",
+    )
+    DEGRADED = ("Degraded", "It works, but not as it should; the reason says what is missing.")
+    NOT_SHARED = (
+        "NotShared",
+        "Each pod has a directory of its own (emptyDir): nothing is shared, and there is nothing to collect.",
+    )
+    SECRETS_PRESENT = (
+        "SecretsPresent",
+        "The Secret and ConfigMap that the config names exist and have the keys.",
+    )
+
+
+class Reason(_Word):
+    """Why a condition has its status."""
+
+    # Storage configs: the probe
+    PROBE_SUCCEEDED = (
+        "ProbeSucceeded",
+        "An object of the operator's own was written, read, listed and deleted.",
+    )
+    NOT_PROBED = (
+        "NotProbed",
+        "The controller cannot reach this store (a claim, or a pod's own directory): nothing was tried.",
+    )
+    NO_CREDENTIALS = (
+        "NoCredentials",
+        "Pods have an identity for this store and the controller has none: it never lends its own.",
+    )
+    BUCKET_NOT_FOUND = ("BucketNotFound", "The bucket, or the directory, does not exist.")
+    UNAUTHENTICATED = ("Unauthenticated", "The store does not know the credentials, or they have expired.")
+    PERMISSION_DENIED = ("PermissionDenied", "The store knows the credentials and refuses an operation.")
+    UNREACHABLE = ("Unreachable", "No connection to the endpoint: name, route, port or certificate.")
+    TIMEOUT = ("Timeout", "The endpoint did not answer in time.")
+    THROTTLED = ("Throttled", "The store asks for fewer requests; the operator will try again later.")
+    ENDPOINT_NOT_ALLOWED = (
+        "EndpointNotAllowed",
+        "The endpoint leads to an address that the controller must not call, as a metadata service.",
+    )
+    STORE_ERROR = (
+        "StoreError",
+        "The store answered with an error that has no reason of its own; see the message.",
+    )
+    SECRET_NOT_FOUND = ("SecretNotFound", "The Secret that the config names does not exist.")
+    SECRET_KEY_MISSING = ("SecretKeyMissing", "The Secret lacks a key that the config names, or it is empty.")
+    SECRET_FORBIDDEN = (
+        "SecretForbidden",
+        "The controller may not read the Secret; grant it that one by a Role.",
+    )
+    SECRETS_FOUND = ("SecretsFound", "Everything that the config names was found.")
+    CONFIG_MAP_NOT_FOUND = (
+        "ConfigMapNotFound",
+        "The ConfigMap with the certificate authorities does not exist.",
+    )
+    CONFIG_MAP_KEY_MISSING = ("ConfigMapKeyMissing", "The ConfigMap lacks the key that the config names.")
+    CONFIG_MAP_FORBIDDEN = ("ConfigMapForbidden", "The controller may not read the ConfigMap.")
+    CA_BUNDLE_INVALID = ("CABundleInvalid", "The ConfigMap's text is no PEM bundle of certificates.")
+    PATH_NOT_ALLOWED = (
+        "PathNotAllowed",
+        "The path lies below none of the controller's --allow-local-root directories.",
+    )
+    PATH_NOT_WRITABLE = ("PathNotWritable", "The directory cannot be written to.")
+    EMPTY_DIR = ("EmptyDir", "Each pod has a directory of its own, which is gone with the pod.")
+
+    # Retention policies: finding the store
+    STORAGE_FOUND = ("StorageFound", "The store that the policy is about was found and is ready.")
+    STORAGE_CONFIG_NOT_FOUND = (
+        "StorageConfigNotFound",
+        "The config that storageRef names does not exist, or none applies to this namespace.",
+    )
+    AMBIGUOUS_STORAGE = (
+        "AmbiguousStorage",
+        "Several configs apply to this namespace and none is marked default; name one in storageRef.",
+    )
+    STORAGE_NOT_READY = (
+        "StorageNotReady",
+        "The config exists, but its store cannot be used now; see its conditions.",
+    )
+    PREFIX_OUTSIDE_STORE = (
+        "PrefixOutsideStore",
+        "A rule's prefix lies below neither outputPrefix nor inputPrefix of the store; it would never match.",
+    )
+
+    # Retention policies: passes
+    PASS_PENDING = ("PassPending", "No pass has run yet.")
+    PASS_RUNNING = ("PassRunning", "A pass is under way.")
+    PASS_SUCCEEDED = ("PassSucceeded", "The last pass did all that its limits allowed, without an error.")
+    PASS_PARTIAL = ("PassPartial", "The last pass could not delete some objects; they stay due.")
+    PASS_FAILED = ("PassFailed", "The last pass broke off; the next one resumes where it stopped.")
+    SUSPENDED = ("Suspended", "spec.suspend is true: no pass is started.")
+
+    # Any kind
+    INVALID_SPEC = (
+        "InvalidSpec",
+        "The object fails the operator's own check; the CRD in the cluster may be of another version.",
+    )
+    RECONCILE_SUCCEEDED = ("ReconcileSucceeded", "The operator did all that it had to do.")
+    RECONCILE_FAILED = (
+        "ReconcileFailed",
+        "The operator could not do its work; see the message. It tries again.",
+    )
+    AS_EXPECTED = ("AsExpected", "Nothing is wrong.")
