@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from tests.cluster.errors import BuildError, PrerequisiteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
 __all__ = [
     "KUBERNETES_VERSION",
@@ -214,8 +214,7 @@ def find_go(program: Program) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         raise PrerequisiteError(f"{go} does not work ({error}): reinstall Go {needed} or newer.") from error
     found, toolchain = [*answer.stdout.splitlines(), "", ""][:2]
-    match = re.match(r"go(\d+)\.(\d+)", found)
-    version = (int(match[1]), int(match[2])) if match else (0, 0)
+    version = _go_version(found)
     # Since 1.21 go fetches the toolchain that a module asks for, unless told to stay local.
     fetches = version >= (1, 21) and toolchain.endswith(("auto", "path"))
     if version < program.minimum_go and not fetches:
@@ -227,12 +226,18 @@ def find_go(program: Program) -> str:
     return go
 
 
+def _go_version(text: str) -> tuple[int, int]:
+    """Return major and minor of a text such as ``go1.26.8``; zeros for anything else."""
+    match = re.match(r"go(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
 def _print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def _build_lock(path: Path, title: str, report: Callable[[str], None]) -> Iterator[None]:
+def _build_lock(path: Path, title: str, report: Callable[[str], None]) -> Generator[None]:
     """Hold an exclusive lock; it vanishes with the process, so no builder can leave it behind."""
     with path.open("a") as handle:
         deadline = time.monotonic() + BUILD_DEADLINE_SECONDS

@@ -126,19 +126,26 @@ def read_context(variable: str) -> ContextChoice:
             document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             continue
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except OSError as error:
+            raise ContextRefusedError(f"KUBECONFIG: {path} cannot be read ({error.strerror}).") from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
             # A YAML error quotes the file, and a kubeconfig holds secrets: only its place is told.
-            detail = getattr(error, "problem_mark", None) or getattr(error, "strerror", None) or "not text"
-            place = f"line {detail.line + 1}" if hasattr(detail, "line") else str(detail)
-            raise ContextRefusedError(f"KUBECONFIG: {path} cannot be read ({place}).") from None
+            mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+            place = f" (line {mark.line + 1})" if mark else ""
+            raise ContextRefusedError(f"KUBECONFIG: {path} is not valid YAML{place}.") from None
         found = True
         if not isinstance(document, dict):
             raise ContextRefusedError(f"KUBECONFIG: {path} is not a kubeconfig.")
         config = cast("dict[str, Any]", document)
         current = current or str(config.get("current-context") or "")
         for key, into in (("contexts", contexts), ("clusters", clusters)):
-            for entry in cast("list[dict[str, Any]]", config.get(key) or []):
-                into.setdefault(str(entry.get("name")), cast("dict[str, Any]", entry.get(key[:-1]) or {}))
+            entries: Any = config.get(key) or []
+            for entry in cast("list[Any]", entries if isinstance(entries, list) else []):
+                if isinstance(entry, dict):
+                    item = cast("dict[str, Any]", entry)
+                    value: Any = item.get(key[:-1])
+                    fields = cast("dict[str, Any]", value if isinstance(value, dict) else {})
+                    into.setdefault(str(item.get("name")), fields)
     if not found:
         raise ContextRefusedError(
             f"KUBECONFIG is set to {variable}, and there is no such file: "
@@ -177,11 +184,6 @@ class ExplicitProvider:
                 f"{ALLOW_VARIABLE}={choice.context} if it may be used."
             )
         return choice
-
-    def is_prepared(self) -> bool:
-        """Tell whether nothing has to be built."""
-        self.check()
-        return has_kubectl()
 
     def prepare(self, report: Callable[[str], None] | None = None) -> None:
         """Judge the context, and make sure of a kubectl."""
@@ -265,11 +267,6 @@ def cluster_from_kubeconfig(
     except ClusterError as error:
         raise StartError(f"the API server of {name} at {cluster.server} does not answer: {error}") from error
     return cluster
-
-
-def has_kubectl() -> bool:
-    """Tell whether a kubectl is at hand without building one."""
-    return cached_binaries() is not None or shutil.which("kubectl") is not None
 
 
 def find_kubectl(report: Callable[[str], None] | None = None) -> Path:

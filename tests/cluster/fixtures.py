@@ -26,13 +26,13 @@ __all__ = ["cluster", "namespace", "prepare_before_tests"]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM end the session as Ctrl-C does, so that fixtures stop what they started."""
-    del config
 
     def leave(number: int, _frame: Any) -> None:
         raise pytest.exit.Exception("terminated", returncode=128 + number)
 
     with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, leave)
+        previous = signal.signal(signal.SIGTERM, leave)
+        config.add_cleanup(lambda: signal.signal(signal.SIGTERM, previous) and None)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,7 +54,7 @@ def prepare_before_tests(session: pytest.Session, prepare: Any) -> None:
     """Run a preparation with pytest's capturing off; if it fails, its message ends the session."""
     if session.config.option.collectonly:
         return
-    capture = session.config.pluginmanager.getplugin("capturemanager")
+    capture: Any = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
         try:
             prepare()

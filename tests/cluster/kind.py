@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tests.cluster.build import Program, cache_root, ensure_program, program_key
+from tests.cluster.build import Program, ensure_program
 from tests.cluster.errors import ClusterError, PrerequisiteError, StartError
-from tests.cluster.explicit import cluster_from_kubeconfig, find_kubectl, has_kubectl
+from tests.cluster.explicit import cluster_from_kubeconfig, find_kubectl
 from tests.cluster.local import ClusterOptions
 from tests.cluster.processes import tail
 
@@ -73,11 +73,6 @@ class KindProvider:
 
     on_name: Callable[[str], None] | None = None
     name: str = field(default="kind", init=False)
-
-    def is_prepared(self) -> bool:
-        """Tell whether nothing has to be built."""
-        built = (cache_root() / program_key(_PROGRAM)).is_dir()
-        return (shutil.which("kind") is not None or built) and has_kubectl()
 
     def prepare(self, report: Callable[[str], None] | None = None) -> None:
         """Make sure of kind and of a kubectl."""
@@ -202,7 +197,8 @@ def _bridge_address() -> str | None:
             check=True,
         )
         networks = cast("list[dict[str, Any]]", json.loads(done.stdout))
-        for entry in networks[0].get("IPAM", {}).get("Config") or []:
+        configs = cast("list[dict[str, Any]]", networks[0].get("IPAM", {}).get("Config") or [])
+        for entry in configs:
             gateway = str(entry.get("Gateway") or "")
             if "." in gateway:
                 return gateway

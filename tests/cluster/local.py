@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.cluster.build import Binaries, cached_binaries, ensure_binaries
+from tests.cluster.build import Binaries, ensure_binaries
 from tests.cluster.certs import private_key_pem, write_private, write_serving_files
 from tests.cluster.cluster import Cluster, http_get, kubeconfig_text
 from tests.cluster.errors import StartError
@@ -64,10 +64,6 @@ class LocalProvider:
 
     on_spawn: Callable[[list[ManagedProcess]], None] | None = None
     name: str = field(default="local", init=False)
-
-    def is_prepared(self) -> bool:
-        """Tell whether the programs are in the cache."""
-        return cached_binaries() is not None
 
     def prepare(self, report: Callable[[str], None] | None = None) -> None:
         """Build the programs if the cache lacks them."""

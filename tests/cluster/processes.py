@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from tests.cluster.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from types import FrameType
 
 __all__ = [
@@ -188,7 +188,7 @@ def tail(log: Path, lines: int = 15) -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago; ``PortReservation`` is surer where it can be shared."""
+    """Return a loopback port that was free a moment ago; ``PortReservation`` is surer where it can serve."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -213,7 +213,7 @@ class PortReservation:
 
 
 @contextlib.contextmanager
-def exit_on_signals() -> Iterator[None]:
+def exit_on_signals() -> Generator[None]:
     """Turn SIGTERM and SIGHUP into SystemExit while the block runs, so that clean-up code runs."""
 
     def leave(number: int, _frame: FrameType | None) -> None:

@@ -34,10 +34,6 @@ class ClusterProvider(Protocol):
         """``kubeconfig``, ``kind`` or ``local``."""
         ...
 
-    def is_prepared(self) -> bool:
-        """Tell whether ``start`` would take seconds, that is, nothing must be built first."""
-        ...
-
     def prepare(self, report: Callable[[str], None] | None = None) -> None:
         """Build or check whatever ``start`` needs, with progress lines for ``report``."""
         ...

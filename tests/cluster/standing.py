@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.cluster.processes import ManagedProcess, exit_on_signals
 from tests.cluster.providers import choose_provider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Mapping
 
     from tests.cluster.providers import ClusterProvider
 
@@ -66,11 +67,14 @@ class StandingCluster:
     def __init__(
         self,
         home: Path = REPOSITORY / ".cluster",
-        choose: Callable[[], ClusterProvider] = choose_provider,
+        choose: Callable[[Mapping[str, str]], ClusterProvider] = choose_provider,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.home = home
         self._choose = choose
+        self._env = dict(os.environ if env is None else env)
         self._state = home / "state.json"
+        self._kubectl = home / "kubectl"
 
     @property
     def kubeconfig(self) -> Path:
@@ -91,7 +95,11 @@ class StandingCluster:
                 return
             if record is not None:
                 self._remove(record)
-            provider = self._choose()
+            env = self._env
+            if env.get("KUBECONFIG") == str(self.kubeconfig):
+                # Our own of last time: it says nothing about where the next one should run.
+                env = {key: value for key, value in env.items() if key != "KUBECONFIG"}
+            provider = self._choose(env)
             if provider.name == "kubeconfig":
                 raise ClusterError("KUBECONFIG already selects a test cluster: there is nothing to start.")
             provider.prepare(say)
@@ -149,15 +157,16 @@ class StandingCluster:
             # The provider has undone its start; its logs, if it kept them, stay until the next one.
             self._state.unlink(missing_ok=True)
             raise
+        self._kubectl.unlink(missing_ok=True)
+        self._kubectl.symlink_to(cluster.kubectl_path)
         save(replace(record, ready=True, server=cluster.server))
         say(f"Kubernetes {cluster.server_version()} serves at {cluster.server}.")
         self._say_how_to_use(say)
 
     def _say_how_to_use(self, say: Callable[[str], None]) -> None:
-        kubectl = self.home / "kubectl"
         say("")
         say(f"    export KUBECONFIG={self.kubeconfig}")
-        say(f"    {kubectl} get namespaces" if kubectl.exists() else "    kubectl get namespaces")
+        say(f"    {self._kubectl} get namespaces")
         say("")
         say("Stop it with: make cluster-down")
 
@@ -166,6 +175,7 @@ class StandingCluster:
         if record.kind_name:
             delete_kind_cluster(record.kind_name)
         shutil.rmtree(self.home / "run", ignore_errors=True)
+        self._kubectl.unlink(missing_ok=True)
         self._state.unlink(missing_ok=True)
 
     @staticmethod
@@ -186,7 +196,7 @@ class StandingCluster:
             ) from error
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> Generator[None]:
         """Keep a second ``up`` or ``down`` out."""
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.home / "lock").open("a") as handle:

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.cluster.build import Program, cache_root, ensure_program, program_key
+from tests.cluster.build import Program, ensure_program
 from tests.cluster.errors import PrerequisiteError, StartError
 from tests.cluster.processes import free_port, spawn, tail
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.processes import ManagedProcess
 
-__all__ = ["VersityGateway", "ensure_versitygw", "is_prepared"]
+__all__ = ["VersityGateway", "ensure_versitygw"]
 
 VERSION = "v1.8.0"
 BINARY_VARIABLE = "BUBU_VERSITYGW"
@@ -42,11 +42,6 @@ _PROGRAM = Program(
     version=VERSION,
     go_arguments=("install", "-v", f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"),
 )
-
-
-def is_prepared() -> bool:
-    """Tell whether nothing has to be built."""
-    return bool(os.environ.get(BINARY_VARIABLE)) or (cache_root() / program_key(_PROGRAM)).is_dir()
 
 
 def ensure_versitygw(report: Callable[[str], None] | None = None) -> Path:
