@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced by the module's author."""
+"""What the operator tells about itself: logs now, metrics beside them."""
