@@ -75,7 +75,9 @@ class S3EnvConfig:
 
     Attributes:
         bucket, region, endpoint: written as they are, when not empty.
-        secret_name: Secret that holds the ``AWS_*`` keys under these names; "" for none.
+        secret_name: Secret that holds the credentials; "" for none.
+        secret_keys: its keys for access key id, secret access key and session token (the
+            Go function knows the ``AWS_*`` names only, which are the default).
         use_path_style: True writes ``BUBU_S3_FORCE_PATH_STYLE=true``; False writes nothing.
     """
 
@@ -84,6 +86,11 @@ class S3EnvConfig:
     endpoint: str = ""
     secret_name: str = ""
     use_path_style: bool = False
+    secret_keys: tuple[str, str, str] = (
+        ENV_AWS_ACCESS_KEY_ID,
+        ENV_AWS_SECRET_ACCESS_KEY,
+        ENV_AWS_SESSION_TOKEN,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +288,11 @@ def _s3_env(s3: S3EnvConfig) -> tuple[Json, ...]:
     )
     env += [value_env(name, value) for name, value in coordinates if value]
     if s3.secret_name:
+        access, secret, token = s3.secret_keys
         env += [
-            secret_env(ENV_AWS_ACCESS_KEY_ID, s3.secret_name, ENV_AWS_ACCESS_KEY_ID),
-            secret_env(ENV_AWS_SECRET_ACCESS_KEY, s3.secret_name, ENV_AWS_SECRET_ACCESS_KEY),
-            secret_env(ENV_AWS_SESSION_TOKEN, s3.secret_name, ENV_AWS_SESSION_TOKEN, optional=True),
+            secret_env(ENV_AWS_ACCESS_KEY_ID, s3.secret_name, access),
+            secret_env(ENV_AWS_SECRET_ACCESS_KEY, s3.secret_name, secret),
+            secret_env(ENV_AWS_SESSION_TOKEN, s3.secret_name, token, optional=True),
         ]
     if s3.use_path_style:
         env.append(value_env(ENV_S3_FORCE_PATH_STYLE, "true"))

@@ -1,1 +1,44 @@
-"""Placeholder docstring, replaced by the module's author."""
+"""Injection, pure: which config a pod gets, and the pod with it.
+
+``load_config(obj)`` reads a config, ``demand_for`` and ``select_config`` decide,
+``inject_pod`` and ``inject_template`` do it, ``make_patch`` says what changed.
+"""
+
+from bubu_operator.injection.config import InjectionConfig, load_config
+from bubu_operator.injection.inject import InjectionReason, InjectionResult, inject_pod, remove_injection
+from bubu_operator.injection.patch import apply_patch, make_patch
+from bubu_operator.injection.select import (
+    Demand,
+    Selection,
+    SelectionReason,
+    demand_for,
+    select_config,
+)
+from bubu_operator.injection.template import (
+    TemplateResult,
+    inject_template,
+    injected_record,
+    pod_template,
+    remove_from_template,
+)
+
+__all__ = [
+    "Demand",
+    "InjectionConfig",
+    "InjectionReason",
+    "InjectionResult",
+    "Selection",
+    "SelectionReason",
+    "TemplateResult",
+    "apply_patch",
+    "demand_for",
+    "inject_pod",
+    "inject_template",
+    "injected_record",
+    "load_config",
+    "make_patch",
+    "pod_template",
+    "remove_from_template",
+    "remove_injection",
+    "select_config",
+]

@@ -1,0 +1,370 @@
+"""Put a config into a pod: strip what an earlier injection left, then add, then record.
+
+Because every injection starts from the pod as its user wrote it, the result depends on
+that pod and on the config alone: ``f(f(x)) = f(x)``, and ``f_B(f_A(x)) = f_B(x)`` for any
+two configs. The input is never modified; unmodified parts are shared with the output.
+
+Ours come first in a container's environment, so that the user's ``$(BUBU_…)`` resolve.
+What a container sets itself is kept, group by group (`Group`), or replaced, by the
+config's conflictPolicy. Volumes and mounts of the user's are never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from bubu_operator.api.v1alpha1.store import ConflictPolicy
+from bubu_operator.injection.config import InjectionConfig
+from bubu_operator.injection.environment import (
+    GROUP_VARIABLES,
+    Group,
+    InjectionPlan,
+    PlannedEnv,
+    env_digest,
+    mount_digest,
+    volume_identity,
+)
+from bubu_operator.injection.names import INJECTED_LABEL, RECORD_ANNOTATION
+from bubu_operator.injection.ownership import (
+    ContainerRecord,
+    InjectionRecord,
+    Stripped,
+    dump_record,
+    read_record,
+    strip,
+)
+from bubu_operator.injection.podspec import (
+    CONTAINER_FIELDS,
+    all_containers,
+    child,
+    items_of,
+    pod_problem,
+    texts_of,
+)
+from bubu_storage.apply_env import Json
+
+__all__ = [
+    "InjectionReason",
+    "InjectionResult",
+    "inject_pod",
+    "label_value",
+    "remove_injection",
+]
+
+MAX_LABEL_CHARACTERS: Final = 63
+MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
+"""The API server's limit for all annotations of an object together."""
+
+_LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+
+
+class InjectionReason(StrEnum):
+    """Outcome of an injection."""
+
+    INJECTED = "Injected"
+    ALREADY_INJECTED = "AlreadyInjected"
+    REMOVED = "Removed"
+    NOTHING_TO_REMOVE = "NothingToRemove"
+    NO_MATCHING_CONTAINER = "NoMatchingContainer"
+    ALL_KEPT = "AllKept"
+    RECORD_TOO_LARGE = "RecordTooLarge"
+    INVALID_CONFIG = "InvalidConfig"
+    MALFORMED_POD = "MalformedPod"
+
+
+@dataclass(frozen=True, slots=True)
+class InjectionResult:
+    """What came out.
+
+    Attributes:
+        pod: the pod afterwards; the very input object when nothing changed.
+        changed: whether it differs.
+        warnings: for the person who creates the pod; one sentence each, no values.
+        reason: machine-readable outcome.
+    """
+
+    pod: Json
+    changed: bool
+    warnings: tuple[str, ...]
+    reason: InjectionReason
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """A container with our part, our record and mounts, and what the user's own settings left out."""
+
+    container: Json
+    record: ContainerRecord
+    mounts: tuple[Json, ...]
+    kept: tuple[str, ...]
+    clashes: tuple[str, ...]
+
+
+def inject_pod(pod: Any, config: InjectionConfig) -> InjectionResult:
+    """Inject a config into a pod.
+
+    Args:
+        pod: a Pod, or a pod template, in the API's JSON form; anything else is handed back
+            with reason ``MalformedPod``. Never modified.
+        config: what to inject.
+    """
+    problem = pod_problem(pod)
+    if problem:
+        return InjectionResult(pod, False, (f"cannot be injected: {problem}",), InjectionReason.MALFORMED_POD)
+    if config.plan is None:
+        warning = f"{config} is invalid: {config.problem}"
+        return InjectionResult(pod, False, (warning,), InjectionReason.INVALID_CONFIG)
+    record, complaint = read_record(pod)
+    base = Stripped(pod) if record is None else strip(pod, record)
+    warnings = [complaint] if complaint else []
+    injected, reason = _fill_pod(base.pod, config, config.plan, warnings)
+    if record is not None:
+        injected = _with_rescued_volumes(injected, base.volumes)
+    if injected == pod:
+        same = InjectionReason.ALREADY_INJECTED if reason is InjectionReason.INJECTED else reason
+        return InjectionResult(pod, False, tuple(warnings), same)
+    return InjectionResult(injected, True, tuple(warnings), reason)
+
+
+def remove_injection(pod: Any) -> InjectionResult:
+    """Take out what is ours, and nothing else; a pod that was never injected stays as it is."""
+    problem = pod_problem(pod)
+    if problem:
+        return InjectionResult(pod, False, (f"cannot be read: {problem}",), InjectionReason.MALFORMED_POD)
+    record, complaint = read_record(pod)
+    if record is None:
+        warnings = (complaint,) if complaint else ()
+        return InjectionResult(pod, False, warnings, InjectionReason.NOTHING_TO_REMOVE)
+    base = strip(pod, record)
+    return InjectionResult(_with_rescued_volumes(base.pod, base.volumes), True, (), InjectionReason.REMOVED)
+
+
+def label_value(name: str) -> str:
+    """A config's name as a label value: itself, or shortened with a hash where it does not fit."""
+    if len(name) <= MAX_LABEL_CHARACTERS and _LABEL_VALUE.fullmatch(name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    head = re.sub(r"[^A-Za-z0-9._-]", "-", name)[: MAX_LABEL_CHARACTERS - 9].strip("-_.")
+    return f"{head}-{digest}" if head else digest
+
+
+def _fill_pod(
+    base: Json, config: InjectionConfig, plan: InjectionPlan, warnings: list[str]
+) -> tuple[Json, InjectionReason]:
+    """Add the plan to a pod that has nothing of ours; appends to `warnings`."""
+    spec = dict(child(base, "spec"))
+    user_volumes = items_of(spec, "volumes")
+    foreign = {volume["name"]: volume for volume in user_volumes}
+    usable = _usable_volumes(plan, foreign, config, warnings)
+    filled: dict[str, _Filled] = {}
+    matched = False
+    for field in CONTAINER_FIELDS:
+        containers: list[Json] = []
+        for container in items_of(spec, field):
+            if plan.containers is not None and container["name"] not in plan.containers:
+                containers.append(container)
+                continue
+            matched = True
+            result = _fill_container(container, plan, usable)
+            filled[container["name"]] = result
+            containers.append(result.container)
+        if containers:
+            spec[field] = containers
+    if not matched:
+        names = ", ".join(sorted(plan.containers or ()))
+        warnings.append(f"{config}: spec.injection.containers names no container of this pod ({names})")
+        return base, InjectionReason.NO_MATCHING_CONTAINER
+    _warn_of_conflicts(filled, config, plan, warnings)
+    _warn_of_account(spec, config, plan, warnings)
+    owned = {name: item.record for name, item in filled.items() if item.record.env or item.record.mounts}
+    if not owned:
+        return base, InjectionReason.ALL_KEPT
+    mounted = {mount["name"] for item in filled.values() for mount in item.mounts}
+    added = [
+        volume for _, volume in plan.volumes if volume["name"] in mounted and volume["name"] not in foreign
+    ]
+    if added:
+        spec["volumes"] = [*user_volumes, *added]
+    record = InjectionRecord(
+        kind=config.kind,
+        namespace=config.namespace,
+        name=config.name,
+        generation=config.generation,
+        hash=plan.hash,
+        containers=owned,
+        volumes={volume["name"]: volume_identity(volume) for volume in added},
+    )
+    metadata = dict(child(base, "metadata"))
+    annotations = {**texts_of(metadata, "annotations"), RECORD_ANNOTATION: dump_record(record)}
+    metadata["annotations"] = annotations
+    metadata["labels"] = {**texts_of(metadata, "labels"), INJECTED_LABEL: label_value(config.name)}
+    if _annotation_bytes(annotations) > MAX_ANNOTATIONS_BYTES:
+        warnings.append(
+            f"{config} was not injected: the record of it does not fit into the pod's annotations "
+            f"(limit {MAX_ANNOTATIONS_BYTES} bytes for all of them)"
+        )
+        return base, InjectionReason.RECORD_TOO_LARGE
+    return {**base, "metadata": metadata, "spec": spec}, InjectionReason.INJECTED
+
+
+def _usable_volumes(
+    plan: InjectionPlan, foreign: dict[str, Json], config: InjectionConfig, warnings: list[str]
+) -> frozenset[Group]:
+    """Groups whose volumes can be had; the user's volume of our name stays whatever it is."""
+    usable = set(Group)
+    for group, volume in plan.volumes:
+        theirs = foreign.get(volume["name"])
+        if theirs is None:
+            continue
+        if group is Group.STORE:
+            if volume_identity(theirs) == volume_identity(volume):
+                continue
+            # ApplyEnv's rule: an existing volume is the store.
+            warnings.append(
+                f"the pod's own volume {volume['name']} ({_kind_of(theirs)}) is used as the store, "
+                f"not what {config} says ({_kind_of(volume)})"
+            )
+        else:
+            usable.discard(group)
+            warnings.append(
+                f"the pod has a volume {volume['name']} of its own: the {group.value} of {config} "
+                "is left out; rename that volume"
+            )
+    return frozenset(usable)
+
+
+def _kind_of(volume: Json) -> str:
+    return volume_identity(volume).partition(":")[0]
+
+
+def _fill_container(container: Json, plan: InjectionPlan, usable: frozenset[Group]) -> _Filled:
+    env = items_of(container, "env")
+    theirs = {entry["name"] for entry in env}
+    override = plan.conflict_policy is ConflictPolicy.OVERRIDE
+    left_out = set(Group) - usable
+    clashes: list[str] = []
+    our_mounts: list[Json] = []
+    for group, mount in plan.mounts:
+        if group in left_out:
+            continue
+        present, taken_by = _mount_state(container, mount)
+        if taken_by:
+            left_out.add(group)
+            clashes.append(f"{taken_by} is mounted at {mount['mountPath']}")
+        elif not present:
+            our_mounts.append(mount)
+    kept: list[str] = []
+    if not override:
+        for group in Group:
+            if group in left_out or not any(item.group is group for item in plan.env):
+                continue
+            set_by_user = sorted(GROUP_VARIABLES[group] & theirs)
+            if set_by_user:
+                left_out.add(group)
+                if not _agrees(env, group, plan):
+                    kept.append(f"{group.value} ({', '.join(set_by_user)})")
+    groups_of_mounts = {mount["name"]: group for group, mount in plan.mounts}
+    our_mounts = [mount for mount in our_mounts if groups_of_mounts[mount["name"]] not in left_out]
+    ours: list[PlannedEnv] = []
+    for item in plan.env:
+        if item.group in left_out or item.unless & theirs:
+            continue
+        if item.group is None and item.name in theirs and not override:
+            if not any(entry["name"] == item.name and env_digest(entry) == item.digest for entry in env):
+                kept.append(item.name)
+            continue
+        ours.append(item)
+    replaced = _replaced(env, ours)
+    gone = {index for index, _ in replaced}
+    new_env = [item.entry for item in ours] + [entry for i, entry in enumerate(env) if i not in gone]
+    result = dict(container)
+    if new_env:
+        result["env"] = new_env
+    if our_mounts:
+        result["volumeMounts"] = items_of(container, "volumeMounts") + our_mounts
+    record = ContainerRecord(
+        env={item.name: item.digest for item in ours},
+        mounts=tuple(mount_digest(mount) for mount in our_mounts),
+        replaced=replaced,
+    )
+    return _Filled(result, record, tuple(our_mounts), tuple(kept), tuple(clashes))
+
+
+def _replaced(env: list[Json], ours: list[PlannedEnv]) -> tuple[tuple[int, Json], ...]:
+    """The user's variables that give way: every one of our names, and the rest of our groups.
+
+    A group is replaced whole: the user's endpoint must not meet our bucket and credentials.
+    """
+    names = {item.name for item in ours}
+    for group in {item.group for item in ours if item.group is not None}:
+        names |= GROUP_VARIABLES[group]
+    return tuple((index, entry) for index, entry in enumerate(env) if entry["name"] in names)
+
+
+def _agrees(env: list[Json], group: Group, plan: InjectionPlan) -> bool:
+    """Whether the container already has the whole group exactly as planned, and nothing besides."""
+    wanted = {item.name: item.digest for item in plan.env if item.group is group}
+    has = [(entry["name"], env_digest(entry)) for entry in env if entry["name"] in GROUP_VARIABLES[group]]
+    return len(has) == len(wanted) and dict(has) == wanted
+
+
+def _mount_state(container: Json, wanted: Json) -> tuple[bool, str]:
+    """Whether the mount is there already, and which other volume takes its path ("" for none)."""
+    path = posixpath.normpath(wanted["mountPath"])
+    for mount in items_of(container, "volumeMounts"):
+        if posixpath.normpath(mount["mountPath"]) == path:
+            same = mount["name"] == wanted["name"]
+            return same, "" if same else f"volume {mount['name']}"
+    for device in items_of(container, "volumeDevices"):
+        if posixpath.normpath(device["devicePath"]) == path:
+            return False, f"device {device['name']}"
+    return False, ""
+
+
+def _warn_of_conflicts(
+    filled: dict[str, _Filled], config: InjectionConfig, plan: InjectionPlan, warnings: list[str]
+) -> None:
+    for name, item in filled.items():
+        warnings += [
+            f"container {name}: {clash}, where {config} mounts its own; "
+            "this container does not get it; move one of them"
+            for clash in item.clashes
+        ]
+        if item.kept:
+            warnings.append(
+                f"container {name} keeps its own {', '.join(item.kept)}; "
+                f"{config} does not set them (conflictPolicy: {plan.conflict_policy.value})"
+            )
+
+
+def _warn_of_account(spec: Json, config: InjectionConfig, plan: InjectionPlan, warnings: list[str]) -> None:
+    account = spec.get("serviceAccountName") or "default"
+    if plan.service_account and account != plan.service_account:
+        warnings.append(
+            f"{config} is reached under ServiceAccount {plan.service_account}, and this pod runs under "
+            f"{account}: set spec.serviceAccountName"
+        )
+
+
+def _with_rescued_volumes(pod: Json, removed: tuple[Json, ...]) -> Json:
+    """Give back a volume of ours that somebody else's mount still needs: the pod would be invalid."""
+    if not removed:
+        return pod
+    spec: Json = pod["spec"]
+    present = {volume["name"] for volume in spec.get("volumes") or ()}
+    used = {
+        mount["name"] for container in all_containers(pod) for mount in container.get("volumeMounts") or ()
+    }
+    missing = [volume for volume in removed if volume["name"] in used and volume["name"] not in present]
+    if not missing:
+        return pod
+    return {**pod, "spec": {**spec, "volumes": [*items_of(spec, "volumes"), *missing]}}
+
+
+def _annotation_bytes(annotations: dict[str, str]) -> int:
+    return sum(len(text.encode("utf-8", "surrogatepass")) for item in annotations.items() for text in item)

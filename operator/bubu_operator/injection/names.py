@@ -1,0 +1,31 @@
+"""Labels and annotations that people and the operator write; all below one domain."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "CONFIG_LABEL",
+    "DOMAIN",
+    "ENGRAM_LABEL",
+    "INJECTED_LABEL",
+    "INJECT_LABEL",
+    "RECORD_ANNOTATION",
+]
+
+DOMAIN: Final = "storage.bubustack.io"
+
+ENGRAM_LABEL: Final = "bubustack.io/engram"
+"""On pods: this is an engram's pod, whatever the value; it wants storage."""
+
+INJECT_LABEL: Final = f"{DOMAIN}/inject"
+"""On pods, workloads and namespaces: ``"true"`` asks for injection, ``"false"`` opts out."""
+
+CONFIG_LABEL: Final = f"{DOMAIN}/config"
+"""On pods, workloads and namespaces: name of the config to use."""
+
+INJECTED_LABEL: Final = f"{DOMAIN}/injected"
+"""On injected pods: name of the config (shortened where it is too long for a label)."""
+
+RECORD_ANNOTATION: Final = f"{DOMAIN}/injection"
+"""On injected pods: what was injected, so that it can be replaced or taken out again."""

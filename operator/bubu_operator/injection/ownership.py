@@ -1,0 +1,235 @@
+"""What an earlier injection left in a pod, and how to take out exactly that.
+
+The record is one annotation. An entry counts as ours only while it still is what we
+wrote: variables are compared by `env_digest`, mounts by `mount_digest`, volumes by
+`volume_identity`. Whatever somebody has changed since is theirs. Hence a record that is
+malformed, or that claims what it does not describe, can never remove anything of the user's.
+
+The record also keeps the variables that ``conflictPolicy: Override`` took out, with their
+places, so that `strip` gives back what the user wrote. They are in the same object as
+they were before, readable by the same people.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from bubu_operator.injection.environment import (
+    OUR_VOLUMES,
+    canonical_json,
+    env_digest,
+    mount_digest,
+    volume_identity,
+)
+from bubu_operator.injection.names import INJECTED_LABEL, RECORD_ANNOTATION
+from bubu_operator.injection.podspec import CONTAINER_FIELDS, child, items_of, texts_of
+from bubu_storage.apply_env import Json
+
+__all__ = [
+    "ContainerRecord",
+    "InjectionRecord",
+    "Stripped",
+    "dump_record",
+    "read_record",
+    "strip",
+]
+
+RECORD_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """What we own in one container.
+
+    Attributes:
+        env: variable name → digest of the entry as we wrote it.
+        mounts: digests of mounts as we wrote them.
+        replaced: the user's variables that were taken out, each with its index among the
+            user's own, ascending.
+    """
+
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    mounts: tuple[str, ...] = ()
+    replaced: tuple[tuple[int, Json], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InjectionRecord:
+    """The annotation's content.
+
+    Attributes:
+        kind, namespace, name, generation: the config that was injected.
+        hash: its plan's hash.
+        containers: by container name; names are unique in a pod, init containers included.
+        volumes: volume name → identity as we wrote it.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    generation: int
+    hash: str
+    containers: Mapping[str, ContainerRecord] = field(default_factory=dict[str, ContainerRecord])
+    volumes: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Stripped:
+    """A pod without what is ours.
+
+    Attributes:
+        pod: the user's pod; the very input where nothing was ours.
+        volumes: the volumes that were taken out, in case somebody else mounts them.
+    """
+
+    pod: Json
+    volumes: tuple[Json, ...] = ()
+
+
+def dump_record(record: InjectionRecord) -> str:
+    """The annotation's text: compact, deterministic JSON."""
+    containers: Json = {}
+    for name, owned in record.containers.items():
+        entry: Json = {"env": dict(owned.env)}
+        if owned.mounts:
+            entry["mounts"] = list(owned.mounts)
+        if owned.replaced:
+            entry["replaced"] = [[index, variable] for index, variable in owned.replaced]
+        containers[name] = entry
+    config: Json = {"kind": record.kind, "name": record.name, "generation": record.generation}
+    if record.namespace:
+        config["namespace"] = record.namespace
+    content: Json = {
+        "v": RECORD_VERSION,
+        "config": config,
+        "hash": record.hash,
+        "containers": containers,
+    }
+    if record.volumes:
+        content["volumes"] = dict(record.volumes)
+    return canonical_json(content)
+
+
+def read_record(pod: Json) -> tuple[InjectionRecord | None, str]:
+    """Read the record of a pod (or pod template).
+
+    Returns:
+        The record and "", or None and why the annotation cannot be used; (None, "") where
+        there is none.
+    """
+    text = texts_of(child(pod, "metadata"), "annotations").get(RECORD_ANNOTATION)
+    if text is None:
+        return None, ""
+    try:
+        return _parse_record(json.loads(text)), ""
+    except (ValueError, TypeError, KeyError, RecursionError, AttributeError):
+        return None, f"the annotation {RECORD_ANNOTATION} is not one that this operator wrote; it is ignored"
+
+
+def strip(pod: Json, record: InjectionRecord) -> Stripped:
+    """Take out what the record says is ours and still is as we wrote it; give back what we replaced."""
+    metadata = dict(child(pod, "metadata"))
+    for field_name, ours in (("labels", INJECTED_LABEL), ("annotations", RECORD_ANNOTATION)):
+        texts = texts_of(metadata, field_name)
+        _set_or_drop(metadata, field_name, {key: value for key, value in texts.items() if key != ours})
+    spec = dict(child(pod, "spec"))
+    for field_name in CONTAINER_FIELDS:
+        containers = [_strip_container(container, record) for container in items_of(spec, field_name)]
+        _set_or_drop(spec, field_name, containers)
+    kept: list[Json] = []
+    removed: list[Json] = []
+    for volume in items_of(spec, "volumes"):
+        name = volume["name"]
+        ours = name in OUR_VOLUMES and record.volumes.get(name) == volume_identity(volume)
+        (removed if ours else kept).append(volume)
+    _set_or_drop(spec, "volumes", kept)
+    result = {**pod, "spec": spec}
+    _set_or_drop(result, "metadata", metadata)
+    return Stripped(result, tuple(removed))
+
+
+def _strip_container(container: Json, record: InjectionRecord) -> Json:
+    owned = record.containers.get(container["name"])
+    if owned is None:
+        return container
+    env: list[Json] = []
+    unseen = dict(owned.env)
+    for entry in items_of(container, "env"):
+        name = entry["name"]
+        if name in unseen and unseen[name] == env_digest(entry):
+            del unseen[name]
+        else:
+            env.append(entry)
+    # A variable that somebody has set again since is newer than the one that we put aside.
+    newer = {entry["name"] for entry in env}
+    for index, entry in owned.replaced:
+        if entry["name"] not in newer:
+            env.insert(min(index, len(env)), entry)
+    mounts = [
+        mount for mount in items_of(container, "volumeMounts") if mount_digest(mount) not in owned.mounts
+    ]
+    result = dict(container)
+    _set_or_drop(result, "env", env)
+    _set_or_drop(result, "volumeMounts", mounts)
+    return result
+
+
+def _set_or_drop(target: Json, key: str, value: Any) -> None:
+    """Empty lists and maps are left out, as the API server does."""
+    if value:
+        target[key] = value
+    else:
+        target.pop(key, None)
+
+
+def _parse_record(content: Any) -> InjectionRecord:
+    """Check every type; the text may come from anybody.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it is no record.
+    """
+    if content["v"] != RECORD_VERSION:
+        raise ValueError("another version")
+    config = content["config"]
+    containers = {
+        _text(name): ContainerRecord(
+            env={_text(key): _text(value) for key, value in entry["env"].items()},
+            mounts=tuple(_text(digest) for digest in entry.get("mounts", [])),
+            replaced=tuple((_index(index), _variable(item)) for index, item in entry.get("replaced", [])),
+        )
+        for name, entry in content["containers"].items()
+    }
+    return InjectionRecord(
+        kind=_text(config["kind"]),
+        namespace=_text(config.get("namespace", "")),
+        name=_text(config["name"]),
+        generation=_index(config["generation"]),
+        hash=_text(content["hash"]),
+        containers=containers,
+        volumes={_text(key): _text(value) for key, value in content.get("volumes", {}).items()},
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def _index(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError("not a number")
+    return value
+
+
+def _variable(value: Any) -> Json:
+    if not isinstance(value, dict):
+        raise TypeError("not a variable")
+    entry = cast("Json", value)
+    _text(entry["name"])
+    if not isinstance(entry.get("value", ""), str) or not isinstance(entry.get("valueFrom", {}), dict):
+        raise TypeError("not a variable")
+    return entry

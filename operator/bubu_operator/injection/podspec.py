@@ -1,0 +1,102 @@
+"""Reading pods in the API's JSON form: typed access, and a check that it is safe.
+
+`pod_problem` is run once, before anything else looks at a pod; everything after it may
+rely on the shapes that it checked.
+"""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+from bubu_storage.apply_env import Json
+
+__all__ = ["CONTAINER_FIELDS", "all_containers", "child", "items_of", "pod_problem", "texts_of"]
+
+CONTAINER_FIELDS: Final = ("initContainers", "containers")
+"""In the order in which they start; native sidecars are init containers."""
+
+_TEXT_MAPS: Final = ("labels", "annotations")
+
+
+def child(obj: Json, key: str) -> Json:
+    """The object below a key; {} where there is none. Do not modify."""
+    value = obj.get(key)
+    return cast("Json", value) if isinstance(value, dict) else {}
+
+
+def texts_of(obj: Json, key: str) -> dict[str, str]:
+    """The map of texts below a key (labels, annotations); {} where there is none. Do not modify."""
+    return cast("dict[str, str]", child(obj, key))
+
+
+def items_of(obj: Json, key: str) -> list[Json]:
+    """The list of objects below a key; [] where there is none. Do not modify."""
+    value = obj.get(key)
+    return cast("list[Json]", value) if isinstance(value, list) else []
+
+
+def all_containers(pod: Json) -> list[Json]:
+    """Init containers (native sidecars among them), then containers."""
+    spec = child(pod, "spec")
+    return [container for name in CONTAINER_FIELDS for container in items_of(spec, name)]
+
+
+def pod_problem(pod: object) -> str:
+    """Say why this is no pod (or pod template) that can be worked on; "" when it is one.
+
+    The API server never sends such a thing; a person with curl may.
+    """
+    if not isinstance(pod, dict):
+        return "the object is not a pod"
+    content = cast("Json", pod)
+    metadata = content.get("metadata")
+    if not _is_optional(metadata, dict):
+        return "metadata is not an object"
+    for name in _TEXT_MAPS:
+        texts = child(content, "metadata").get(name)
+        if not _is_optional(texts, dict):
+            return f"metadata.{name} is not a map"
+        if not all(isinstance(value, str) for value in (cast("Json", texts) or {}).values()):
+            return f"metadata.{name} holds something else than texts"
+    if not isinstance(content.get("spec"), dict):
+        return "there is no spec"
+    spec = child(content, "spec")
+    if not _is_list_of_named(spec.get("volumes")):
+        return "spec.volumes is not a list of named objects"
+    for name in CONTAINER_FIELDS:
+        if not _is_list_of_named(spec.get(name)):
+            return f"spec.{name} is not a list of named objects"
+        for container in items_of(spec, name):
+            problem = _container_problem(container)
+            if problem:
+                return f"spec.{name}: {problem}"
+    return ""
+
+
+def _container_problem(container: Json) -> str:
+    if not _is_list_of_named(container.get("env")):
+        return "env is not a list of named objects"
+    for entry in items_of(container, "env"):
+        if not _is_optional(entry.get("value"), str) or not _is_optional(entry.get("valueFrom"), dict):
+            return "a variable has a value that is no text, or a source that is no object"
+    for name, path in (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")):
+        if not _is_list_of_named(container.get(name)):
+            return f"{name} is not a list of named objects"
+        if not all(isinstance(item.get(path), str) for item in items_of(container, name)):
+            return f"an entry of {name} lacks {path}"
+    return ""
+
+
+def _is_optional(value: object, wanted: type) -> bool:
+    return value is None or isinstance(value, wanted)
+
+
+def _is_list_of_named(value: object) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, list):
+        return False
+    return all(
+        isinstance(item, dict) and isinstance(cast("Json", item).get("name"), str)
+        for item in cast("list[object]", value)
+    )

@@ -1,0 +1,125 @@
+"""Injection into the pod template of a workload: the way that needs no webhook.
+
+Pure, like `inject`: a workload goes in, the wanted workload comes out; whether and how to
+write it is the caller's decision. Pods made from an injected template pass the webhook
+unchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from bubu_operator.injection.config import InjectionConfig
+from bubu_operator.injection.inject import InjectionReason, InjectionResult, inject_pod, remove_injection
+from bubu_operator.injection.ownership import InjectionRecord, read_record
+from bubu_operator.injection.podspec import child, pod_problem
+from bubu_storage.apply_env import Json
+
+__all__ = [
+    "TEMPLATE_PATHS",
+    "TemplateResult",
+    "inject_template",
+    "injected_record",
+    "pod_template",
+    "remove_from_template",
+]
+
+TEMPLATE_PATHS: Final[dict[str, tuple[str, ...]]] = {
+    "Deployment": ("spec", "template"),
+    "StatefulSet": ("spec", "template"),
+    "DaemonSet": ("spec", "template"),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+}
+"""Kinds whose pod template may change. A Job's may not: its pods are injected at admission."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateResult:
+    """What came out; see `bubu_operator.injection.inject.InjectionResult`.
+
+    Attributes:
+        workload: the workload afterwards; the very input object when nothing changed.
+        changed: whether the template differs (writing it rolls the workload).
+        warnings: one sentence each.
+        reason: machine-readable outcome.
+    """
+
+    workload: Json
+    changed: bool
+    warnings: tuple[str, ...]
+    reason: InjectionReason
+
+
+def pod_template(workload: Json) -> Json:
+    """The pod template of a workload.
+
+    Raises:
+        ValueError: the kind has none that may change.
+    """
+    template = workload
+    for key in _path_of(workload):
+        template = child(template, key)
+    return template
+
+
+def injected_record(workload: Json) -> InjectionRecord | None:
+    """What the template carries (config and hash, to be compared with a plan's), or None."""
+    template = pod_template(workload)
+    return None if pod_problem(template) else read_record(template)[0]
+
+
+def inject_template(workload: Json, config: InjectionConfig) -> TemplateResult:
+    """Inject a config into the pod template.
+
+    A config that has a new generation and the same plan changes nothing: a template that
+    differs in a number only would still roll the workload.
+
+    Raises:
+        ValueError: the kind has no template that may change.
+    """
+    template = pod_template(workload)
+    result = inject_pod(template, config)
+    if result.changed and _only_generation_differs(template, result.pod, config):
+        return TemplateResult(workload, False, result.warnings, InjectionReason.ALREADY_INJECTED)
+    return _put_back(workload, result)
+
+
+def remove_from_template(workload: Json) -> TemplateResult:
+    """Take what is ours, and nothing else, out of the pod template.
+
+    Raises:
+        ValueError: the kind has no template that may change.
+    """
+    return _put_back(workload, remove_injection(pod_template(workload)))
+
+
+def _only_generation_differs(template: Json, injected: Json, config: InjectionConfig) -> bool:
+    before, after = read_record(template)[0], read_record(injected)[0]
+    if before is None or after is None or before.generation == after.generation:
+        return False
+    at_its_generation = replace(config, generation=before.generation)
+    return not inject_pod(template, at_its_generation).changed
+
+
+def _put_back(workload: Json, result: InjectionResult) -> TemplateResult:
+    if not result.changed:
+        return TemplateResult(workload, False, result.warnings, result.reason)
+    path = _path_of(workload)
+    parents = [workload]
+    for key in path[:-1]:
+        parents.append(child(parents[-1], key))
+    new = result.pod
+    for key, parent in zip(reversed(path), reversed(parents), strict=True):
+        new = {**parent, key: new}
+    return TemplateResult(new, True, result.warnings, result.reason)
+
+
+def _path_of(workload: Json) -> tuple[str, ...]:
+    kind = workload.get("kind")
+    path = TEMPLATE_PATHS.get(kind) if isinstance(kind, str) else None
+    if path is None:
+        raise ValueError(
+            f"kind {kind!r} has no pod template that may change; known: {', '.join(TEMPLATE_PATHS)}"
+        )
+    return path
