@@ -157,8 +157,8 @@ class Demo:
         made = run_engram("produce", pod_env)
         references = json.dumps(made["travelling"]).count("$bubuStorageRef")
         narrator.say(
-            f"the pod's process:        {made['document_bytes']:>9,} bytes of JSON and {made['blob_bytes']:,} of "
-            f"a binary offloaded; {made['travelling_bytes']:,} bytes with {references} references travel on"
+            f"the pod's process:        {made['document_bytes']:>9,} bytes of JSON and "
+            f"{made['blob_bytes']:,} of a binary offloaded; {made['travelling_bytes']:,} bytes with {references} references travel on"
         )
         narrator.check(
             made["travelling_bytes"] < made["document_bytes"] / 10 and references > 0,
@@ -187,8 +187,8 @@ class Demo:
         kept = {entry.key for entry in objects if not entry.due}
         narrator.say(
             f"{len(objects):,} objects written in {time.monotonic() - began:.1f} s: {len(due):,} in runs "
-            f"older than 30 days; {len(kept):,} to keep (young runs, old runs with one young object, and those of "
-            "another namespace)"
+            f"older than 30 days; {len(kept):,} to keep (young runs, old runs with one young object, "
+            "and those of another namespace)"
         )
         return due, kept | listing(store.root, "outputs/demo/invoices-2291")
 
