@@ -62,7 +62,7 @@ class Condition(StatusModel):
     ]
 
 
-Conditions: TypeAlias = Annotated[tuple[Condition, ...], ListMap("type"), Field(max_length=32)]
+Conditions: TypeAlias = Annotated[tuple[Condition, ...], Field(max_length=32), ListMap("type")]
 
 
 def find_condition(conditions: tuple[Condition, ...], condition_type: str) -> Condition | None:
@@ -128,13 +128,14 @@ class LabelSelector(SpecModel):
 
     match_labels: Annotated[
         dict[str, Annotated[str, Field(max_length=63)]],
+        Field(max_length=32),
         Rule(
             cel=f"self.all(key, key.matches({cel_string(f'^({LABEL_KEY_PATTERN})$')}) "
             f"&& self[key].matches({cel_string(f'^({LABEL_VALUE_PATTERN})$')}))",
             message="must map label keys to label values, as in team: flows",
             holds=_labels_valid,
         ),
-        Field(max_length=32, description="Labels that must be present with exactly these values."),
+        Field(description="Labels that must be present with exactly these values."),
     ] = Field(default_factory=dict[str, str])
     match_expressions: Annotated[
         Annotated[tuple[LabelSelectorRequirement, ...], LAX],

@@ -8,9 +8,9 @@ silence by the API server, and a policy that keeps less than its author wrote is
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import ConfigDict, Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from bubu_operator.api.v1alpha1.base import LAX, Column, ListMap, Resource, Rule, SpecModel, StatusModel
 from bubu_operator.api.v1alpha1.common import Conditions
@@ -30,9 +30,11 @@ __all__ = [
     "Limits",
     "OrphanAction",
     "Orphans",
+    "PassError",
     "ReasonCount",
     "ResolvedStorage",
     "RetentionCursor",
+    "RetentionCursorRun",
     "RetentionMode",
     "RetentionPolicy",
     "RetentionPolicySpec",
@@ -234,11 +236,9 @@ class RetentionPolicySpec(SpecModel):
     limits: Annotated[Limits, Field(description="Bounds of one pass.")] = Limits()
     safety: Annotated[Safety, Field(description="What protects objects whatever the rules say.")] = Safety()
     rules: Annotated[
-        Annotated[tuple[RetentionRuleSpec, ...], LAX],
+        Annotated[tuple[RetentionRuleSpec, ...], LAX, Field(min_length=1, max_length=64)],
         ListMap("prefix"),
         Field(
-            min_length=1,
-            max_length=64,
             description="What to keep, prefix by prefix. What no rule matches is kept.",
         ),
     ]
@@ -261,6 +261,14 @@ class ReasonCount(StatusModel):
     bytes: Annotated[int, Field(ge=0, description="Their size in all.")] = 0
 
 
+class PassError(StatusModel):
+    """One error of a pass."""
+
+    key: Annotated[str, Field(max_length=4096, description="Object or prefix concerned; empty if none.")] = ""
+    error: Annotated[str, Field(max_length=253, description="Kind of error.")]
+    message: Annotated[str, Field(max_length=4096, description="What happened. Never a secret.")]
+
+
 class LastPass(StatusModel):
     """What one pass did."""
 
@@ -270,7 +278,8 @@ class LastPass(StatusModel):
     observed_generation: Annotated[
         int | None, Field(ge=0, description="metadata.generation of the spec that it followed.")
     ] = None
-    scanned: Annotated[int, Field(ge=0, description="Objects looked at.")] = 0
+    scanned: Annotated[int, Field(ge=0, description="Objects looked at; never over limits.maxScan.")] = 0
+    runs_scanned: Annotated[int, Field(ge=0, description="Runs decided.")] = 0
     kept: Annotated[int, Field(ge=0, description="Objects kept.")] = 0
     kept_bytes: Annotated[int, Field(ge=0, description="Bytes of the objects kept.")] = 0
     due: Annotated[int, Field(ge=0, description="Objects that the rules let go, deleted or not.")] = 0
@@ -295,18 +304,47 @@ class LastPass(StatusModel):
     message: Annotated[
         str | None, Field(max_length=32768, description="The pass in one sentence. Never a secret.")
     ] = None
-    error_samples: Annotated[
-        tuple[Annotated[str, Field(max_length=4096)], ...],
-        Field(max_length=10, description="Some of the errors, scrubbed of secrets."),
+    error_count: Annotated[int, Field(ge=0, description="Errors met, those of single objects included.")] = 0
+    errors: Annotated[
+        tuple[PassError, ...], Field(max_length=10, description="The first of the errors.")
     ] = ()
 
 
+class RetentionCursorRun(StatusModel):
+    """A run directory in the middle of which the last pass ended."""
+
+    prefix: Annotated[str, Field(max_length=4096, description="The run directory.")]
+    phase: Annotated[
+        str, Field(max_length=63, description="Scanning: being looked at. Sweeping: being deleted.")
+    ]
+    position: Annotated[str, Field(max_length=4096, description="Last member that was dealt with.")] = ""
+    newest: Annotated[
+        str | None,
+        Field(
+            max_length=63,
+            description="Date of the newest member seen; null if none has one.",
+            json_schema_extra={"nullable": True},
+        ),
+    ] = None
+    objects: Annotated[int, Field(ge=0, description="Members seen, or left to delete.")] = 0
+    bytes: Annotated[int, Field(ge=0, description="Their size in all.")] = 0
+    undated: Annotated[int, Field(ge=0, description="Members without a usable date.")] = 0
+    reserved: Annotated[int, Field(ge=0, description="Members that are the operator's own.")] = 0
+
+    @model_serializer(mode="wrap")
+    def _with_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return {"newest": None} | data  # the store's library tells "no date" from "not said"
+
+
 class RetentionCursor(StatusModel):
-    """Where the next pass resumes; for the operator, not for people. Deleting it only costs a new start."""
+    """Where the next pass resumes: `bubu_storage.retention.cursor.Cursor`, field by field."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
-
-    after: Annotated[str, Field(max_length=2048, description="Key of the last decided object.")] = ""
+    after: Annotated[str, Field(max_length=4096, description="Key of the last decided object.")] = ""
+    run: Annotated[
+        RetentionCursorRun | None,
+        Field(description="The run directory in the middle of which the last pass ended, if it did."),
+    ] = None
 
 
 class RetentionTotals(StatusModel):
@@ -352,12 +390,14 @@ class RetentionPolicyStatus(StatusModel):
     oldest_overdue_seconds: Annotated[
         int | None,
         Field(
-            ge=0, description="How long the object that should have gone first is overdue; absent if none is."
+            ge=0,
+            description="How overdue, at the end of the last pass, the run was that should have gone first; "
+            "absent if none is left.",
         ),
     ] = None
     oldest_overdue_since: Annotated[
         Timestamp | None,
-        Field(description="Since when the object that should have gone first is overdue; absent if none is."),
+        Field(description="The same as a time, for kubectl get: since when that run is overdue."),
     ] = None
     last_run_now: Annotated[
         str | None,

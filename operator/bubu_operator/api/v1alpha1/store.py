@@ -380,8 +380,9 @@ class EmptyDir(SpecModel):
     """A directory that lives and dies with the pod; written as an empty object for the defaults."""
 
     medium: Annotated[
-        Literal["", "Memory"], Field(description="Memory for a RAM disk; empty for the node's disk.")
-    ] = ""
+        Literal["", "Memory"] | None,
+        Field(description="Memory for a RAM disk. Absent: the node's disk."),
+    ] = None
     size_limit: Annotated[
         Quantity | None, Field(description="Most that the directory may hold, as in 512Mi. Absent: no limit.")
     ] = None
