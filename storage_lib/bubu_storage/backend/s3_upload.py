@@ -1,0 +1,176 @@
+"""Uploading in parts: any length, bounded memory, nothing left behind.
+
+At most ``concurrency`` parts are in flight and two are being prepared, so memory is bounded by
+``(concurrency + 2) * part_size`` whatever the body's length. Each part carries its own
+SHA-256; the completing request carries none for the whole object (S3 expects a checksum of
+checksums there, and stores that validate refuse anything else).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from bubu_storage.backend.bodies import as_view, check_size, chunks
+from bubu_storage.backend.types import Body
+from bubu_storage.errors import LimitExceededError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+__all__ = ["MAX_PARTS", "PartPlan", "parts_of", "plan_part_size", "sha256_base64", "upload_parts"]
+
+MAX_PARTS: Final = 10_000
+"""S3's limit for one upload."""
+
+
+def sha256_base64(data: bytes) -> str:
+    """Return the checksum as S3 writes it."""
+    return base64.b64encode(hashlib.sha256(data).digest()).decode("ascii")
+
+
+def plan_part_size(part_size_bytes: int, size_bytes: int | None) -> int:
+    """Return the part size with which a body of known length fits into 10,000 parts."""
+    if size_bytes is None:
+        return part_size_bytes
+    return max(part_size_bytes, -(-size_bytes // MAX_PARTS))
+
+
+def parts_of(body: Body, part_size_bytes: int, *, size_bytes: int | None, key: str) -> Iterator[bytes]:
+    """Cut a body into parts of equal size, the last one shorter; at least one, maybe empty.
+
+    Raises:
+        StorageError: the length turns out not to be the announced one; code
+            ``IncompleteBody``. Raised before the last part is handed out.
+        LimitExceededError: more parts than S3 accepts.
+    """
+    view = as_view(body)
+    if view is not None:
+        check_size(stored=len(view), expected=size_bytes, key=key)
+        for start in range(0, max(len(view), 1), part_size_bytes):
+            yield bytes(view[start : start + part_size_bytes])
+        return
+    total = count = 0
+    buffer = bytearray()
+    for piece in chunks(body):
+        total += len(piece)
+        if size_bytes is not None and total > size_bytes:
+            check_size(stored=total, expected=size_bytes, key=key)
+        buffer += piece
+        # "More than", so that the last part is known to be the last when it is handed out.
+        while len(buffer) > part_size_bytes:
+            count += 1
+            if count >= MAX_PARTS:
+                raise LimitExceededError(
+                    f"object {key!r} needs over {MAX_PARTS} parts of {part_size_bytes} bytes; "
+                    "announce its size or raise the part size",
+                    key=key,
+                )
+            yield bytes(memoryview(buffer)[:part_size_bytes])
+            del buffer[:part_size_bytes]
+    check_size(stored=total, expected=size_bytes, key=key)
+    yield bytes(buffer)
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """What an upload needs to know.
+
+    Attributes:
+        client: the SDK's client.
+        bucket, key: where to.
+        create: arguments of CreateMultipartUpload besides (content type, SSE, metadata).
+        concurrency: parts in flight.
+        checksums: send a SHA-256 with each part.
+    """
+
+    client: S3Client
+    bucket: str
+    key: str
+    create: dict[str, Any]
+    concurrency: int
+    checksums: bool
+
+
+def upload_parts(plan: PartPlan, parts: Iterator[bytes], is_done: Callable[[str], bool]) -> str:
+    """Upload the parts and return the ETag of the object.
+
+    Whatever fails, the upload is aborted, after the parts in flight have ended (one that
+    arrives later would stay in the bucket, invisible and paid for).
+
+    Args:
+        plan: where to and how.
+        parts: consumed as fast as they go out.
+        is_done: tells whether the object now has this ETag; asked when the completing
+            request failed, since its answer may merely have been lost.
+
+    Raises:
+        botocore errors: as the SDK raises them; anything that ``parts`` raises.
+    """
+    extra: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if plan.checksums else {}
+    target: dict[str, Any] = {"Bucket": plan.bucket, "Key": plan.key}
+    upload_id = plan.client.create_multipart_upload(**target, **plan.create, **extra)["UploadId"]
+    target["UploadId"] = upload_id
+    try:
+        done = _send_all(plan, parts, target)
+        manifest: Any = {"Parts": [done[number] for number in sorted(done)]}
+        try:
+            answer = plan.client.complete_multipart_upload(**target, MultipartUpload=manifest)
+        except Exception:
+            expected = _etag_of_parts([done[number]["ETag"] for number in sorted(done)])
+            if expected and is_done(expected):
+                return expected
+            raise
+        return answer.get("ETag", "")
+    except BaseException:
+        with contextlib.suppress(Exception):
+            plan.client.abort_multipart_upload(**target)
+        raise
+
+
+def _send_all(plan: PartPlan, parts: Iterator[bytes], target: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    done: dict[int, dict[str, Any]] = {}
+    pending: set[Future[dict[str, Any]]] = set()
+
+    def collect(finished: set[Future[dict[str, Any]]]) -> None:
+        for future in finished:
+            part = future.result()
+            done[part["PartNumber"]] = part
+
+    with ThreadPoolExecutor(plan.concurrency, thread_name_prefix="bubu-upload") as pool:
+        try:
+            for number, data in enumerate(parts, start=1):
+                pending.add(pool.submit(_send_part, plan, target, number, data))
+                del data
+                if len(pending) >= plan.concurrency:
+                    finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    collect(finished)
+            finished, pending = wait(pending)
+            collect(finished)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return done
+
+
+def _send_part(plan: PartPlan, target: dict[str, Any], number: int, data: bytes) -> dict[str, Any]:
+    extra: dict[str, Any] = {"ChecksumSHA256": sha256_base64(data)} if plan.checksums else {}
+    answer = plan.client.upload_part(**target, PartNumber=number, Body=data, **extra)
+    part: dict[str, Any] = {"PartNumber": number, "ETag": answer["ETag"]}
+    if answer.get("ChecksumSHA256"):
+        part["ChecksumSHA256"] = answer["ChecksumSHA256"]
+    return part
+
+
+def _etag_of_parts(etags: list[str]) -> str:
+    """Return the ETag that S3 gives an object made of these parts; "" where it cannot be told."""
+    try:
+        digests = b"".join(bytes.fromhex(etag.strip('"')) for etag in etags)
+    except ValueError:
+        return ""
+    return f'"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(etags)}"'
