@@ -42,10 +42,7 @@ class StorageConfigStatus(StatusModel):
     ] = None
     conditions: Annotated[
         Conditions,
-        Field(
-            description="Ready: can the store be used. Reconciled: did the operator finish its work. See "
-            "docs."
-        ),
+        Field(description="Ready: can the store be used. Reconciled: did the operator finish its work."),
     ] = ()
     provider: Annotated[str | None, Field(max_length=63, description="s3 or file.")] = None
     bucket: Annotated[
