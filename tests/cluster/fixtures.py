@@ -32,7 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     with contextlib.suppress(ValueError):  # not in the main thread
         previous = signal.signal(signal.SIGTERM, leave)
-        config.add_cleanup(lambda: signal.signal(signal.SIGTERM, previous) and None)
+
+        def restore() -> None:
+            signal.signal(signal.SIGTERM, previous)
+
+        config.add_cleanup(restore)
 
 
 @pytest.hookimpl(tryfirst=True)

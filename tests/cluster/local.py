@@ -270,7 +270,10 @@ class _Launch:
     def _remove(self, *, keep_logs: bool) -> None:
         self.reservation.release()
         if keep_logs:
-            for entry in (self.state, self.workdir / "kubectl-cache"):
-                shutil.rmtree(entry, ignore_errors=True)
+            for entry in self.workdir.iterdir():
+                if entry.is_dir() and entry != self.logs:
+                    shutil.rmtree(entry, ignore_errors=True)
+                elif entry != self.logs:
+                    entry.unlink(missing_ok=True)
         else:
             shutil.rmtree(self.workdir, ignore_errors=True)

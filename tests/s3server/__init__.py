@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.s3server.gateway import VersityGateway, ensure_versitygw
+from tests.s3server.gateway import S3Request, VersityGateway, ensure_versitygw
 
-__all__ = ["VersityGateway", "ensure_versitygw"]
+__all__ = ["S3Request", "VersityGateway", "ensure_versitygw"]

@@ -10,11 +10,13 @@ from __future__ import annotations
 import atexit
 import http.client
 import os
+import re
 import secrets
 import shutil
 import tempfile
 import time
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +31,15 @@ if TYPE_CHECKING:
 
     from tests.cluster.processes import ManagedProcess
 
-__all__ = ["VersityGateway", "ensure_versitygw"]
+__all__ = ["S3Request", "VersityGateway", "ensure_versitygw"]
 
 VERSION = "v1.8.0"
 BINARY_VARIABLE = "BUBU_VERSITYGW"
 _REGION = "us-east-1"
 _START_SECONDS = 20.0
 _START_ATTEMPTS = 3
+# S3's format: owner bucket [time] address requester id operation key uri status …
+_ACCESS_LINE = re.compile(r"\S+ (\S+) \[[^]]*\] \S+ \S+ \S+ (?:s3_)?(\S+) (\S+) .*?\s(\d{3})\s")
 _PROGRAM = Program(
     name="versitygw",
     title=f"the S3 server versitygw {VERSION}",
@@ -57,6 +61,32 @@ def ensure_versitygw(report: Callable[[str], None] | None = None) -> Path:
             raise PrerequisiteError(f"{BINARY_VARIABLE}={given} is not an executable file.")
         return Path(given).absolute()
     return ensure_program(_PROGRAM, report) / "versitygw"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Request:
+    """One line of the access log.
+
+    Attributes:
+        operation: S3's own name, such as ``PutObject`` or ``DeleteObjects``.
+        bucket: the bucket's name, empty if there is none.
+        key: the object's key as the log spells it (percent-encoded), empty if there is none.
+        status: the HTTP status.
+    """
+
+    operation: str
+    bucket: str
+    key: str
+    status: int
+
+    @classmethod
+    def parse(cls, line: str) -> Self | None:
+        """Read a line; None if it is not about a request."""
+        match = _ACCESS_LINE.match(line)
+        if match is None:
+            return None
+        bucket, operation, key, status = ("" if word == "-" else word for word in match.groups())
+        return cls(operation, bucket, key, int(status))
 
 
 class VersityGateway(AbstractContextManager["VersityGateway"]):
@@ -143,6 +173,16 @@ class VersityGateway(AbstractContextManager["VersityGateway"]):
         finally:
             client.close()
         return name
+
+    def requests(self, bucket: str | None = None) -> list[S3Request]:
+        """Return what was asked of the server so far, in order; the newest may take a moment to appear.
+
+        Args:
+            bucket: only requests for this one.
+        """
+        lines = self.access_log.read_text(encoding="utf-8", errors="replace").splitlines()
+        found = [S3Request.parse(line) for line in lines]
+        return [item for item in found if item is not None and bucket in {None, item.bucket}]
 
     def path_of(self, bucket: str, key: str) -> Path:
         """Return the file that holds an object."""
