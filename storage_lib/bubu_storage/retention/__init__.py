@@ -1,1 +1,28 @@
-"""Placeholder docstring, replaced by the module's author."""
+"""Retention: bounded, resumable passes that delete whole runs which nothing keeps.
+
+A library over `ObjectBackend`; it knows neither Kubernetes nor the environment. The shape
+is gather (`scan`), decide (`rules`, pure), act (`sweep`, `delete`), report (`report`);
+`run_pass` wires them. `PassSpec` is what a policy comes down to, `Cursor` where a pass goes
+on, `PassReport` what it did.
+"""
+
+from __future__ import annotations
+
+from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.report import Mode, PassReport, RunOutcome, StoppedBy, Tally
+from bubu_storage.retention.rules import Reason
+from bubu_storage.retention.runner import run_pass
+from bubu_storage.retention.spec import PassSpec, RetentionRule
+
+__all__ = [
+    "Cursor",
+    "Mode",
+    "PassReport",
+    "PassSpec",
+    "Reason",
+    "RetentionRule",
+    "RunOutcome",
+    "StoppedBy",
+    "Tally",
+    "run_pass",
+]

@@ -1,0 +1,185 @@
+"""Sends deletions and tells exactly which keys were dealt with.
+
+Batches where the store can, single requests where it cannot or where a batch as a whole
+is refused, so that one bad key never holds up the others. Invariants:
+
+* keys go out in the order given, and what was dealt with is a leading part of them;
+* a key that may have reached the store counts against ``maxDelete``, once;
+* a key that failed is reported and passed by; only a store that fails throughout, or that
+  cannot be meant (no such bucket, bad credentials), ends the pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from bubu_storage.backend.types import BatchDeleter, ObjectBackend
+from bubu_storage.errors import (
+    BucketNotFoundError,
+    InvalidKeyError,
+    ObjectNotFoundError,
+    StorageError,
+    ThrottledError,
+    TransientError,
+    UnauthenticatedError,
+    UnsupportedOperationError,
+)
+from bubu_storage.retention.gate import Gate, PassStoppedError
+from bubu_storage.retention.report import StoppedBy
+from bubu_storage.retention.rules import is_reserved
+
+__all__ = ["MAX_BATCH_SIZE", "DeleteResult", "Deleter"]
+
+MAX_BATCH_SIZE: Final = 1000
+"""Keys in one request."""
+
+_MAX_TRANSIENT_IN_A_ROW: Final = 3
+"""Single deletions that may fail one after the other before the store counts as down."""
+
+_FATAL: Final = (BucketNotFoundError, UnauthenticatedError)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    """What became of a request to delete some keys.
+
+    Attributes:
+        done: how many keys, from the first on, were dealt with: deleted or failed.
+        failed: those of them that are still there, with the error.
+        stop: why the pass must end now, None if it need not.
+    """
+
+    done: int
+    failed: Mapping[str, StorageError] = field(default_factory=dict[str, StorageError])
+    stop: PassStoppedError | None = None
+
+
+class Deleter:
+    """Deletes objects of one store.
+
+    Args:
+        backend: the store; its `BatchDeleter` capability is used if it has it.
+        gate: lets each request through.
+        charge: told how many more objects may have been deleted.
+    """
+
+    def __init__(self, backend: ObjectBackend, gate: Gate, charge: Callable[[int], None]) -> None:
+        self._backend = backend
+        self._gate = gate
+        self._charge = charge
+        self._batcher: BatchDeleter | None = backend if isinstance(backend, BatchDeleter) else None
+        # Charged by a batch of unknown outcome; a later request for them is no new deletion.
+        self._charged: set[str] = set()
+        self._transient_in_a_row = 0
+
+    def delete(self, keys: Sequence[str], *, valid_until: float) -> DeleteResult:
+        """Delete leading keys, one batch at most.
+
+        Args:
+            keys: in byte order; more than one batch takes are left for the next call.
+            valid_until: time of the gate's clock after which the listing that the keys come
+                from is too old; at least one request is sent.
+
+        Returns:
+            ``done`` is 0 if the store asked to wait: that has been done, try again.
+
+        Raises:
+            InvalidKeyError: a key of the reserved area; nothing was sent.
+        """
+        batch = keys[:MAX_BATCH_SIZE]
+        if not batch:
+            return DeleteResult(0)
+        for key in batch:
+            if is_reserved(key):
+                raise InvalidKeyError(
+                    f"{key!r} lies in the reserved area; retention never deletes there", key=key
+                )
+        try:
+            if self._batcher is not None:
+                result = self._delete_batch(self._batcher, batch)
+                if result is not None:
+                    return result
+        except PassStoppedError as stop:
+            return DeleteResult(0, stop=stop)
+        return self._delete_singly(batch, valid_until)
+
+    def _delete_batch(self, batcher: BatchDeleter, keys: Sequence[str]) -> DeleteResult | None:
+        """Return the outcome of a batch; None if the keys must be tried one by one."""
+        self._gate.turn()
+        try:
+            answer = batcher.delete_objects(keys)
+        except ThrottledError as error:
+            self._gate.back_off(error)
+            return DeleteResult(0)
+        except UnsupportedOperationError:
+            self._batcher = None
+            return None
+        except _FATAL as error:
+            return DeleteResult(0, stop=_store_error(error))
+        except StorageError:
+            self._charge_for(keys)
+            self._charged.update(keys)
+            return None
+        failed = {key: answer[key] for key in keys if key in answer}
+        throttled = [error for error in failed.values() if isinstance(error, ThrottledError)]
+        if throttled and len(throttled) == len(keys):
+            self._gate.back_off(throttled[0])
+            return DeleteResult(0)
+        self._charge_for(keys)
+        if throttled:
+            try:
+                self._gate.back_off(throttled[0])
+            except PassStoppedError as stop:
+                return DeleteResult(len(keys), failed, stop)
+        else:
+            self._gate.succeeded()
+        return DeleteResult(len(keys), failed)
+
+    def _delete_singly(self, keys: Sequence[str], valid_until: float) -> DeleteResult:
+        failed: dict[str, StorageError] = {}
+        for done, key in enumerate(keys):
+            if done and self._gate.now > valid_until:
+                return DeleteResult(done, failed)
+            try:
+                self._gate.turn()
+                self._delete_one(key, failed)
+            except ThrottledError as error:
+                try:
+                    self._gate.back_off(error)
+                except PassStoppedError as stop:
+                    return DeleteResult(done, failed, stop)
+                return DeleteResult(done, failed)
+            except _FATAL as error:
+                return DeleteResult(done, failed, _store_error(error))
+            except PassStoppedError as stop:
+                return DeleteResult(done, failed, stop)
+            if self._transient_in_a_row >= _MAX_TRANSIENT_IN_A_ROW:
+                # The cursor moves past these keys: they may be at fault, not the store.
+                return DeleteResult(done + 1, failed, _store_error(failed[key]))
+        return DeleteResult(len(keys), failed)
+
+    def _delete_one(self, key: str, failed: dict[str, StorageError]) -> None:
+        try:
+            self._backend.delete_object(key)
+        except (ThrottledError, *_FATAL):
+            raise
+        except ObjectNotFoundError:
+            self._transient_in_a_row = 0
+        except StorageError as error:
+            failed[key] = error
+            self._transient_in_a_row += 1 if isinstance(error, TransientError) else -self._transient_in_a_row
+        else:
+            self._transient_in_a_row = 0
+            self._gate.succeeded()
+        self._charge_for((key,))
+
+    def _charge_for(self, keys: Sequence[str]) -> None:
+        new = [key for key in keys if key not in self._charged]
+        self._charged.difference_update(keys)
+        self._charge(len(new))
+
+
+def _store_error(error: StorageError) -> PassStoppedError:
+    return PassStoppedError(StoppedBy.STORE_ERROR, f"deleting failed: {error}", error)

@@ -1,0 +1,161 @@
+"""The gate that every request of a pass goes through: stop, budget, pace and back-off.
+
+Invariants: no request is sent after the caller asked to stop or the time is used up; over
+any stretch of T seconds at most ``T * requests_per_second + 1`` requests are sent; waits
+are slept in short slices, so that a stop is heard within half a second. Clock and sleep
+are passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from bubu_storage.errors import StorageError, ThrottledError
+from bubu_storage.retention.report import StoppedBy
+
+__all__ = ["MAX_BACKOFFS", "Gate", "PassStoppedError"]
+
+MAX_BACKOFFS: Final = 5
+"""Times in a row that a pass waits because the store asks for fewer requests."""
+
+_FIRST_BACKOFF_SECONDS: Final = 0.5
+_LONGEST_BACKOFF_SECONDS: Final = 30.0
+_SLICE_SECONDS: Final = 0.5
+
+
+class PassStoppedError(Exception):
+    """The pass ends here, in good order. Never leaves `run_pass`.
+
+    Attributes:
+        reason: why.
+        message: the same in a sentence.
+        error: the store's error, if that is why.
+    """
+
+    def __init__(self, reason: StoppedBy, message: str, error: StorageError | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.error = error
+
+
+class Gate:
+    """Lets requests of one pass through, one at a time.
+
+    Args:
+        monotonic: seconds, never going back.
+        sleep: waits that many seconds.
+        should_stop: asked before each request and while waiting.
+        budget_seconds: counted from the construction of the gate.
+        requests_per_second: 0 = no cap.
+
+    Attributes:
+        requests: how many were let through.
+        latency_seconds: how long the store took for the last listing request.
+    """
+
+    def __init__(
+        self,
+        *,
+        monotonic: Callable[[], float],
+        sleep: Callable[[float], None],
+        should_stop: Callable[[], bool],
+        budget_seconds: float,
+        requests_per_second: float,
+    ) -> None:
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._should_stop = should_stop
+        self._budget_seconds = budget_seconds
+        self._interval_seconds = 1.0 / requests_per_second if requests_per_second > 0 else 0.0
+        self._started = monotonic()
+        self._next_turn = self._started
+        self._backoffs = 0
+        self.requests = 0
+        self.latency_seconds = 0.0
+
+    @property
+    def now(self) -> float:
+        """The monotonic clock."""
+        return self._monotonic()
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Time since the pass began."""
+        return self._monotonic() - self._started
+
+    @property
+    def slack_seconds(self) -> float:
+        """Time that passes between one request and the next but one, through no fault of ours."""
+        return 2 * (self._interval_seconds + self.latency_seconds)
+
+    def is_past(self, share: float) -> bool:
+        """Tell whether this share (0 to 1) of the time budget is used up."""
+        return self.elapsed_seconds >= self._budget_seconds * share
+
+    def turn(self) -> None:
+        """Wait until the next request may be sent, and count it.
+
+        Raises:
+            PassStoppedError: the pass must not send another request.
+        """
+        self._check()
+        if self._interval_seconds:
+            wait_seconds = self._next_turn - self._monotonic()
+            if self.elapsed_seconds + wait_seconds >= self._budget_seconds:
+                raise self._out_of_time()
+            self._wait(wait_seconds)
+            self._next_turn = max(self._next_turn, self._monotonic()) + self._interval_seconds
+        self.requests += 1
+
+    def succeeded(self) -> None:
+        """Note that the store answered: the next throttling starts with a short wait again."""
+        self._backoffs = 0
+
+    def back_off(self, error: ThrottledError) -> None:
+        """Wait because the store asks for it, longer each time in a row.
+
+        Raises:
+            PassStoppedError: it asked too often, or waiting would exceed the time budget.
+        """
+        self._backoffs += 1
+        if self._backoffs > MAX_BACKOFFS:
+            raise PassStoppedError(
+                StoppedBy.THROTTLED,
+                f"the store asked {self._backoffs} times in a row for fewer requests",
+                error,
+            )
+        wait_seconds = min(_FIRST_BACKOFF_SECONDS * 2 ** (self._backoffs - 1), _LONGEST_BACKOFF_SECONDS)
+        if error.retry_after_seconds is not None:
+            wait_seconds = max(wait_seconds, error.retry_after_seconds)
+        if (
+            wait_seconds > _LONGEST_BACKOFF_SECONDS
+            or self.elapsed_seconds + wait_seconds >= self._budget_seconds
+        ):
+            raise PassStoppedError(
+                StoppedBy.THROTTLED,
+                f"the store asked to wait {wait_seconds:g} s, which this pass cannot",
+                error,
+            )
+        self._wait(wait_seconds)
+
+    def _check(self) -> None:
+        if self._should_stop():
+            raise PassStoppedError(StoppedBy.STOPPED, "the caller asked the pass to stop")
+        if self.is_past(1.0):
+            raise self._out_of_time()
+
+    def _out_of_time(self) -> PassStoppedError:
+        return PassStoppedError(
+            StoppedBy.BUDGET_SECONDS, f"the time budget of {self._budget_seconds:g} s is used up"
+        )
+
+    def _wait(self, seconds: float) -> None:
+        # Counted by slices, not by the clock: it must end even under a clock that stands still.
+        left = seconds
+        while left > 0:
+            self._sleep(min(left, _SLICE_SECONDS))
+            left -= _SLICE_SECONDS
+            if self._should_stop():
+                raise PassStoppedError(StoppedBy.STOPPED, "the caller asked the pass to stop")
