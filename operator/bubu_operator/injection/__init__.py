@@ -6,7 +6,8 @@
 
 from bubu_operator.injection.config import InjectionConfig, load_config
 from bubu_operator.injection.inject import InjectionReason, InjectionResult, inject_pod, remove_injection
-from bubu_operator.injection.patch import apply_patch, make_patch
+from bubu_operator.injection.patch import JsonPatch, apply_patch, make_patch
+from bubu_operator.injection.podspec import pod_problem
 from bubu_operator.injection.select import (
     Demand,
     Selection,
@@ -27,6 +28,7 @@ __all__ = [
     "InjectionConfig",
     "InjectionReason",
     "InjectionResult",
+    "JsonPatch",
     "Selection",
     "SelectionReason",
     "TemplateResult",
@@ -37,6 +39,7 @@ __all__ = [
     "injected_record",
     "load_config",
     "make_patch",
+    "pod_problem",
     "pod_template",
     "remove_from_template",
     "remove_injection",

@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced by the module's author."""
+"""The admission webhook: a process of its own that injects pods as they are created."""

@@ -1,0 +1,193 @@
+"""``bubu-operator webhook``: wiring of cache, certificate, application and server.
+
+One process, one event loop, three informer threads. On SIGTERM or SIGINT readiness goes
+off first, requests are still answered for `WebhookOptions.drain_seconds`, then the
+listener closes and what is in flight finishes; a second signal ends the wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from bubu_operator.errors import OperatorError
+from bubu_operator.kube.client import KubeClient
+from bubu_operator.kube.scrub import Redactor
+from bubu_operator.observability.logging import setup_logging
+from bubu_operator.webhook.app import WebhookApp
+from bubu_operator.webhook.cache import ConfigCache
+from bubu_operator.webhook.certs import CertificateError, CertificateReloader, server_context
+
+__all__ = ["WebhookOptions", "run_webhook"]
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE_SECONDS: Final = 180
+"""Longer than the API server's own 90 s: the side that closes an idle connection first must be
+the client, or it sends a request into a connection that is just being closed."""
+
+IN_FLIGHT_SECONDS: Final = 5
+BACKLOG: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookOptions:
+    """Options of the command.
+
+    Attributes:
+        tls_cert, tls_key: PEM files; they may appear and change while the process runs.
+        kubeconfig: None for the pod's own service account.
+        host, port: where to listen; port 0 picks a free one, which the log names.
+        cert_poll_seconds: how often the files are looked at.
+        log_format, log_level: see `setup_logging`.
+        drain_seconds: how long requests are still answered after readiness went off.
+    """
+
+    tls_cert: Path
+    tls_key: Path
+    kubeconfig: Path | None = None
+    host: str = "0.0.0.0"  # noqa: S104 - the API server calls from outside the pod
+    port: int = 10250
+    cert_poll_seconds: float = 10.0
+    log_format: str = "json"
+    log_level: str = "info"
+    drain_seconds: float = 5.0
+
+
+def run_webhook(options: WebhookOptions) -> int:
+    """Serve until a signal comes.
+
+    Returns:
+        Exit code: 0 after a signal, 1 when the process cannot start.
+    """
+    redactor = Redactor()
+    try:
+        setup_logging(options.log_level, options.log_format, redactor)
+        client = KubeClient.load(None if options.kubeconfig is None else str(options.kubeconfig))
+    except OperatorError as error:
+        return _cannot_start(str(error))
+    with client:
+        try:
+            listener = _listen(options.host, options.port)
+        except OSError as error:
+            cause = error.strerror or error
+            return _cannot_start(f"cannot listen on {options.host} port {options.port}: {cause}")
+        with listener:
+            asyncio.run(_serve(options, client, listener))
+    return 0
+
+
+def _cannot_start(why: str) -> int:
+    logger.error("the webhook cannot start: %s", why)
+    return 1
+
+
+async def _serve(options: WebhookOptions, client: KubeClient, listener: socket.socket) -> None:
+    context = server_context()
+    reloader = CertificateReloader(options.tls_cert, options.tls_key, context)
+    reloader.check()
+    cache = ConfigCache(client)
+
+    def certificate_problem() -> str:
+        return "" if reloader.current else f"no serving certificate: {reloader.last_problem}"
+
+    app = WebhookApp(cache, certificate_problem)
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=IN_FLIGHT_SECONDS,
+    )
+    config.load()
+    config.ssl = context
+    server = _Server(config)
+    cache.start()
+    # Start-up's objects live as long as the process; the collector need not walk them again.
+    gc.collect()
+    gc.freeze()
+    tasks = [
+        asyncio.create_task(_follow_files(reloader, options.cert_poll_seconds)),
+        asyncio.create_task(_announce_readiness(app)),
+        asyncio.create_task(_drain_on_signal(app, server, options.drain_seconds)),
+    ]
+    address, port = listener.getsockname()[:2]
+    logger.info("webhook listening", extra={"address": address, "port": port, "api_server": client.server})
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(cache.stop)
+        logger.info("webhook stopped")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: it would stop at once, and end with the signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def _drain_on_signal(app: WebhookApp, server: uvicorn.Server, drain_seconds: float) -> None:
+    """First signal: readiness off, then stop after the drain; another one: stop now."""
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    first = await signals.get()
+    app.draining = True
+    logger.info("draining", extra={"signal": signal.Signals(first).name, "drain_seconds": drain_seconds})
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(signals.get(), drain_seconds)
+    server.should_exit = True
+
+
+async def _follow_files(reloader: CertificateReloader, poll_seconds: float) -> None:
+    while True:
+        await asyncio.sleep(poll_seconds)
+        try:
+            reloader.load(await asyncio.to_thread(reloader.read))
+        except CertificateError as error:
+            reloader.refuse(str(error))
+        except Exception:
+            logger.exception("looking at the certificate files failed; the certificate in use stays")
+
+
+async def _announce_readiness(app: WebhookApp) -> None:
+    """Log when readiness changes, with the reason."""
+    before: str | None = None
+    while True:
+        now = app.not_ready_because()
+        if now != before:
+            logger.info("not ready" if now else "ready", extra={"cause": now} if now else {})
+            before = now
+        await asyncio.sleep(0.2)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket; IPv6 when the address is one.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)

@@ -1,0 +1,167 @@
+"""AdmissionReview v1 on the wire: reading a request, writing an answer.
+
+A body that holds no usable request id cannot be answered with a review; it gets an HTTP
+error whose text says what is wrong (the API server shows it to people). Everything that
+has an id gets a review, and every review of ours allows: refusing pods is not our job.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from bubu_operator.injection.patch import JsonPatch
+from bubu_operator.injection.podspec import child
+from bubu_storage.apply_env import Json
+
+__all__ = ["ReviewRejectedError", "ReviewRequest", "parse_review", "render_answer"]
+
+API_VERSION: Final = "admission.k8s.io/v1"
+KIND: Final = "AdmissionReview"
+WARNING_PREFIX: Final = "bubu-storage: "
+MAX_WARNINGS: Final = 16
+MAX_WARNING_CHARACTERS: Final = 1024
+MAX_UID_CHARACTERS: Final = 256
+
+
+class ReviewRejectedError(Exception):
+    """There is no request that could be answered.
+
+    Attributes:
+        status: HTTP status code.
+        message: text of the response.
+    """
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRequest:
+    """One admission request.
+
+    Attributes:
+        uid: echoed in the answer.
+        namespace: of the object; what its own metadata says does not count.
+        name: for logs; a pod with generateName has no name yet, its prefix stands here.
+        operation: ``CREATE`` …
+        resource: ``pods`` for pods of the core group, else ``group/resource``.
+        subresource: "" for the object itself.
+        dry_run: nothing may be written anywhere because of this request.
+        pod: the object, unchecked.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    operation: str
+    resource: str
+    subresource: str
+    dry_run: bool
+    pod: Any
+
+
+def parse_review(body: bytes) -> ReviewRequest:
+    """Read the body of a request.
+
+    Raises:
+        ReviewRejectedError: it is no AdmissionReview v1 with a request and an id.
+    """
+    if not body:
+        raise _bad("the body is empty; an AdmissionReview is expected")
+    try:
+        decoded: Any = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _bad(f"the body is not JSON: {_why(error)}") from error
+    if not isinstance(decoded, dict):
+        raise _bad("the body is JSON, but no object; an AdmissionReview is expected")
+    review = cast("Json", decoded)
+    kind, version = review.get("kind"), review.get("apiVersion")
+    if kind != KIND:
+        raise _bad(f"kind is {_quoted(kind)}; only {KIND} is understood")
+    if version != API_VERSION:
+        raise _bad(f"apiVersion is {_quoted(version)}; only {API_VERSION} is understood")
+    if not isinstance(review.get("request"), dict):
+        raise _bad("the review has no request")
+    request = child(review, "request")
+    uid = request.get("uid")
+    if not isinstance(uid, str) or not uid:
+        raise _bad("request.uid is missing, so the review cannot be answered")
+    if len(uid) > MAX_UID_CHARACTERS:
+        raise _bad(f"request.uid is longer than {MAX_UID_CHARACTERS} characters")
+    resource = child(request, "resource")
+    group, plural = _text(resource, "group"), _text(resource, "resource")
+    pod = request.get("object")
+    metadata = child(cast("Json", pod), "metadata") if isinstance(pod, dict) else {}
+    return ReviewRequest(
+        uid=uid,
+        namespace=_text(request, "namespace"),
+        name=_text(request, "name") or _text(metadata, "name") or _text(metadata, "generateName"),
+        operation=_text(request, "operation"),
+        resource=f"{group}/{plural}" if group else plural,
+        subresource=_text(request, "subResource"),
+        dry_run=request.get("dryRun") is True,
+        pod=pod,
+    )
+
+
+def render_answer(
+    uid: str,
+    *,
+    patch: JsonPatch | None = None,
+    warnings: Iterable[str] = (),
+    audit: dict[str, str] | None = None,
+) -> bytes:
+    """Write an answer that allows the request.
+
+    Args:
+        uid: of the request.
+        patch: operations; none or empty leaves the object alone.
+        warnings: sentences for the person at kubectl; bounded in number and length.
+        audit: notes for the API server's audit log.
+    """
+    response: Json = {"uid": uid, "allowed": True}
+    if patch:
+        text = json.dumps(patch, separators=(",", ":"))
+        response["patchType"] = "JSONPatch"
+        response["patch"] = base64.b64encode(text.encode("ascii")).decode("ascii")
+    bounded = [_warning(text) for _, text in zip(range(MAX_WARNINGS), warnings, strict=False)]
+    if bounded:
+        response["warnings"] = bounded
+    if audit:
+        response["auditAnnotations"] = audit
+    review = {"apiVersion": API_VERSION, "kind": KIND, "response": response}
+    return json.dumps(review, separators=(",", ":")).encode("ascii")
+
+
+def _warning(text: str) -> str:
+    line = WARNING_PREFIX + " ".join(text.split())
+    return line if len(line) <= MAX_WARNING_CHARACTERS else line[: MAX_WARNING_CHARACTERS - 3] + "..."
+
+
+def _bad(message: str) -> ReviewRejectedError:
+    return ReviewRejectedError(HTTPStatus.BAD_REQUEST, message)
+
+
+def _why(error: Exception) -> str:
+    """The parser's own words; none of them quotes the document."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at byte {error.pos}"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(value[:64]) if isinstance(value, str) else "missing" if value is None else "no text"
+
+
+def _text(obj: Json, key: str) -> str:
+    value = obj.get(key)
+    return value if isinstance(value, str) else ""
