@@ -99,6 +99,9 @@ def webhook(
     cert_poll_seconds: Annotated[
         float, typer.Option(min=0.1, help="How often the certificate files are looked at.")
     ] = 10.0,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0.0, help="How long requests are still answered after a stop signal.")
+    ] = 5.0,
     log_format: LogFormat = "json",
     log_level: LogLevel = "info",
 ) -> None:
@@ -114,6 +117,7 @@ def webhook(
                 host=host,
                 port=port,
                 cert_poll_seconds=cert_poll_seconds,
+                drain_seconds=drain_seconds,
                 log_format=log_format,
                 log_level=log_level,
             )
