@@ -26,6 +26,7 @@ from typing import Final
 
 from bubu_storage.backend.types import ListedObject, ObjectBackend
 from bubu_storage.errors import StorageError, ThrottledError
+from bubu_storage.retention.actor import Actor, DryRun
 from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
 from bubu_storage.retention.gate import Gate, PassStoppedError
 from bubu_storage.retention.ledger import Ledger
@@ -33,7 +34,7 @@ from bubu_storage.retention.report import PassReport, RunOutcome, StoppedBy
 from bubu_storage.retention.rules import Reason, decide_loose, decide_run
 from bubu_storage.retention.scan import MAX_PAGE_SIZE, Listing, OpenRun
 from bubu_storage.retention.spec import PassSpec, run_prefix_of
-from bubu_storage.retention.sweep import Actor, DryRun, Sweeper
+from bubu_storage.retention.sweep import Sweeper
 
 __all__ = ["boot_seconds", "run_pass"]
 

@@ -10,8 +10,6 @@ Invariants:
   not fit in what is left of it. Only a run larger than that is deleted in instalments, each
   after looking at as much of the rest as the limits allow;
 * the cursor passes a decision only when everything before it has been acted on.
-
-A dry run uses `DryRun` instead, which holds no backend and so cannot delete.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Protocol
 
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import StorageError
@@ -28,74 +25,13 @@ from bubu_storage.retention.cursor import Phase, RunProgress
 from bubu_storage.retention.delete import MAX_BATCH_SIZE, Deleter
 from bubu_storage.retention.gate import Gate, PassStoppedError
 from bubu_storage.retention.ledger import Ledger
+from bubu_storage.retention.relist import Looker, View
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import Decision, Reason, RunFacts, decide_run
-from bubu_storage.retention.scan import MAX_HELD_OBJECTS, Listing, Member, OpenRun
+from bubu_storage.retention.rules import Decision, Reason, RunFacts
+from bubu_storage.retention.scan import Member, OpenRun
 from bubu_storage.retention.spec import PassSpec
 
-__all__ = ["FRESH_SECONDS", "Actor", "DryRun", "Sweeper"]
-
-FRESH_SECONDS: Final = 5.0
-"""Age of a listing up to which deletions may be based on it."""
-
-
-class Actor(Protocol):
-    """What becomes of decisions; told in byte order of keys."""
-
-    def keep_object(self, key: str, size_bytes: int, reason: Reason) -> None:
-        """Take note of an object outside every run, which is kept."""
-        ...
-
-    def keep_run(self, run: OpenRun, decision: Decision) -> None:
-        """Take note of a run that is kept."""
-        ...
-
-    def delete_run(self, run: OpenRun, decision: Decision) -> None:
-        """Take on a due run.
-
-        Raises:
-            PassStoppedError: a limit is reached.
-        """
-        ...
-
-    def settle(self) -> None:
-        """Act on everything taken on so far; called after each page.
-
-        Raises:
-            PassStoppedError: a limit is reached, or the store failed.
-        """
-        ...
-
-
-class DryRun:
-    """Reports what would be deleted. ``maxDelete`` does not apply: nothing is deleted.
-
-    Args:
-        ledger: the books.
-    """
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def keep_object(self, key: str, size_bytes: int, reason: Reason) -> None:
-        """See `Actor`."""
-        self._ledger.pass_object(key, size_bytes, reason)
-
-    def keep_run(self, run: OpenRun, decision: Decision) -> None:
-        """See `Actor`."""
-        self._pass(run, decision)
-
-    def delete_run(self, run: OpenRun, decision: Decision) -> None:
-        """See `Actor`: nothing is deleted."""
-        self._pass(run, decision)
-
-    def settle(self) -> None:
-        """See `Actor`: there is nothing to do."""
-
-    def _pass(self, run: OpenRun, decision: Decision) -> None:
-        facts = run.facts(complete=True)
-        self._ledger.count(decision.reason, facts.objects, facts.size_bytes)
-        self._ledger.pass_run(facts, decision, run.last_key, decision.reason)
+__all__ = ["Sweeper"]
 
 
 @dataclass(slots=True)
@@ -115,30 +51,6 @@ class _Pending:
     listed_at: float = 0.0
     progress: RunProgress | None = None
     failed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What a look at a run right before deleting it showed.
-
-    Attributes:
-        facts: of all members that were looked at.
-        last_key: the last of them.
-        candidates: members behind the position, as many as may be held.
-        candidates_at: when the first of them was listed, by the monotonic clock.
-        has_more: there may be further members behind the candidates.
-        ended: the look reached the end of the run.
-        is_collecting: the whole run had been looked at just before; this look was only for
-            fresh candidates.
-    """
-
-    facts: RunFacts
-    last_key: str
-    candidates: list[Member]
-    candidates_at: float
-    has_more: bool
-    ended: bool
-    is_collecting: bool
 
 
 class Sweeper:
@@ -163,11 +75,10 @@ class Sweeper:
         now: datetime,
         checkpoint: Callable[[], None],
     ) -> None:
-        self._backend = backend
         self._gate = gate
         self._spec = spec
         self._ledger = ledger
-        self._now = now
+        self._looker = Looker(backend, gate, spec, ledger, now)
         self._checkpoint = checkpoint
         self._deleter = Deleter(backend, gate, self._charge)
         self._queue: deque[_Pending] = deque()
@@ -228,7 +139,7 @@ class Sweeper:
         Raises:
             PassStoppedError: a limit is reached, or the store failed.
         """
-        decision = decide_run(replace(run.facts, complete=True), self._spec, self._now)
+        decision = self._looker.decide(replace(run.facts, complete=True))
         if decision.is_due:
             self._sweep(run, decision, last_key=run.position, was_seen=False)
 
@@ -240,7 +151,7 @@ class Sweeper:
                 head = queue[0]
                 if head.members is None:
                     self._pass(queue.popleft())
-                elif not self._is_fresh(head.listed_at):
+                elif not self._looker.is_fresh(head.listed_at):
                     queue.popleft()
                     self._look_again(head)
                 else:
@@ -258,10 +169,10 @@ class Sweeper:
         oldest = self._queue[0].listed_at
         for pending in self._queue:
             if pending.members is not None:
-                if len(keys) >= MAX_BATCH_SIZE or not self._is_fresh(pending.listed_at):
+                if len(keys) >= MAX_BATCH_SIZE or not self._looker.is_fresh(pending.listed_at):
                     break
                 keys.extend(key for key, _ in pending.members[: MAX_BATCH_SIZE - len(keys)])
-        result = self._deleter.delete(keys, valid_until=oldest + self._fresh_seconds)
+        result = self._deleter.delete(keys, valid_until=oldest + self._looker.fresh_seconds)
         left = result.done
         while left:
             head = self._queue[0]
@@ -339,10 +250,10 @@ class Sweeper:
                     raise self._out_of_deletions(run.facts)
                 if ledger.scan_left == 0:
                     raise self._out_of_scans()
-                is_collecting = looked_at is not None and self._is_fresh(looked_at)
-                view = self._look(run, is_collecting=is_collecting, is_first=is_first)
+                is_collecting = looked_at is not None and self._looker.is_fresh(looked_at)
+                view = self._looker.look(run, is_collecting=is_collecting, is_first=is_first)
                 last_key = max(last_key, view.last_key)
-                if view.facts.objects and not self._decide(view.facts).is_due:
+                if view.facts.objects and not self._looker.decide(view.facts).is_due:
                     self._spare(run, view, last_key, was_seen=was_seen)
                     return
                 if not (view.ended or is_collecting or is_first):
@@ -361,75 +272,7 @@ class Sweeper:
             ledger.note_overdue(run.prefix, decision, still_there=True)
             raise
 
-    def _look(self, run: RunProgress, *, is_collecting: bool, is_first: bool) -> _View:
-        """List the run again: judge all that can be seen, hold what may be deleted next.
-
-        Members before the position (failed before, or new) are looked at too, but for at
-        most half of the scan that is left, so that they cannot block the rest for ever.
-
-        Args:
-            run: the run and the position in it.
-            is_collecting: only fresh candidates are wanted.
-            is_first: nothing better can be had by leaving the run to the next pass, so a
-                part of it must do if the whole is too much.
-        """
-        ledger, gate = self._ledger, self._gate
-        held_most = min(ledger.delete_left, MAX_HELD_OBJECTS)
-        reserve = min(held_most, ledger.scan_left // 2)
-        before_left = 0 if is_collecting else ledger.scan_left // 2
-        start = run.position if before_left == 0 else ""
-        seen = OpenRun(run.prefix, at=gate.now, hold=False)
-        candidates: list[Member] = []
-        candidates_at = gate.now
-        has_more = ended = False
-        listing = Listing(self._backend, gate, run.prefix, start)
-        try:
-            while ledger.scan_left:
-                is_behind = seen.last_key >= run.position or start == run.position
-                page = listing.next_page(
-                    ledger.scan_left if is_behind else min(ledger.scan_left, before_left)
-                )
-                if page is None:
-                    ended = True
-                    break
-                ledger.scanned += len(page)
-                ledger.relisted += len(page)
-                if not candidates:
-                    candidates_at = gate.now
-                for entry in page:
-                    seen.add(entry)
-                    if entry.key <= run.position:
-                        before_left -= 1
-                    elif len(candidates) < held_most:
-                        candidates.append((entry.key, entry.size_bytes))
-                    else:
-                        has_more = True
-                if not self._decide(seen.facts(complete=True)).is_due:
-                    break
-                if before_left <= 0 and seen.last_key < run.position:
-                    start = run.position
-                    listing.seek(start)
-                if is_collecting:
-                    is_enough = len(candidates) == held_most or not self._is_fresh(candidates_at, share=0.5)
-                else:
-                    is_late = not self._is_fresh(candidates_at) and ledger.scan_left <= reserve
-                    is_enough = is_first and bool(candidates) and (is_late or gate.is_past(0.5))
-                if is_enough:
-                    has_more = True
-                    break
-        finally:
-            listing.close()
-        return _View(
-            seen.facts(complete=True),
-            seen.last_key,
-            candidates,
-            candidates_at,
-            has_more,
-            ended,
-            is_collecting,
-        )
-
-    def _send(self, run: RunProgress, view: _View) -> tuple[RunProgress, int, bool]:
+    def _send(self, run: RunProgress, view: View) -> tuple[RunProgress, int, bool]:
         """Delete the candidates while they are fresh.
 
         Returns:
@@ -438,11 +281,11 @@ class Sweeper:
         members: Sequence[Member] = view.candidates
         failed = 0
         # Candidates that were only just collected are not collected again, however slow the store.
-        is_wanted = view.is_collecting or self._is_fresh(view.candidates_at)
+        is_wanted = view.is_collecting or self._looker.is_fresh(view.candidates_at)
         while members and is_wanted:
             result = self._deleter.delete(
                 [key for key, _ in members[:MAX_BATCH_SIZE]],
-                valid_until=view.candidates_at + self._fresh_seconds,
+                valid_until=view.candidates_at + self._looker.fresh_seconds,
             )
             sent, members = members[: result.done], members[result.done :]
             if sent:
@@ -452,13 +295,13 @@ class Sweeper:
                 self._checkpoint()
             if result.stop is not None:
                 raise result.stop
-            is_wanted = self._is_fresh(view.candidates_at)
+            is_wanted = self._looker.is_fresh(view.candidates_at)
         return run, failed, not members
 
-    def _spare(self, run: RunProgress, view: _View, last_key: str, *, was_seen: bool) -> None:
+    def _spare(self, run: RunProgress, view: View, last_key: str, *, was_seen: bool) -> None:
         """Keep a run that was due and no longer is."""
         facts = run.facts if was_seen and not view.ended else view.facts
-        decision = replace(self._decide(view.facts), reason=Reason.KEPT_NEWER_MEMBER)
+        decision = replace(self._looker.decide(view.facts), reason=Reason.KEPT_NEWER_MEMBER)
         self._ledger.count(decision.reason, facts.objects, facts.size_bytes)
         self._ledger.pass_run(
             replace(facts, newest=view.facts.newest), decision, max(last_key, run.prefix), decision.reason
@@ -476,27 +319,18 @@ class Sweeper:
 
     def _book(self, sent: Sequence[Member], failed: Mapping[str, StorageError]) -> int:
         """Book members that were dealt with; return how many of them are still there."""
-        ledger, failures = self._ledger, 0
+        deleted_bytes = failures = failed_bytes = 0
         for key, size_bytes in sent:
             error = failed.get(key)
             if error is None:
-                ledger.count(Reason.DELETED, 1, size_bytes)
+                deleted_bytes += size_bytes
             else:
                 failures += 1
-                ledger.count(Reason.DELETE_FAILED, 1, size_bytes)
-                ledger.note_error(error, key)
+                failed_bytes += size_bytes
+                self._ledger.note_error(error, key)
+        self._ledger.count(Reason.DELETED, len(sent) - failures, deleted_bytes)
+        self._ledger.count(Reason.DELETE_FAILED, failures, failed_bytes)
         return failures
-
-    def _decide(self, facts: RunFacts) -> Decision:
-        return decide_run(facts, self._spec, self._now)
-
-    @property
-    def _fresh_seconds(self) -> float:
-        # A slow store or a low request rate must not make every listing too old before its first batch.
-        return FRESH_SECONDS + self._gate.slack_seconds
-
-    def _is_fresh(self, listed_at: float, *, share: float = 1.0) -> bool:
-        return self._gate.now - listed_at <= self._fresh_seconds * share
 
     def _charge(self, objects: int) -> None:
         self._ledger.attempted += objects

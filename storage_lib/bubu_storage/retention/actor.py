@@ -1,0 +1,70 @@
+"""What acts on decisions, and the actor of a dry run, which holds no store and so cannot delete."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bubu_storage.retention.ledger import Ledger
+from bubu_storage.retention.rules import Decision, Reason
+from bubu_storage.retention.scan import OpenRun
+
+__all__ = ["Actor", "DryRun"]
+
+
+class Actor(Protocol):
+    """What becomes of decisions; told in byte order of keys."""
+
+    def keep_object(self, key: str, size_bytes: int, reason: Reason) -> None:
+        """Take note of an object outside every run, which is kept."""
+        ...
+
+    def keep_run(self, run: OpenRun, decision: Decision) -> None:
+        """Take note of a run that is kept."""
+        ...
+
+    def delete_run(self, run: OpenRun, decision: Decision) -> None:
+        """Take on a due run.
+
+        Raises:
+            PassStoppedError: a limit is reached.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Act on everything taken on so far; called after each page.
+
+        Raises:
+            PassStoppedError: a limit is reached, or the store failed.
+        """
+        ...
+
+
+class DryRun:
+    """Reports what would be deleted. ``maxDelete`` does not apply: nothing is deleted.
+
+    Args:
+        ledger: the books.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def keep_object(self, key: str, size_bytes: int, reason: Reason) -> None:
+        """See `Actor`."""
+        self._ledger.pass_object(key, size_bytes, reason)
+
+    def keep_run(self, run: OpenRun, decision: Decision) -> None:
+        """See `Actor`."""
+        self._pass(run, decision)
+
+    def delete_run(self, run: OpenRun, decision: Decision) -> None:
+        """See `Actor`: nothing is deleted."""
+        self._pass(run, decision)
+
+    def settle(self) -> None:
+        """See `Actor`: there is nothing to do."""
+
+    def _pass(self, run: OpenRun, decision: Decision) -> None:
+        facts = run.facts(complete=True)
+        self._ledger.count(decision.reason, facts.objects, facts.size_bytes)
+        self._ledger.pass_run(facts, decision, run.last_key, decision.reason)
