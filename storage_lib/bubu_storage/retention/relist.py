@@ -71,13 +71,16 @@ class Looker:
 
     @property
     def fresh_seconds(self) -> float:
+        """Age up to which a listing is fresh."""
         # A slow store or a low request rate must not make every listing too old before its first batch.
         return FRESH_SECONDS + self._gate.slack_seconds
 
     def is_fresh(self, listed_at: float, *, share: float = 1.0) -> bool:
+        """Tell whether what was listed at this time is at most (a share of) so old."""
         return self._gate.now - listed_at <= self.fresh_seconds * share
 
     def decide(self, facts: RunFacts) -> Decision:
+        """Judge a run by the rules and the clock of this pass."""
         return decide_run(facts, self._spec, self._now)
 
     def look(self, run: RunProgress, *, is_collecting: bool, is_first: bool) -> View:
