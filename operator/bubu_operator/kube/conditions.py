@@ -15,6 +15,7 @@ from bubu_operator.kube.resources import JsonObject
 
 __all__ = [
     "ConditionStatus",
+    "condition_list",
     "find_condition",
     "format_time",
     "parse_time",
@@ -98,7 +99,7 @@ def set_condition(
     }
     result: list[JsonObject] = []
     placed = False
-    for item in _dicts(conditions):
+    for item in condition_list(conditions):
         if item.get("type") == type_:
             if not placed:
                 result.append(new)
@@ -112,10 +113,11 @@ def set_condition(
 
 def remove_condition(conditions: Any, type_: str) -> list[JsonObject]:
     """Return the conditions without the one of a type."""
-    return [dict(item) for item in _dicts(conditions) if item.get("type") != type_]
+    return [dict(item) for item in condition_list(conditions) if item.get("type") != type_]
 
 
-def _dicts(conditions: Any) -> list[JsonObject]:
+def condition_list(conditions: Any) -> list[JsonObject]:
+    """Return a status's raw list with whatever is no condition left out; empty for None."""
     if not isinstance(conditions, (list, tuple)):
         return []
     return [cast("JsonObject", item) for item in cast("Sequence[Any]", conditions) if isinstance(item, dict)]

@@ -6,7 +6,7 @@ One place for group, version and plural, so that no path is built from loose str
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 __all__ = [
     "CLUSTER_STORAGE_CONFIGS",
@@ -24,6 +24,8 @@ __all__ = [
     "ObjectKey",
     "Resource",
     "key_of",
+    "metadata_of",
+    "section",
 ]
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -75,9 +77,20 @@ class ObjectKey:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
+def section(obj: JsonObject, name: str) -> JsonObject:
+    """Return one object-valued field; empty where it is absent or null."""
+    value: Any = obj.get(name)
+    return cast("JsonObject", value) if isinstance(value, dict) else {}
+
+
+def metadata_of(obj: JsonObject) -> JsonObject:
+    """Return an object's metadata."""
+    return section(obj, "metadata")
+
+
 def key_of(obj: JsonObject) -> ObjectKey:
     """Return an object's key from its metadata."""
-    metadata: JsonObject = obj.get("metadata") or {}
+    metadata = metadata_of(obj)
     return ObjectKey(str(metadata.get("namespace") or ""), str(metadata.get("name") or ""))
 
 

@@ -1,0 +1,96 @@
+"""What every reconcile function is given: clients, clocks and options, passed in, never global."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bubu_operator.kube.client import KubeClient
+from bubu_operator.kube.events import EventRecorder
+from bubu_operator.kube.resources import JsonObject, ObjectKey, Resource
+from bubu_operator.kube.scrub import Redactor
+
+__all__ = ["Context", "ControllerOptions", "ObjectCache", "utc_now"]
+
+
+def utc_now() -> datetime:
+    """Return the wall clock, timezone-aware."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerOptions:
+    """Options of ``bubu-operator controller``.
+
+    Attributes:
+        kubeconfig: None for the pod's own service account.
+        namespaces: watched ones; empty for all.
+        allow_local_roots: directories below which local file stores may be used.
+        probe_interval_seconds: between two probes of a store that works.
+        health_host, health_port: where /healthz and /readyz are served; port 0 picks a free one.
+        log_format: ``json`` or ``console``.
+        log_level: ``debug``, ``info``, ``warning`` or ``error``.
+        max_parallel_passes: retention passes under way at once, over all stores.
+    """
+
+    kubeconfig: Path | None = None
+    namespaces: tuple[str, ...] = ()
+    allow_local_roots: tuple[Path, ...] = ()
+    probe_interval_seconds: float = 60.0
+    health_host: str = "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the pod
+    health_port: int = 8080
+    log_format: str = "json"
+    log_level: str = "info"
+    max_parallel_passes: int = 4
+
+
+class ObjectCache:
+    """The last seen object of each key, fed by watch events; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._objects: dict[tuple[str, ObjectKey], JsonObject] = {}
+
+    def put(self, resource: Resource, key: ObjectKey, obj: JsonObject) -> JsonObject | None:
+        """Store an object; return the one that was there."""
+        with self._lock:
+            before = self._objects.get((resource.plural, key))
+            self._objects[resource.plural, key] = obj
+            return before
+
+    def remove(self, resource: Resource, key: ObjectKey) -> JsonObject | None:
+        """Forget an object; return the one that was there."""
+        with self._lock:
+            return self._objects.pop((resource.plural, key), None)
+
+    def get(self, resource: Resource, key: ObjectKey) -> JsonObject | None:
+        """Return the last seen object, None if it is unknown or deleted."""
+        with self._lock:
+            return self._objects.get((resource.plural, key))
+
+    def keys(self, resource: Resource, namespace: str | None = None) -> list[ObjectKey]:
+        """Return the known keys of a kind, of one namespace or of all."""
+        with self._lock:
+            return [
+                key
+                for plural, key in self._objects
+                if plural == resource.plural and (namespace is None or key.namespace == namespace)
+            ]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Shared by all reconcile functions of one process."""
+
+    client: KubeClient
+    events: EventRecorder
+    redactor: Redactor
+    options: ControllerOptions
+    cache: ObjectCache = field(default_factory=ObjectCache)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    clock: Callable[[], datetime] = utc_now
+    monotonic: Callable[[], float] = time.monotonic
