@@ -158,7 +158,8 @@ class Demo:
         references = json.dumps(made["travelling"]).count("$bubuStorageRef")
         narrator.say(
             f"the pod's process:        {made['document_bytes']:>9,} bytes of JSON and "
-            f"{made['blob_bytes']:,} of a binary offloaded; {made['travelling_bytes']:,} bytes with {references} references travel on"
+            f"{made['blob_bytes']:,} of a binary offloaded; {made['travelling_bytes']:,} bytes "
+            f"with {references} references travel on"
         )
         narrator.check(
             made["travelling_bytes"] < made["document_bytes"] / 10 and references > 0,
