@@ -1,23 +1,28 @@
 """Typed settings of a store and of a manager, and how they are read from the environment.
 
 Settings are plain frozen data: nothing here contacts anything. Secrets never show in a
-``repr``. Names and defaults of the variables are those of BubuStack's Go SDK.
+``repr``. Names and defaults of the variables are those of BubuStack's Go SDK; how each is
+read is in `bubu_storage.environment`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from bubu_storage.wire import (
     DEFAULT_INPUT_PREFIX,
     DEFAULT_MAX_INLINE_SIZE,
     DEFAULT_MAX_RECURSION_DEPTH,
     DEFAULT_OUTPUT_PREFIX,
+    DEFAULT_RETENTION_GC_INTERVAL_SECONDS,
+    DEFAULT_RETENTION_MAX_DELETE,
+    DEFAULT_RETENTION_MAX_SCAN,
     DEFAULT_STORAGE_TIMEOUT_SECONDS,
 )
 
-__all__ = ["BackendSettings", "FileSettings", "ManagerSettings", "S3Settings"]
+__all__ = ["BackendSettings", "FileSettings", "ManagerSettings", "RetentionPolicy", "S3Settings"]
 
 MIN_PART_SIZE_BYTES = 5 * 1024 * 1024
 """S3's smallest part of a multipart upload (the last one excepted)."""
@@ -88,6 +93,8 @@ class ManagerSettings:
         max_inline_size_bytes: larger values are offloaded.
         max_recursion_depth: nesting and reference budget.
         timeout_seconds: for one whole call of the manager.
+        workload_namespace: the only namespace whose ConfigMaps and Secrets documents may
+            refer to; "" for none.
     """
 
     backend: BackendSettings | None = None
@@ -96,3 +103,46 @@ class ManagerSettings:
     max_inline_size_bytes: int = DEFAULT_MAX_INLINE_SIZE
     max_recursion_depth: int = DEFAULT_MAX_RECURSION_DEPTH
     timeout_seconds: float = DEFAULT_STORAGE_TIMEOUT_SECONDS
+    workload_namespace: str = ""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
+        """Read the settings from ``BUBU_*`` variables (and ``AWS_*`` for credentials and region).
+
+        Args:
+            env: the variables; the process's own when None. An empty value counts as unset.
+
+        Raises:
+            ConfigurationError: names the variable, what is wrong with it and what to write.
+        """
+        from bubu_storage import environment  # noqa: PLC0415 - it imports the classes of this module
+
+        return cls(**environment.read_manager(environment.variables(env)))
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPolicy:
+    """Bounds of one retention pass (Go: RetentionPolicy).
+
+    Attributes:
+        gc_interval_seconds: time between two passes.
+        max_scan: most objects listed in one pass.
+        max_delete: most objects deleted in one pass.
+    """
+
+    gc_interval_seconds: float = DEFAULT_RETENTION_GC_INTERVAL_SECONDS
+    max_scan: int = DEFAULT_RETENTION_MAX_SCAN
+    max_delete: int = DEFAULT_RETENTION_MAX_DELETE
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
+        """Read the bounds from ``BUBU_STORAGE_RETENTION_*`` (Go: RetentionPolicyFromEnv).
+
+        What is missing, invalid or not above 0 takes its default; a log line says so once.
+
+        Args:
+            env: the variables; the process's own when None.
+        """
+        from bubu_storage import environment  # noqa: PLC0415 - it imports the classes of this module
+
+        return cls(**environment.read_retention(environment.variables(env)))

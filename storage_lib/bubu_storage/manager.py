@@ -1,0 +1,530 @@
+"""`StorageManager`: what an engram uses to offload payloads and to get them back.
+
+The manager is a thin, synchronous, thread-safe shell: it plans with the pure functions of
+`bubu_storage.payload`, moves objects with a `Transfer`, and owns the threads and the
+backend. asyncio callers use ``asyncio.to_thread``.
+
+Invariants: a returned document refers only to objects that have been written; no call
+outlives its one deadline; nothing is global except `shared_manager`'s registry.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Final, Self
+
+from bubu_storage import environment
+from bubu_storage.backend.types import Body, ListedObject, ListPage, ObjectBackend
+from bubu_storage.errors import ConfigurationError, StorageDisabledError, StorageError
+from bubu_storage.payload.codec import Default
+from bubu_storage.payload.context import current_max_recursion_depth, current_schema
+from bubu_storage.payload.dehydrate import Plan, PlanOptions, measure_document, plan_dehydrate, plan_inputs
+from bubu_storage.payload.hydrate import Fetcher, HydrateOptions, hydrate
+from bubu_storage.payload.paths import check_path, clean_path, is_within, store_key
+from bubu_storage.payload.refs import KubeRefResolver
+from bubu_storage.settings import FileSettings, ManagerSettings
+from bubu_storage.transfer import Transfer
+from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE, RESERVED_PREFIX
+
+__all__ = ["StorageManager", "reset_shared_managers", "shared_manager"]
+
+DEFAULT_MAX_WORKERS: Final = 8
+"""Objects of one manager in flight at a time."""
+
+_MAX_SHARED: Final = 32
+
+
+@dataclass(slots=True)
+class _Handle:
+    """A backend and who uses it; closed when it is retired and its last call has ended."""
+
+    backend: ObjectBackend | None
+    owned: bool
+    local: bool
+    users: int = 0
+    retired: bool = False
+
+
+class StorageManager:
+    """Moves large parts of documents to an object store and back (Go: StorageManager).
+
+    Use `from_env` in a workflow pod, `in_memory` in tests; as a context manager, or call
+    `close`. All methods may be called from several threads at once.
+
+    Args:
+        settings: limits, prefixes, and the store when ``backend`` is not given.
+        backend: a store to use instead of opening ``settings.backend``; it stays the
+            caller's to close.
+        kube_resolver: reads ConfigMap and Secret references; without one they are a
+            `KubeRefError`.
+        max_workers: objects in flight at a time, over all calls.
+        keep_superseded: also write values whose whole container had to be offloaded after
+            them. Nothing refers to these objects; the Go SDK leaves them behind, and by
+            default so do we, to the byte. False saves the writes.
+
+    Raises:
+        ConfigurationError: the settings contradict themselves.
+        StorageError: the store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        settings: ManagerSettings,
+        backend: ObjectBackend | None = None,
+        *,
+        kube_resolver: KubeRefResolver | None = None,
+        max_workers: int = DEFAULT_MAX_WORKERS,
+        keep_superseded: bool = True,
+    ) -> None:
+        _check_limits(settings, max_workers)
+        self._lock = threading.Lock()
+        self._settings = settings
+        self._kube_resolver = kube_resolver
+        self._max_workers = max_workers
+        self._keep_superseded = keep_superseded
+        self._executor: ThreadPoolExecutor | None = None
+        self._closed = False
+        self._hung = False
+        if backend is None:
+            self._handle = _open(settings)
+        else:
+            self._handle = _Handle(backend, owned=False, local=False)
+
+    @classmethod
+    def from_env(
+        cls, env: Mapping[str, str] | None = None, *, kube_resolver: KubeRefResolver | None = None
+    ) -> Self:
+        """Build a manager from ``BUBU_*`` variables (Go: NewManager).
+
+        Args:
+            env: the variables; the process's own when None.
+            kube_resolver: see the class.
+
+        Raises:
+            ConfigurationError: names the variable that is wrong.
+        """
+        return cls(ManagerSettings.from_env(env), kube_resolver=kube_resolver)
+
+    @classmethod
+    def in_memory(
+        cls, settings: ManagerSettings | None = None, *, kube_resolver: KubeRefResolver | None = None
+    ) -> Self:
+        """Build a manager on a store of its own that lives in this process; for tests.
+
+        Args:
+            settings: limits and prefixes; defaults when None. Its ``backend`` is not used.
+            kube_resolver: see the class.
+        """
+        from bubu_storage.backend.memory import MemoryBackend  # noqa: PLC0415 - for tests only
+
+        manager = cls(settings or ManagerSettings(), MemoryBackend(), kube_resolver=kube_resolver)
+        manager._handle.owned = manager._handle.local = True
+        return manager
+
+    @property
+    def settings(self) -> ManagerSettings:
+        """The settings in force."""
+        return self._settings
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a store."""
+        return self._handle.backend is not None
+
+    @property
+    def backend(self) -> ObjectBackend:
+        """The store itself (Go: GetStore).
+
+        Raises:
+            StorageDisabledError: there is none.
+        """
+        return _backend_of(self._handle)
+
+    def dehydrate(self, data: Any, *, run_id: str, default: Default | None = None) -> Any:
+        """Offload what is too large and return the document with references in its place.
+
+        Args:
+            data: any JSON value; also tuples, and bytes as base64 text. Never changed.
+            run_id: usually ``<namespace>/<name>`` of the step run (see `namespaced_key`); the
+                same id writes to the same paths.
+            default: converts values of other types, as for ``json.dumps``.
+
+        Returns:
+            A new document, short enough to be stored inline.
+
+        Raises:
+            EncodeError: a value has no JSON form; names its JSON path.
+            StorageDisabledError: the document is too long and there is no store.
+            InvalidKeyError: a run id or key leads out of the store.
+            StorageTimeoutError: not finished in time.
+            StorageError: the store failed; no reference is returned.
+        """
+        return self._dehydrate(data, run_id, default, inputs=False, max_inline_size=None)
+
+    def dehydrate_inputs(
+        self, data: Any, *, run_id: str, max_inline_size: int | None = None, default: Default | None = None
+    ) -> Any:
+        """Offload a story run's inputs: like `dehydrate`, but the result is short for certain.
+
+        Args:
+            data: as for `dehydrate`.
+            run_id: of the story run.
+            max_inline_size: bytes, instead of the manager's limit; None, 0 or less is the
+                manager's (Go: DehydrateInputsWithMaxInlineSize).
+            default: as for `dehydrate`.
+
+        Raises:
+            as `dehydrate`.
+        """
+        return self._dehydrate(data, run_id, default, inputs=True, max_inline_size=max_inline_size)
+
+    def hydrate(self, data: Any, *, allowed_prefixes: Sequence[str] | None = None) -> Any:
+        """Return the document with every storage, ConfigMap and Secret reference resolved.
+
+        Args:
+            data: any JSON value. Never changed.
+            allowed_prefixes: paths of whole segments, as ``outputs/team-a``; a reference to
+                anywhere else is refused. Set it when the document comes from somebody who
+                may not read the whole store. None allows all.
+
+        Raises:
+            ObjectNotFoundError: a reference is stale.
+            CorruptObjectError: an object is not a stored object.
+            RefCycleError, DepthError: references lead in a circle, or too far.
+            RefNotAllowedError, SelectorError, KubeRefError: see there.
+            StorageDisabledError: a reference, and no store.
+            StorageTimeoutError: not finished in time.
+            StorageError: the store failed.
+        """
+        return self._hydrate("hydrate", data, allowed_prefixes, kube_refs=True)
+
+    def hydrate_storage_refs_only(self, data: Any, *, allowed_prefixes: Sequence[str] | None = None) -> Any:
+        """`hydrate` that leaves ConfigMap and Secret references as they are."""
+        return self._hydrate("hydrate_storage_refs_only", data, allowed_prefixes, kube_refs=False)
+
+    def read_blob(self, path: str) -> bytes:
+        """Return an object's bytes as they are.
+
+        Raises:
+            ObjectNotFoundError: nothing there.
+            InvalidKeyError: see `payload.paths.store_key`.
+            StorageDisabledError, StorageTimeoutError, StorageError: as for `hydrate`.
+        """
+        key = store_key(path)
+        with self._transfer("read_blob") as (transfer, backend):
+
+            def read() -> bytes:
+                with backend.get_object(key) as found:
+                    return found.read()
+
+            return transfer.run(read)
+
+    def write_blob(self, path: str, data: Body, *, content_type: str = DEFAULT_BLOB_CONTENT_TYPE) -> str:
+        """Store bytes as they are, replacing what was there, and return the object's ETag.
+
+        Args:
+            path: relative, ``/`` separated.
+            data: bytes, a binary file, or chunks of bytes.
+            content_type: kept where the store can keep it.
+
+        Raises:
+            as `read_blob`; on any error the old object is still whole.
+        """
+        key = store_key(path)
+        with self._transfer("write_blob") as (transfer, backend):
+            return transfer.run(
+                lambda: backend.put_object(key, data, content_type=content_type or DEFAULT_BLOB_CONTENT_TYPE)
+            )
+
+    def delete(self, path: str) -> None:
+        """Delete one object; a missing one counts as deleted.
+
+        Raises:
+            as `read_blob`, save for a missing object.
+        """
+        key = store_key(path)
+        with self._transfer("delete") as (transfer, backend):
+            transfer.run(lambda: backend.delete_object(key))
+
+    def list_objects(self, prefix: str) -> Iterator[ListedObject]:
+        """Stream the objects at or below a path, in byte order of their whole keys.
+
+        Args:
+            prefix: whole segments: ``p`` finds ``p`` and ``p/x``, not ``p-2/x``; ``.`` finds all.
+                Our own area ``.bubu/`` is never shown.
+
+        Raises:
+            InvalidKeyError: empty, absolute, or with ``..``.
+            StorageDisabledError: there is no store.
+            StorageTimeoutError: one page took longer than the timeout (a listing as a whole
+                has no limit).
+        """
+        directory = clean_path(check_path(prefix, "prefix"))
+        _backend_of(self._handle)
+        return self._list(directory)
+
+    def close(self) -> None:
+        """Release threads and connections; twice is fine. Calls that are under way finish."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._handle.retired = True
+            idle = self._handle.users == 0
+        if idle:
+            self._shut_down(self._handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _dehydrate(
+        self, data: Any, run_id: str, default: Default | None, *, inputs: bool, max_inline_size: int | None
+    ) -> Any:
+        settings = self._settings
+        limit = settings.max_inline_size_bytes
+        if max_inline_size is not None and max_inline_size > 0:
+            limit = max_inline_size
+        with self._in_use() as handle:
+            if handle.backend is None:
+                return _measured_inline(data, default, limit)
+            schema, schema_version = current_schema()
+            options = PlanOptions(
+                prefix=settings.input_prefix if inputs else settings.output_prefix,
+                run_id=run_id,
+                max_inline_size_bytes=limit,
+                max_depth=current_max_recursion_depth() or settings.max_recursion_depth,
+                ref_search_depth=settings.max_recursion_depth,
+                schema=schema,
+                schema_version=schema_version,
+            )
+            planner = plan_inputs if inputs else plan_dehydrate
+            plan: Plan = planner(data, options, default=default)
+            objects = [item for item in plan.objects if self._keep_superseded or not item.superseded]
+            if objects:
+                name = "dehydrate_inputs" if inputs else "dehydrate"
+                with self._transfer_on(handle, name) as (transfer, _):
+                    transfer.write_all(objects)
+            return plan.result
+
+    def _hydrate(
+        self, operation: str, data: Any, allowed_prefixes: Sequence[str] | None, *, kube_refs: bool
+    ) -> Any:
+        settings = self._settings
+        options = HydrateOptions(
+            max_hops=current_max_recursion_depth() or settings.max_recursion_depth,
+            ref_search_depth=settings.max_recursion_depth,
+            kube_refs=kube_refs,
+            workload_namespace=settings.workload_namespace,
+            kube_resolver=self._kube_resolver,
+            allowed_prefixes=None if allowed_prefixes is None else _clean_prefixes(allowed_prefixes),
+        )
+        with self._in_use() as handle:
+            if handle.backend is None:
+                return hydrate(data, _NoStore(), replace(options, enabled=False))
+            with self._transfer_on(handle, operation) as (transfer, _):
+                return hydrate(data, transfer, options)
+
+    def _list(self, directory: str) -> Iterator[ListedObject]:
+        with self._in_use() as handle:
+            if directory != ".":
+                # An object of exactly this name comes first of all keys that begin with it.
+                with self._transfer_on(handle, "list_objects") as (transfer, backend):
+                    first = transfer.run(lambda: next(backend.list_objects(directory, page_size=1), None))
+                if first is not None and first.objects[0].key == directory:
+                    yield from _visible(first)
+            pages = _backend_of(handle).list_objects("" if directory == "." else directory + "/")
+            while True:
+                with self._transfer_on(handle, "list_objects") as (transfer, _):
+                    page = transfer.run(lambda: next(pages, None))
+                if page is None:
+                    return
+                yield from _visible(page)
+
+    @contextmanager
+    def _transfer(self, operation: str) -> Iterator[tuple[Transfer, ObjectBackend]]:
+        with self._in_use() as handle, self._transfer_on(handle, operation) as pair:
+            yield pair
+
+    @contextmanager
+    def _transfer_on(self, handle: _Handle, operation: str) -> Iterator[tuple[Transfer, ObjectBackend]]:
+        backend = _backend_of(handle)
+        transfer = Transfer(
+            backend,
+            self._threads,
+            workers=self._max_workers,
+            timeout_seconds=self._settings.timeout_seconds,
+            operation=operation,
+            local=handle.local,
+        )
+        try:
+            yield transfer, backend
+        finally:
+            transfer.abandon()
+            self._hung = self._hung or transfer.timed_out
+
+    @contextmanager
+    def _in_use(self) -> Iterator[_Handle]:
+        """Hold on to the backend for one call."""
+        with self._lock:
+            if self._closed:
+                raise StorageError("this storage manager is closed; make a new one")
+            handle = self._handle
+            handle.users += 1
+        try:
+            yield handle
+        finally:
+            with self._lock:
+                handle.users -= 1
+                last = handle.retired and handle.users == 0
+            if last:
+                self._shut_down(handle)
+
+    def _threads(self) -> Executor:
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self._max_workers, thread_name_prefix="bubu-storage")
+            return self._executor
+
+    def _shut_down(self, handle: _Handle) -> None:
+        """Close a backend that nobody uses any more, and the threads if the manager is closed."""
+        executor = None
+        with self._lock:
+            if self._closed:
+                executor, self._executor = self._executor, None
+        if executor is not None:
+            # An operation that hangs must not make close() hang as well.
+            executor.shutdown(wait=not self._hung, cancel_futures=True)
+        if handle.owned and handle.backend is not None:
+            handle.backend.close()
+
+    def _reconfigure(self, settings: ManagerSettings) -> None:
+        """Take over changed settings; a call under way keeps the backend that it began with."""
+        _check_limits(settings, self._max_workers)
+        fresh = _open(settings) if settings.backend != self._settings.backend else None
+        old: _Handle | None = None
+        with self._lock:
+            self._settings = settings
+            if fresh is not None:
+                old, self._handle = self._handle, fresh
+                old.retired = True
+        if old is not None and old.users == 0:
+            self._shut_down(old)
+
+
+class _NoStore(Fetcher):
+    """Stands in for a disabled store; hydrate never asks it."""
+
+    def prefetch(self, keys: Sequence[str]) -> None:
+        """Do nothing."""
+
+    def get(self, key: str) -> Any:
+        """Fail."""
+        raise StorageDisabledError(f"storage is disabled; {key!r} cannot be read", key=key)
+
+
+_shared: OrderedDict[tuple[str, ...], StorageManager] = OrderedDict()
+_shared_lock = threading.Lock()
+
+
+def shared_manager(env: Mapping[str, str] | None = None) -> StorageManager:
+    """Return this process's manager for the current configuration (Go: SharedManager).
+
+    The same store and prefixes give the same manager. When anything else of the
+    configuration has changed since (limits, timeouts, credentials, part size), that manager
+    takes the change over: later calls use it, calls under way finish as they began. A
+    failure is not remembered. Do not close it; `reset_shared_managers` does.
+
+    Args:
+        env: the variables; the process's own when None.
+
+    Raises:
+        ConfigurationError: names the variable that is wrong.
+    """
+    values = environment.variables(env)
+    settings = ManagerSettings.from_env(values)
+    key = environment.shared_key(values)
+    with _shared_lock:
+        manager = _shared.get(key)
+        if manager is None or manager._closed:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - same module
+            manager = _shared[key] = StorageManager(settings)
+        elif manager.settings != settings:
+            manager._reconfigure(settings)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - same module
+        _shared.move_to_end(key)
+        while len(_shared) > _MAX_SHARED:
+            # Only forgotten: whoever holds it may go on using it.
+            _shared.popitem(last=False)
+        return manager
+
+
+def reset_shared_managers() -> None:
+    """Close and forget all shared managers; for tests (Go: ResetSharedManagerCacheForTests)."""
+    with _shared_lock:
+        managers = list(_shared.values())
+        _shared.clear()
+    for manager in managers:
+        manager.close()
+
+
+def _open(settings: ManagerSettings) -> _Handle:
+    if settings.backend is None:
+        return _Handle(None, owned=False, local=True)
+    from bubu_storage.backend.factory import open_backend  # noqa: PLC0415 - a disabled store needs none
+
+    return _Handle(
+        open_backend(settings.backend), owned=True, local=isinstance(settings.backend, FileSettings)
+    )
+
+
+def _check_limits(settings: ManagerSettings, max_workers: int) -> None:
+    for name, value, least in (
+        ("max_inline_size_bytes", settings.max_inline_size_bytes, 0),
+        ("max_recursion_depth", settings.max_recursion_depth, 1),
+        ("max_workers", max_workers, 1),
+    ):
+        if value < least:
+            raise ConfigurationError(f"{name} is {value}; it must be {least} or more")
+    if not settings.timeout_seconds > 0:
+        raise ConfigurationError(f"timeout_seconds is {settings.timeout_seconds}; it must be above 0")
+
+
+def _backend_of(handle: _Handle) -> ObjectBackend:
+    if handle.backend is None:
+        raise StorageDisabledError("storage is disabled; set BUBU_STORAGE_PROVIDER to s3 or file")
+    return handle.backend
+
+
+def _measured_inline(data: Any, default: Default | None, limit: int) -> Any:
+    if data is None:
+        return None
+    plan = measure_document(data, default=default)
+    if plan.length > limit:
+        raise StorageDisabledError(
+            f"the value has {plan.length} bytes, more than the inline limit of {limit}, and storage is disabled; "
+            "set BUBU_STORAGE_PROVIDER to s3 or file, or raise BUBU_MAX_INLINE_SIZE"
+        )
+    return plan.result
+
+
+def _clean_prefixes(prefixes: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(prefixes, str):
+        raise ConfigurationError("allowed_prefixes must be a list of paths, not one text")
+    return tuple(clean_path(check_path(prefix, "allowed prefix")) for prefix in prefixes)
+
+
+def _visible(page: ListPage) -> Iterator[ListedObject]:
+    reserved = RESERVED_PREFIX.rstrip("/")
+    return (item for item in page.objects if not is_within(item.key, reserved))

@@ -1,0 +1,79 @@
+"""Values that belong to a call without being arguments of it, as Go's context carries them.
+
+Each is a context manager over a `contextvars.ContextVar`: it covers the calls made inside
+the ``with`` block, in this thread or asyncio task only::
+
+    with storage_schema("orders", "v2"):
+        manager.dehydrate(data, run_id="team/run-1")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+from bubu_storage.goduration import trim_go_space
+
+__all__ = [
+    "current_max_recursion_depth",
+    "current_schema",
+    "current_step_run_id",
+    "max_recursion_depth",
+    "step_run_id",
+    "storage_schema",
+]
+
+_SCHEMA: Final[ContextVar[tuple[str, str]]] = ContextVar("bubu_storage_schema", default=("", ""))
+_DEPTH: Final[ContextVar[int | None]] = ContextVar("bubu_storage_max_recursion_depth", default=None)
+_STEP_RUN_ID: Final[ContextVar[str]] = ContextVar("bubu_storage_step_run_id", default="")
+
+
+@contextmanager
+def storage_schema(schema: str, schema_version: str = "") -> Iterator[None]:
+    """Write a schema name and version into every reference made inside (Go: WithStorageSchema).
+
+    Both are trimmed; a blank one is left out; when both are blank nothing changes.
+    """
+    pair = (trim_go_space(schema), trim_go_space(schema_version))
+    token = _SCHEMA.set(pair if any(pair) else _SCHEMA.get())
+    try:
+        yield
+    finally:
+        _SCHEMA.reset(token)
+
+
+@contextmanager
+def max_recursion_depth(depth: int) -> Iterator[None]:
+    """Override the recursion budget inside (Go: WithMaxRecursionDepth); only above 0 counts."""
+    token = _DEPTH.set(depth if depth > 0 else _DEPTH.get())
+    try:
+        yield
+    finally:
+        _DEPTH.reset(token)
+
+
+@contextmanager
+def step_run_id(identifier: str) -> Iterator[None]:
+    """Name the step run that the calls inside belong to (Go: WithStepRunID); "" changes nothing."""
+    token = _STEP_RUN_ID.set(identifier or _STEP_RUN_ID.get())
+    try:
+        yield
+    finally:
+        _STEP_RUN_ID.reset(token)
+
+
+def current_schema() -> tuple[str, str]:
+    """Return schema and version of this context, "" where unset."""
+    return _SCHEMA.get()
+
+
+def current_max_recursion_depth() -> int | None:
+    """Return the override of this context, or None."""
+    return _DEPTH.get()
+
+
+def current_step_run_id() -> str:
+    """Return the step run of this context, "" where unset."""
+    return _STEP_RUN_ID.get()

@@ -1,0 +1,387 @@
+"""Decide what of a document is offloaded, before anything is written.
+
+`plan_dehydrate` is pure: it walks the document once, bottom up, and returns the document
+with references in place of what was too large, and the objects that these references need.
+The manager then writes each object once. Results and bytes equal the Go SDK's, with these
+differences, none of which a reader can notice:
+
+* two values whose names collide get two objects (the second one's name gets a suffix);
+* a document key never leads out of the run's directory;
+* a value that already is a reference is left as it is.
+
+Lengths are cached on the way up: a container's dehydrated length is the sum of its
+children's, and as long as none of them was offloaded that is its own length too. So one
+pass is enough, whatever the depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from bubu_storage.errors import EncodeError, InvalidKeyError, StorageError
+from bubu_storage.payload.codec import (
+    MAX_NESTING,
+    Default,
+    NotPlainError,
+    container_overhead,
+    located,
+    measure,
+    normalize,
+    scalar_text,
+    string_length,
+    too_deep,
+)
+from bubu_storage.payload.paths import (
+    INPUT_FILE_NAME,
+    distinct_file_name,
+    file_name,
+    format_json_path,
+    object_path,
+)
+from bubu_storage.payload.refs import RefWriter, is_storage_ref, ref_verdict
+from bubu_storage.payload.stored import encode_stored_json, encode_stored_text
+from bubu_storage.wire import (
+    CONTENT_TYPE_JSON,
+    CONTENT_TYPE_TEXT,
+    DEFAULT_MAX_BULK_SIZE,
+    STORAGE_REF_KEY,
+)
+
+__all__ = ["Plan", "PlanOptions", "PlannedObject", "measure_document", "plan_dehydrate", "plan_inputs"]
+
+_NO_LIMIT: Final = 1 << 62
+_MAX_ATTEMPTS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What the plan of one call depends on.
+
+    Attributes:
+        prefix, run_id: where objects go.
+        max_inline_size_bytes: longer values are offloaded.
+        max_depth: values nested deeper are offloaded whole.
+        ref_search_depth: how far down a reference counts as "in" a value; the configured
+            depth, which a context's override does not change.
+        schema, schema_version: written into references, "" for none.
+        max_bulk_size_bytes: longest container with references in it that stays inline.
+    """
+
+    prefix: str
+    run_id: str
+    max_inline_size_bytes: int
+    max_depth: int
+    ref_search_depth: int
+    schema: str = ""
+    schema_version: str = ""
+    max_bulk_size_bytes: int = DEFAULT_MAX_BULK_SIZE
+
+
+@dataclass(slots=True)
+class PlannedObject:
+    """One object to write.
+
+    Attributes:
+        path: in the store.
+        superseded: a container around this value was offloaded too, with the value in it.
+            The Go SDK leaves such objects behind, so they are written as well; nothing
+            refers to them.
+    """
+
+    path: str
+    keys: tuple[str | int, ...]
+    value: Any
+    is_text: bool
+    simple: bool
+    ref: dict[str, str]
+    superseded: bool = False
+
+    def body(self) -> bytes | bytearray:
+        """Return the object's bytes; encoded here, so that few are in memory at a time."""
+        if self.is_text:
+            return encode_stored_text(self.value)
+        return encode_stored_json(self.value, simple=self.simple)
+
+
+@dataclass(slots=True)
+class Plan:
+    """The outcome of a walk.
+
+    Attributes:
+        result: the document with references in it; shares nothing mutable with the input.
+        length: bytes of the result's JSON form (with colliding names before their suffix).
+        simple: see `codec.Measure`, for the result.
+        objects: what to write, children first.
+    """
+
+    result: Any
+    length: int
+    simple: bool
+    objects: list[PlannedObject] = field(default_factory=list[PlannedObject])
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A container whose children are being visited."""
+
+    key: Any
+    original: Any
+    out: Any
+    pairs: Iterator[tuple[Any, Any]]
+    length: int
+    first_object: int
+    ref_distance: int = _NO_LIMIT  # levels from the nearest child down to the nearest reference
+    simple: bool = True
+    original_simple: bool = True
+
+
+def plan_dehydrate(data: Any, options: PlanOptions, *, default: Default | None = None) -> Plan:
+    """Plan a document (Go: Dehydrate, without the writing).
+
+    Raises:
+        EncodeError: something in it has no JSON form; names its JSON path.
+        InvalidKeyError: a path would leave the store, or the run id its prefix.
+        DepthError: nested deeper than the format allows, or containing itself.
+    """
+    plan = _walk_any(data, options, default)
+    _settle_names(plan.objects, options, reserved=())
+    return plan
+
+
+def plan_inputs(data: Any, options: PlanOptions, *, default: Default | None = None) -> Plan:
+    """Plan an inputs document (Go: DehydrateInputs): whatever remains must be short as well.
+
+    When the dehydrated document is still longer than the limit it is offloaded itself, as
+    ``input.json``. A field of that name then goes elsewhere.
+
+    Raises:
+        as `plan_dehydrate`.
+    """
+    plan = _walk_any(data, options, default)
+    if plan.length <= options.max_inline_size_bytes:
+        _settle_names(plan.objects, options, reserved=())
+        return plan
+    path = object_path(options.prefix, options.run_id, INPUT_FILE_NAME)
+    _settle_names(plan.objects, options, reserved=(path,))
+    writer = RefWriter(options.schema, options.schema_version)
+    ref = writer.make(path, CONTENT_TYPE_JSON)
+    whole = PlannedObject(path, (), plan.result, is_text=False, simple=plan.simple, ref=ref)
+    return Plan(
+        dict(ref), writer.length(path, CONTENT_TYPE_JSON), simple=True, objects=[*plan.objects, whole]
+    )
+
+
+def measure_document(data: Any, *, default: Default | None = None) -> Plan:
+    """Copy and measure a document without offloading anything.
+
+    Raises:
+        EncodeError, DepthError: as `plan_dehydrate`.
+    """
+    return _walk_any(
+        data, PlanOptions("", "", _NO_LIMIT, _NO_LIMIT, 0, max_bulk_size_bytes=_NO_LIMIT), default
+    )
+
+
+def _walk_any(data: Any, options: PlanOptions, default: Default | None) -> Plan:
+    try:
+        return _Walk(options).run(data)
+    except NotPlainError:
+        return _Walk(options).run(normalize(data, default=default))
+
+
+class _Walk:
+    """One pass over one document of exact JSON types; iterative, so any depth is fine."""
+
+    def __init__(self, options: PlanOptions) -> None:
+        self._options = options
+        self._writer = RefWriter(options.schema, options.schema_version)
+        self._objects: list[PlannedObject] = []
+        self._stack: list[_Frame] = []
+        self._key_lengths: dict[str, int] = {}
+
+    def run(self, data: Any) -> Plan:
+        options = self._options
+        stack = self._stack
+        # The root is the only child of a frame that stands for the world around it.
+        stack.append(_Frame(None, None, [], iter(((None, data),)), 0, 0))
+        max_inline, max_depth = options.max_inline_size_bytes, options.max_depth
+        while True:
+            frame = stack[-1]
+            out = frame.out
+            in_map = type(out) is dict
+            depth = len(stack) - 1
+            length = frame.length
+            for key, item in frame.pairs:
+                kind = type(item)
+                if depth > max_depth:
+                    facts = self._measured(key, item)
+                    frame.original_simple = frame.original_simple and facts.simple
+                    result, size = self._offload(key, item, is_text=False, simple=facts.simple)
+                    frame.ref_distance = 0
+                elif kind is str:
+                    raw_length = len(item) if item.isascii() else _utf8_length(item)
+                    if raw_length > max_inline:
+                        result, size = self._offload(key, item, is_text=True, simple=True)
+                        frame.ref_distance = 0
+                    else:
+                        result, size = item, string_length(item)
+                elif kind is dict or kind is list:
+                    if kind is dict and STORAGE_REF_KEY in item and is_storage_ref(item):
+                        facts = self._measured(key, item)
+                        frame.simple = frame.simple and facts.simple
+                        frame.original_simple = frame.original_simple and facts.simple
+                        result, size = normalize(item), facts.length
+                        frame.ref_distance = 0
+                    else:
+                        frame.length = length
+                        self._push(key, item)
+                        break
+                else:
+                    try:
+                        text, plain = scalar_text(item)
+                    except EncodeError as error:
+                        raise located(error, self._keys(key)) from None
+                    size = len(text)
+                    frame.original_simple = frame.original_simple and plain
+                    if size > max_inline:
+                        result, size = self._offload(key, item, is_text=False, simple=plain)
+                        frame.ref_distance = 0
+                    else:
+                        result = item
+                        frame.simple = frame.simple and plain
+                length += size
+                if in_map:
+                    out[key] = result
+                else:
+                    out.append(result)
+            else:
+                frame.length = length
+                if len(stack) == 1:
+                    return Plan(out[0], length, frame.simple, self._objects)
+                self._finish(stack.pop())
+
+    def _push(self, key: Any, container: Any) -> None:
+        if len(self._stack) >= MAX_NESTING:
+            raise too_deep(self._keys(key))
+        is_map = type(container) is dict
+        self._stack.append(
+            _Frame(
+                key,
+                container,
+                {} if is_map else [],
+                iter(container.items() if is_map else enumerate(container)),
+                container_overhead(container, self._key_lengths),
+                len(self._objects),
+            )
+        )
+
+    def _finish(self, frame: _Frame) -> None:
+        """Keep a visited container, or offload it whole, and hand it to its parent."""
+        parent = self._stack[-1]
+        result, length, simple = frame.out, frame.length, frame.simple
+        distance = _NO_LIMIT
+        if frame.ref_distance <= self._options.ref_search_depth:
+            too_long = length > self._options.max_bulk_size_bytes
+        elif len(self._objects) > frame.first_object:
+            # What was offloaded lies too deep to be seen, so the original's length counts.
+            too_long = self._measured(frame.key, frame.original).length > self._options.max_inline_size_bytes
+        else:
+            too_long = length > self._options.max_inline_size_bytes
+        if too_long:
+            for planned in self._objects[frame.first_object :]:
+                planned.superseded = True
+            result, length = self._offload(
+                frame.key, frame.original, is_text=False, simple=frame.original_simple
+            )
+            distance, simple = 0, True
+        else:
+            verdict = ref_verdict(result) if type(result) is dict else None
+            if verdict is None:
+                distance = frame.ref_distance + 1
+            elif verdict:
+                distance = 0
+        parent.length += length
+        parent.ref_distance = min(parent.ref_distance, distance)
+        parent.simple = parent.simple and simple
+        parent.original_simple = parent.original_simple and frame.original_simple
+        if type(parent.out) is dict:
+            parent.out[frame.key] = result
+        else:
+            parent.out.append(result)
+
+    def _offload(self, key: Any, value: Any, *, is_text: bool, simple: bool) -> tuple[dict[str, str], int]:
+        keys = self._keys(key)
+        try:
+            path = object_path(self._options.prefix, self._options.run_id, file_name(keys))
+        except InvalidKeyError as error:
+            where = format_json_path(keys)
+            raise InvalidKeyError(f"{where} cannot be offloaded: {error.message}", key=error.key) from error
+        content_type = CONTENT_TYPE_TEXT if is_text else CONTENT_TYPE_JSON
+        ref = self._writer.make(path, content_type)
+        self._objects.append(PlannedObject(path, tuple(keys), value, is_text, simple, ref))
+        return ref, self._writer.length(path, content_type)
+
+    def _measured(self, key: Any, value: Any) -> Any:
+        try:
+            return measure(value)
+        except EncodeError as error:
+            inner = (error.json_path or "$").removeprefix("$")
+            path = format_json_path(self._keys(key)) + inner
+            raise EncodeError(f"{path}: {error.message.partition(': ')[2]}", json_path=path) from None
+
+    def _keys(self, key: Any) -> list[Any]:
+        """Return the key path of a child of the innermost frame (or of that frame, popped)."""
+        if len(self._stack) == 1:
+            return []
+        return [*(frame.key for frame in self._stack[2:]), key]
+
+
+def _utf8_length(text: str) -> int:
+    try:
+        return len(text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise NotPlainError from error
+
+
+def _settle_names(objects: list[PlannedObject], options: PlanOptions, *, reserved: Sequence[str]) -> None:
+    """Give every live object a path of its own, and drop superseded ones that are in the way."""
+    live = [planned for planned in objects if not planned.superseded]
+    nested = any("/" in file_name(planned.keys) for planned in objects)
+    if not reserved and not nested and len({planned.path for planned in live}) == len(objects):
+        return
+    names = _Names(reserved)
+    # Sorted, so that the outcome does not depend on the order in which a map was filled.
+    # Siblings have keys of one type, and paths that differ in a type differ before that.
+    for planned in sorted(live, key=lambda item: cast("tuple[Any, ...]", item.keys)):
+        attempt = 0
+        while not names.take(planned.path):
+            if attempt == _MAX_ATTEMPTS:
+                where = format_json_path(planned.keys)
+                raise StorageError(f"{where}: no free name found for its object", key=planned.path)
+            name = distinct_file_name(planned.keys, attempt)
+            planned.path = object_path(options.prefix, options.run_id, name)
+            attempt += 1
+        planned.ref[STORAGE_REF_KEY] = planned.path
+    objects[:] = [planned for planned in objects if not planned.superseded or names.take(planned.path)]
+
+
+class _Names:
+    """Paths that are taken. A file store cannot hold one object below another one's path."""
+
+    def __init__(self, reserved: Sequence[str]) -> None:
+        self._paths: set[str] = set()
+        self._directories: set[str] = set()
+        for path in reserved:
+            self.take(path)
+
+    def take(self, path: str) -> bool:
+        """Take a path; False when it is in use."""
+        segments = path.split("/")
+        parents = ["/".join(segments[:count]) for count in range(1, len(segments))]
+        if path in self._paths or path in self._directories or not self._paths.isdisjoint(parents):
+            return False
+        self._paths.add(path)
+        self._directories.update(parents)
+        return True

@@ -1,0 +1,438 @@
+"""Put the contents of stored objects back in place of their references.
+
+The caller supplies a `Fetcher`, so this module does no I/O of its own. What counts towards
+limits: a reference that leads to a document with references costs one hop each, up to the
+recursion budget; nesting of plain data costs nothing (up to the format's own limit). A
+reference that leads back to an object being resolved is a `RefCycleError` at once.
+
+Invariants: the input is never changed and the result shares nothing mutable with it; an
+object is fetched once per call however often it is referred to; documents are walked in
+their own order, so the same fault always gives the same error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias, cast
+
+from bubu_storage.errors import (
+    DepthError,
+    ObjectNotFoundError,
+    RefCycleError,
+    RefNotAllowedError,
+    SelectorError,
+    StorageDisabledError,
+    StorageError,
+)
+from bubu_storage.payload.codec import MAX_NESTING
+from bubu_storage.payload.paths import clean_path, format_json_path, is_within, store_key
+from bubu_storage.payload.refs import (
+    KubeRefResolver,
+    contains_ref,
+    has_kube_ref_key,
+    is_storage_ref,
+    parse_kube_ref,
+    resolve_kube_ref,
+)
+from bubu_storage.payload.selector import WILDCARD, Step, describe_step, parse_selector
+from bubu_storage.wire import STORAGE_PATH_KEY, STORAGE_REF_KEY
+
+__all__ = ["Fetcher", "HydrateOptions", "hydrate"]
+
+_PREFETCH_FROM: Final = 2  # a single object is simply fetched
+_log: Final = logging.getLogger(__name__)
+
+
+class Fetcher(Protocol):
+    """Brings decoded stored objects."""
+
+    def prefetch(self, keys: Sequence[str]) -> None:
+        """Take note that these objects will be asked for, in this order."""
+        ...
+
+    def get(self, key: str) -> Any:
+        """Return the value inside a stored object; the same one when asked again.
+
+        Raises:
+            StorageError: it is missing, malformed, or cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HydrateOptions:
+    """What a call may do.
+
+    Attributes:
+        max_hops: longest chain of references.
+        ref_search_depth: how far down a disabled store looks for references beforehand.
+        enabled: whether there is a store.
+        kube_refs: whether ConfigMap and Secret references are resolved.
+        workload_namespace: the only namespace that these may name.
+        kube_resolver: reads them.
+        allowed_prefixes: paths of whole segments; references elsewhere are refused. None
+            allows the whole store.
+    """
+
+    max_hops: int
+    ref_search_depth: int
+    enabled: bool = True
+    kube_refs: bool = True
+    workload_namespace: str = ""
+    kube_resolver: KubeRefResolver | None = None
+    allowed_prefixes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """An object that is being resolved, and how we came to it."""
+
+    key: str
+    parent: _Hop | None
+    count: int
+
+
+_Keys: TypeAlias = list[str | int]
+_ROOT: Final[_Keys] = []
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A container that is being copied.
+
+    ``document`` is the index in the stack of the container that is its document's root.
+    """
+
+    key: Any
+    out: Any
+    pairs: Iterator[tuple[Any, Any]]
+    hop: _Hop | None
+    document: int
+
+
+def hydrate(data: Any, fetcher: Fetcher, options: HydrateOptions) -> Any:
+    """Return a copy of the data with every reference resolved.
+
+    Raises:
+        StorageDisabledError: there is a reference and no store.
+        ObjectNotFoundError, CorruptObjectError, StorageError: an object cannot be had.
+        DepthError: more hops than the budget, or nested deeper than the format allows.
+        RefCycleError: a reference leads back to itself.
+        RefNotAllowedError: a reference outside the allowed prefixes.
+        SelectorError: a selector does not fit.
+        KubeRefError: a ConfigMap or Secret reference cannot be resolved.
+    """
+    if not options.enabled and contains_ref(data, options.ref_search_depth):
+        raise _disabled()
+    try:
+        return _Hydration(fetcher, options).resolve_all(data, None)
+    except RecursionError:
+        # Only selectors nest calls, each one through another object.
+        raise DepthError("references with selectors lead through too many objects") from None
+
+
+def _disabled() -> StorageDisabledError:
+    return StorageDisabledError(
+        "the data holds a storage reference and storage is disabled; set BUBU_STORAGE_PROVIDER to s3 or file"
+    )
+
+
+class _Hydration:
+    """One call."""
+
+    def __init__(self, fetcher: Fetcher, options: HydrateOptions) -> None:
+        self._fetcher = fetcher
+        self._options = options
+        self._handed_out: set[str] = set()
+
+    def resolve_all(self, value: Any, hop: _Hop | None) -> Any:
+        """Copy a value with everything in it resolved.
+
+        Args:
+            value: as found in the document.
+            hop: the object it comes from, None for the caller's data.
+        """
+        self._prefetch(_scan(value))
+        holder: list[Any] = []
+        stack = [_Frame(None, holder, iter(((None, value),)), hop, 0)]
+        while True:
+            frame = stack[-1]
+            out = frame.out
+            in_map = isinstance(out, dict)
+            for key, item in frame.pairs:
+                container: Any = None
+                item_hop = frame.hop
+                if isinstance(item, dict):
+                    container = cast("dict[Any, Any]", item)
+                    if STORAGE_REF_KEY in container or len(container) == 1:
+                        keys = [*(above.key for above in stack[frame.document + 1 :]), key]
+                        if len(stack) == 1:
+                            keys = _ROOT
+                        resolved, final, item_hop = self._resolve_map(container, frame.hop, keys)
+                        if final:
+                            item, container = resolved, None  # noqa: PLW2901 - what stands in its place
+                        else:
+                            container = resolved
+                elif isinstance(item, (list, tuple)):
+                    container = cast("list[Any]", item)
+                copy: Any = item
+                if container is not None:
+                    copy = {} if isinstance(container, dict) else []
+                if in_map:
+                    out[key] = copy
+                else:
+                    out.append(copy)
+                if container is not None:
+                    if len(stack) >= MAX_NESTING:
+                        raise _too_deep()
+                    pairs = container.items() if isinstance(container, dict) else enumerate(container)
+                    is_root = len(stack) == 1 or item_hop is not frame.hop
+                    document = len(stack) if is_root else frame.document
+                    stack.append(_Frame(key, copy, iter(cast("Any", pairs)), item_hop, document))
+                    break
+            else:
+                stack.pop()
+                if not stack:
+                    return holder[0]
+
+    def _resolve_map(
+        self, found: dict[Any, Any], hop: _Hop | None, keys: _Keys
+    ) -> tuple[Any, bool, _Hop | None]:
+        """Follow a map as long as it is a reference.
+
+        Returns:
+            What stands in its place; whether that is final, or a container to walk into; and
+            the object that the container comes from.
+        """
+        value: Any = found
+        while isinstance(value, dict):
+            current = cast("dict[Any, Any]", value)
+            if STORAGE_REF_KEY in current and is_storage_ref(current):
+                target = self._follow(current, hop, keys)
+                selector = current.get(STORAGE_PATH_KEY, "")
+                steps = self._steps(selector, target.key)
+                value = self._fetch(target, hop, keys)
+                if steps:
+                    return self._select(value, steps, target, selector), True, None
+                hop = target
+                keys = _ROOT
+                if isinstance(value, (dict, list)):
+                    refs = _scan(cast("Any", value))
+                    if not refs.paths and not refs.kube and target.key not in self._handed_out:
+                        # Ours alone and nothing to replace: no need for a copy.
+                        self._handed_out.add(target.key)
+                        return cast("Any", value), True, None
+                    self._prefetch(refs)
+                continue
+            kube = self._kube_value(current, keys)
+            if kube is not None:
+                return kube[0], True, None
+            return current, False, hop
+        return value, not isinstance(value, list), hop
+
+    def _kube_value(self, found: dict[Any, Any], keys: _Keys) -> tuple[Any] | None:
+        """Return what a Kubernetes reference stands for, in a tuple of one; None for data."""
+        if not self._options.kube_refs or not has_kube_ref_key(found):
+            return None
+        ref = parse_kube_ref(found, self._options.workload_namespace)
+        if ref is None:
+            _log.warning(
+                "%s looks like a ConfigMap or Secret reference and is none for this workload "
+                "(malformed, another namespace, or no BUBU_POD_NAMESPACE): left as data",
+                format_json_path(keys),
+            )
+            return None
+        return (resolve_kube_ref(ref, self._options.kube_resolver),)
+
+    def _follow(self, ref: dict[Any, Any], hop: _Hop | None, keys: _Keys) -> _Hop:
+        """Check a reference and return the hop to its object."""
+        place = _place(hop, keys)
+        if not self._options.enabled:
+            raise _disabled()
+        path = cast("str", ref[STORAGE_REF_KEY])
+        key = store_key(path, f"storage reference at {place}:")
+        allowed = self._options.allowed_prefixes
+        if allowed is not None and not any(is_within(key, prefix) for prefix in allowed):
+            raise RefNotAllowedError(
+                f"the reference at {place} leads to {key!r}, outside the allowed prefixes "
+                f"({', '.join(allowed) or 'none'})",
+                key=key,
+                json_path=format_json_path(keys),
+            )
+        ancestor = hop
+        while ancestor is not None:
+            if ancestor.key == key:
+                raise RefCycleError(
+                    f"the reference at {place} leads back to {key!r}, which is being resolved",
+                    key=key,
+                    json_path=format_json_path(keys),
+                )
+            ancestor = ancestor.parent
+        count = hop.count + 1 if hop else 1
+        if count > self._options.max_hops:
+            raise DepthError(
+                f"the reference at {place} is number {count} of a chain; at most {self._options.max_hops} are "
+                "followed (BUBU_MAX_RECURSION_DEPTH)",
+                key=key,
+                json_path=format_json_path(keys),
+            )
+        return _Hop(key, hop, count)
+
+    def _fetch(self, target: _Hop, hop: _Hop | None, keys: _Keys) -> Any:
+        try:
+            return self._fetcher.get(target.key)
+        except ObjectNotFoundError as error:
+            raise ObjectNotFoundError(
+                f"the reference at {_place(hop, keys)} leads to {target.key!r}, which does not exist; it was "
+                "deleted, or never written to this store",
+                key=target.key,
+                status=error.status,
+                code=error.code,
+            ) from error
+        except StorageError as error:
+            error.add_note(f"while resolving the reference at {_place(hop, keys)} to {target.key!r}")
+            raise
+
+    def _prefetch(self, refs: _Refs) -> None:
+        if not self._options.enabled or len(refs.paths) < _PREFETCH_FROM:
+            return
+        allowed = self._options.allowed_prefixes
+        # Unique and clean, in document order. What cannot be a key fails when it is its turn.
+        self._fetcher.prefetch(
+            [
+                key
+                for key in dict.fromkeys(clean_path(path) for path in refs.paths)
+                if _is_fetchable(key)
+                and (allowed is None or any(is_within(key, prefix) for prefix in allowed))
+            ]
+        )
+
+    def _steps(self, selector: str, key: str) -> tuple[Step, ...]:
+        try:
+            return parse_selector(selector)
+        except SelectorError as error:
+            raise SelectorError(f"{error.message} (for object {key!r})", key=key) from None
+
+    def _select(self, value: Any, steps: tuple[Step, ...], hop: _Hop, selector: str) -> Any:
+        """Apply a selector to a loaded document; only what it leads through is loaded further."""
+        return self._apply(value, steps, hop, _Selection(selector, hop.key), in_wildcard=False)
+
+    def _apply(
+        self,
+        value: Any,
+        steps: tuple[Step, ...],
+        hop: _Hop | None,
+        selection: _Selection,
+        *,
+        in_wildcard: bool,
+    ) -> Any:
+        for number, step in enumerate(steps):
+            final = False
+            if isinstance(value, dict) and hop is not None:
+                value, final, hop = self._resolve_map(cast("dict[Any, Any]", value), hop, _ROOT)
+            if final:
+                hop = None
+            if isinstance(step, str):
+                if not isinstance(value, dict):
+                    raise selection.error(step, f"needs an object and found {_kind(value)}")
+                fields = cast("dict[Any, Any]", value)
+                if step not in fields:
+                    if in_wildcard:
+                        return None
+                    raise selection.error(step, "does not exist")
+                value = fields[step]
+                continue
+            if not isinstance(value, (list, tuple)):
+                raise selection.error(step, f"needs a list and found {_kind(value)}")
+            items = cast("list[Any]", value)
+            if step is WILDCARD:
+                rest = steps[number + 1 :]
+                return [self._apply(item, rest, hop, selection, in_wildcard=True) for item in items]
+            index = cast("int", step)
+            if not 0 <= index < len(items):
+                if in_wildcard:
+                    return None
+                raise selection.error(step, f"is out of range; the list has {len(items)} elements")
+            value = items[index]
+        return value if hop is None else self.resolve_all(value, hop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """A selector at work, for messages."""
+
+    selector: str
+    key: str
+
+    def error(self, step: Step, reason: str) -> SelectorError:
+        return SelectorError(
+            f"selector {self.selector!r} does not fit object {self.key!r}: {describe_step(step)} {reason}",
+            key=self.key,
+        )
+
+
+def _place(hop: _Hop | None, keys: _Keys) -> str:
+    path = format_json_path(keys)
+    return f"{path} of {hop.key!r}" if hop else path
+
+
+def _is_fetchable(key: str) -> bool:
+    try:
+        return store_key(key) == key
+    except StorageError:
+        return False
+
+
+@dataclass(slots=True)
+class _Refs:
+    """What a document refers to, in its order; ``kube``: also, perhaps, to Kubernetes."""
+
+    paths: list[str]
+    kube: bool = False
+
+
+def _scan(value: Any) -> _Refs:
+    """Find the references in a value without following any.
+
+    Raises:
+        DepthError: nested deeper than the format allows.
+    """
+    refs = _Refs([])
+    stack: list[Iterator[Any]] = [iter((value,))]
+    while stack:
+        for item in stack[-1]:
+            if isinstance(item, dict):
+                found = cast("dict[Any, Any]", item)
+                if STORAGE_REF_KEY in found and is_storage_ref(found):
+                    refs.paths.append(found[STORAGE_REF_KEY])
+                    continue
+                refs.kube = refs.kube or has_kube_ref_key(found)
+                stack.append(iter(found.values()))
+            elif isinstance(item, (list, tuple)):
+                stack.append(iter(cast("list[Any]", item)))
+            else:
+                continue
+            if len(stack) > MAX_NESTING:
+                raise _too_deep()
+            break
+        else:
+            stack.pop()
+    return refs
+
+
+def _too_deep() -> DepthError:
+    return DepthError(f"the data is nested {MAX_NESTING} levels deep or more, or contains itself")
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    return "a string" if isinstance(value, str) else "a number"

@@ -1,0 +1,83 @@
+"""The selector language of ``$bubuStoragePath``: ``items[0].name``, ``items[*].name``.
+
+Grammar, left to right after trimming: dots are skipped; ``[…]`` is an index (a decimal
+integer, or ``*`` for every element); anything else up to the next ``.`` or ``[`` is a field
+name, trimmed. Keys with a dot or a bracket cannot be addressed. Parsing is pure; applying
+the steps happens in `hydrate`, which loads what lies on the way.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, TypeAlias
+
+from bubu_storage.errors import SelectorError
+from bubu_storage.goduration import trim_go_space
+from bubu_storage.gotext import parse_go_int
+
+__all__ = ["WILDCARD", "Step", "Wildcard", "describe_step", "parse_selector"]
+
+
+class Wildcard(Enum):
+    """Type of `WILDCARD`."""
+
+    ALL = "*"
+
+
+WILDCARD: Final = Wildcard.ALL
+"""The step ``[*]``: every element of a list."""
+
+Step: TypeAlias = str | int | Wildcard
+"""A field name, a list index, or every element."""
+
+
+def parse_selector(selector: str) -> tuple[Step, ...]:
+    """Return the steps of a selector; none for a blank one or one of dots only.
+
+    Raises:
+        SelectorError: unterminated, empty or invalid index, blank field name.
+    """
+    text = trim_go_space(selector)
+    steps: list[Step] = []
+    position = 0
+    while position < len(text):
+        head = text[position]
+        if head == ".":
+            position += 1
+        elif head == "[":
+            end = text.find("]", position)
+            if end < 0:
+                raise SelectorError(f"selector {selector!r}: '[' at character {position} has no ']'")
+            steps.append(_parse_index(text[position + 1 : end], selector))
+            position = end + 1
+        else:
+            end = min(
+                (i for i in (text.find(".", position), text.find("[", position)) if i >= 0), default=len(text)
+            )
+            name = trim_go_space(text[position:end])
+            if not name:
+                raise SelectorError(f"selector {selector!r}: blank field name at character {position}")
+            steps.append(name)
+            position = end
+    return tuple(steps)
+
+
+def _parse_index(text: str, selector: str) -> Step:
+    index = trim_go_space(text)
+    if index == "*":
+        return WILDCARD
+    if not index:
+        raise SelectorError(f"selector {selector!r}: empty index; write a number or *")
+    try:
+        return parse_go_int(index)
+    except ValueError:
+        raise SelectorError(
+            f"selector {selector!r}: invalid index {index[:40]!r}; write a decimal number or *"
+        ) from None
+
+
+def describe_step(step: Step) -> str:
+    """Name a step for a message."""
+    if isinstance(step, str):
+        return f"field {step!r}"
+    return "wildcard [*]" if step is WILDCARD else f"index [{step}]"
