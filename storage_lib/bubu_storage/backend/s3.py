@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -80,7 +81,7 @@ class S3Backend:
         check_settings(settings)
         self._settings = settings
         self._bucket = settings.bucket
-        self._secrets = (settings.access_key_id, settings.secret_access_key, settings.session_token)
+        self._secrets = _known_secrets(settings)
         self._ca_bundle = CaBundle(settings.ca_bundle_pem) if settings.ca_bundle_pem else None
         rule = RetryRule(settings.max_attempts, settings.max_backoff_seconds)
         try:
@@ -259,7 +260,9 @@ class S3Backend:
 
     def _error(self, error: BaseException, verb: str, key: str | None) -> StorageError:
         what = f"object {key!r} of {self.name}" if key is not None else self.name
-        action = f"{what} cannot be {verb}"
+        return self._judged(error, f"{what} cannot be {verb}", key)
+
+    def _judged(self, error: BaseException, action: str, key: str | None) -> StorageError:
         mapped = map_sdk_error(error, action, key=key, secrets=self._secrets)
         if isinstance(mapped, ObjectNotFoundError) and mapped.code not in ("NoSuchKey", "NoSuchVersion"):
             missing = self._bucket_is_missing()
@@ -341,10 +344,13 @@ class S3Backend:
 
     def _delete_together(self, keys: list[str]) -> dict[str, StorageError]:
         objects: Any = [{"Key": key} for key in keys]
-        with self._mapped("emptied", None):
+        try:
             answer = self._client.delete_objects(
                 Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True}
             )
+        except _SDK_ERRORS as error:
+            action = f"{len(keys)} objects of {self.name} cannot be deleted"
+            raise self._judged(error, action, None) from error
         failed: dict[str, StorageError] = {}
         for item in cast("list[dict[str, Any]]", answer.get("Errors", [])):
             key = str(item.get("Key", ""))
@@ -425,6 +431,13 @@ class _SourceErrors(Iterator[bytes]):
         except BaseException as error:
             self.raised = error
             raise
+
+
+def _known_secrets(settings: S3Settings) -> tuple[str, ...]:
+    """Return what must never enter a message, also where the SDK finds credentials by itself."""
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    given = (settings.access_key_id, settings.secret_access_key, settings.session_token)
+    return tuple(text for text in (*given, *(os.environ.get(name, "") for name in names)) if text)
 
 
 def _info(key: str, answer: Mapping[str, Any]) -> ObjectInfo:

@@ -151,6 +151,8 @@ _SECRET_SHAPES: Final = (
     re.compile(r"(?i)://[^/\s@]+@"),
 )
 _MAX_SERVER_TEXT: Final = 200
+_MIN_SECRET: Final = 4
+"""Shorter texts are no credentials, and replacing them everywhere would garble the message."""
 
 _UNAUTHENTICATED: Final = (
     sdk.NoCredentialsError,
@@ -264,7 +266,7 @@ def scrub(text: str, secrets: tuple[str, ...] = ()) -> str:
     """Return server text on one line, short, and without anything that looks secret."""
     clean = " ".join(text.split())
     for secret in secrets:
-        if secret:
+        if len(secret) >= _MIN_SECRET:
             clean = clean.replace(secret, "***")
     for shape in _SECRET_SHAPES:
         clean = shape.sub("***", clean)
