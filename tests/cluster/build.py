@@ -323,9 +323,10 @@ def _run_go(
                     process.kill()
                     break
                 if now >= next_report:
-                    report(
-                        f"  {_clock(now - started)}  {fetched} modules fetched, {compiled} packages compiled"
-                    )
+                    counts = f"{fetched} modules fetched, {compiled} packages compiled"
+                    if not fetched and not compiled:
+                        counts = "all compiled before, linking"
+                    report(f"  {_clock(now - started)}  {counts}")
                     next_report += PROGRESS_SECONDS
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.2)

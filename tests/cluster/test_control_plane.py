@@ -246,6 +246,49 @@ def test_end_of_the_starter_ends_the_cluster(local_temp: Path, number: signal.Si
     assert Path(workdir).exists() is (number == signal.SIGKILL)
 
 
+SESSION = """
+import json, os, time
+from pathlib import Path
+def test_that_takes_long(cluster):
+    rows = [(p.pid, p.started_ticks) for p in cluster.processes]
+    report = Path(os.environ["REPORT"])
+    report.with_suffix(".new").write_text(json.dumps([str(cluster.workdir), rows]))
+    report.with_suffix(".new").rename(report)
+    time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_test_run_leaves_nothing(local_temp: Path, number: signal.Signals):
+    """Ctrl-C in the middle of a test, or a CI system's SIGTERM, stops the session's cluster."""
+    suite = local_temp / "suite"
+    suite.mkdir()
+    (suite / "test_long.py").write_text(SESSION, encoding="utf-8")
+    (suite / "conftest.py").write_text("from tests.conftest import pytest_plugins\n", encoding="utf-8")
+    (suite / "pytest.ini").write_text("[pytest]\nmarkers =\n  cluster: c\n  s3: s\n", encoding="utf-8")
+    report = local_temp / "report"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=suite,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "REPORT": str(report)},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: report.exists() or run.poll() is not None, 60, "the test to run")
+        workdir, rows = json.loads(report.read_text(encoding="utf-8"))
+        assert all(is_running(pid, ticks) for pid, ticks in rows)
+
+        run.send_signal(number)
+
+        assert run.wait(30) != 0
+    finally:
+        run.kill()
+        run.wait()
+    assert not any(is_running(pid, ticks) for pid, ticks in rows)
+    assert not Path(workdir).exists()
+
+
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m tests.cluster``."""
     return subprocess.run(
