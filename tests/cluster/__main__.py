@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_ENVIRONMENT = """\
+environment:
+  BUBU_TEST_CLUSTER         kubeconfig, kind or local: use this one, whatever else is found
+  KUBECONFIG                a test cluster to use; anything that does not look like one is refused
+  BUBU_TEST_CLUSTER_ALLOW   name of a context that may be used although it does not look like one
+  BUBU_TEST_CALLBACK_HOST   address of this machine that the KUBECONFIG cluster can reach (webhooks)
+  BUBU_CACHE_DIR            where built programs are kept (default: ~/.cache/bubu-storage-operator)
+"""
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -28,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.cluster",
         description="A Kubernetes API server for tests and for playing: the test cluster that KUBECONFIG "
         "selects, kind where Docker runs, else a control plane built from source.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_ENVIRONMENT,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("ensure", help="build what is needed, with progress; nothing if it is in the cache")

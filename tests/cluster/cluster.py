@@ -127,7 +127,10 @@ class Cluster(AbstractContextManager["Cluster"]):
         document = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
         self.kubectl("create", "-f", "-", input=json.dumps(document))
         # Pods are refused until the controller manager has made the namespace's default account.
-        self.kubectl("wait", "-n", name, "--for=create", "serviceaccount/default", "--timeout=30s")
+        self.kubectl(
+            *("wait", "-n", name, "--for=create", "serviceaccount/default", "--timeout=80s"),
+            timeout_seconds=90.0,
+        )
         return name
 
     def service_account_kubeconfig(self, namespace: str, name: str, path: Path) -> Path:

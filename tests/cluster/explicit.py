@@ -44,9 +44,13 @@ __all__ = [
     "read_context",
 ]
 
+# The one context name that the user vouches for.
 ALLOW_VARIABLE = "BUBU_TEST_CLUSTER_ALLOW"
+# An address of this machine that the cluster can reach; only the user knows it.
 CALLBACK_VARIABLE = "BUBU_TEST_CALLBACK_HOST"
 
+# The first whose `wait` knows --for=create.
+_KUBECTL_MINOR = 31
 _TEST_NAME = re.compile(r"kind-.+|k3d-.+|minikube|(.*[^a-z])?tests?([^a-z].*)?", re.IGNORECASE)
 _PRODUCTION_NAME = re.compile(r"(.*[^a-z])?prod(uction)?([^a-z].*)?", re.IGNORECASE)
 
@@ -272,23 +276,41 @@ def cluster_from_kubeconfig(
 def find_kubectl(report: Callable[[str], None] | None = None) -> Path:
     """Return a kubectl for clusters that are not built from our module.
 
-    The built one if it is there, else the machine's, else it is built.
+    The built one if it is there, else the machine's if it is new enough, else it is built.
 
     Raises:
-        PrerequisiteError: there is none, and no Go to build it.
+        PrerequisiteError: there is none that would do, and no Go to build it.
     """
     built: Binaries | None = cached_binaries()
     if built is not None:
         return built.kubectl
     installed = shutil.which("kubectl")
-    if installed is not None:
+    if installed is not None and _client_minor(installed) >= _KUBECTL_MINOR:
         return Path(installed)
     try:
         return ensure_binaries(report).kubectl
     except PrerequisiteError as error:
         raise PrerequisiteError(
-            "There is no kubectl on PATH and none can be built without Go 1.26 or newer: install either."
+            f"There is no kubectl 1.{_KUBECTL_MINOR} or newer on PATH, and none can be built without Go 1.26 "
+            "or newer: install either."
         ) from error
+
+
+def _client_minor(kubectl: str) -> int:
+    """Return 31 for a kubectl of version 1.31.x; 0 if it does not say."""
+    try:
+        done = subprocess.run(
+            [kubectl, "version", "--client", "-o", "json"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        version = json.loads(done.stdout)["clientVersion"]["gitVersion"]
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
+        return 0
+    match = re.match(r"v1\.(\d+)\.", str(version))
+    return int(match[1]) if match else 0
 
 
 def _is_loopback(host: str) -> bool:

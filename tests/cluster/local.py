@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterOptions", "LocalProvider", "stop_processes"]
 
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 _STOP_GRACE_SECONDS = 3.0
 _CONTEXT = "bubu-test-local"
 _SERVICE_RANGE = "10.0.0.0/24"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cluster.errors import ClusterError, PrerequisiteError, StartError
+from tests.cluster.explicit import find_kubectl
 from tests.cluster.kind import KindProvider, delete_kind_cluster, find_kind
 from tests.cluster.local import ClusterOptions
 
@@ -37,6 +38,8 @@ KUBECTL = (
 if sys.argv[1:3] == ["config", "view"]:
     assert os.path.exists(os.environ["KUBECONFIG"])
     print('{"clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:40001"}}]}')
+elif sys.argv[1:3] == ["version", "--client"]:
+    print('{"clientVersion": {"gitVersion": "v1.35.0"}}')
 else:
     print('{"gitVersion": "v1.35.0"}')
 """
@@ -134,11 +137,27 @@ def test_missing_kubectl_without_go_is_one_sentence(fake_path: Callable[..., Pat
     """Nothing is created before it is known that the cluster can be used."""
     folder = fake_path(kind=KIND, docker=DOCKER)
 
-    with pytest.raises(PrerequisiteError, match="no kubectl on PATH") as caught:
+    with pytest.raises(PrerequisiteError, match=r"no kubectl 1\.31 or newer") as caught:
         KindProvider().start(ClusterOptions(workdir=workdir))
 
     assert "\n" not in str(caught.value)
     assert not (folder / "calls").exists()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        """print('{"clientVersion": {"gitVersion": "v1.30.4"}}')""",
+        "print('Client Version: v1.99')",
+        "sys.exit(1)",
+    ],
+)
+def test_old_or_broken_kubectl_is_not_used(fake_path: Callable[..., Path], source: str):
+    """A client that lacks what we need is the same as none."""
+    fake_path(kubectl=source)
+
+    with pytest.raises(PrerequisiteError, match=r"no kubectl 1\.31 or newer"):
+        find_kubectl(print)
 
 
 def test_copied_kubeconfig_is_kinds_own(fake_path: Callable[..., Path], workdir: Path):
