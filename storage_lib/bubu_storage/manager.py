@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -355,12 +355,12 @@ class StorageManager:
                 yield from _visible(page)
 
     @contextmanager
-    def _transfer(self, operation: str) -> Iterator[tuple[Transfer, ObjectBackend]]:
+    def _transfer(self, operation: str) -> Generator[tuple[Transfer, ObjectBackend]]:
         with self._in_use() as handle, self._transfer_on(handle, operation) as pair:
             yield pair
 
     @contextmanager
-    def _transfer_on(self, handle: _Handle, operation: str) -> Iterator[tuple[Transfer, ObjectBackend]]:
+    def _transfer_on(self, handle: _Handle, operation: str) -> Generator[tuple[Transfer, ObjectBackend]]:
         backend = _backend_of(handle)
         transfer = Transfer(
             backend,
@@ -377,7 +377,7 @@ class StorageManager:
             self._hung = self._hung or transfer.timed_out
 
     @contextmanager
-    def _in_use(self) -> Iterator[_Handle]:
+    def _in_use(self) -> Generator[_Handle]:
         """Hold on to the backend for one call."""
         with self._lock:
             if self._closed:
@@ -513,8 +513,8 @@ def _measured_inline(data: Any, default: Default | None, limit: int) -> Any:
     plan = measure_document(data, default=default)
     if plan.length > limit:
         raise StorageDisabledError(
-            f"the value has {plan.length} bytes, more than the inline limit of {limit}, and storage is disabled; "
-            "set BUBU_STORAGE_PROVIDER to s3 or file, or raise BUBU_MAX_INLINE_SIZE"
+            f"the value has {plan.length} bytes, more than the inline limit of {limit}, and storage is "
+            "disabled; set BUBU_STORAGE_PROVIDER to s3 or file, or raise BUBU_MAX_INLINE_SIZE"
         )
     return plan.result
 

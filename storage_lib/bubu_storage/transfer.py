@@ -166,6 +166,6 @@ class Transfer:
     def _timeout(self) -> StorageTimeoutError:
         self.timed_out = True
         return StorageTimeoutError(
-            f"{self._operation} on {self._backend.name} did not finish within {self._timeout_seconds:g} s; raise "
-            "BUBU_STORAGE_TIMEOUT if the store is slow, or look at the store if it hangs"
+            f"{self._operation} on {self._backend.name} did not finish within {self._timeout_seconds:g} s; "
+            "raise BUBU_STORAGE_TIMEOUT if the store is slow, or look at the store if it hangs"
         )

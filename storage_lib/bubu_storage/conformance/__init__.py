@@ -5,7 +5,7 @@ Two kinds are known: storage cases (each runs on a fresh file store in a tempora
 directory) and ApplyEnv cases. ``bubu-storage conformance FILE…`` prints the outcome.
 """
 
-from bubu_storage.conformance.cases import CaseReport, Verdict, VectorFileError, load_cases
+from bubu_storage.conformance.cases import CaseReport, VectorFileError, Verdict, load_cases
 from bubu_storage.conformance.runner import run_case, run_file
 
 __all__ = ["CaseReport", "VectorFileError", "Verdict", "load_cases", "run_case", "run_file"]

@@ -75,7 +75,11 @@ def observe(case: Case, base: Path) -> Observation:
         target = base / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content_bytes(content))
-    env = {"BUBU_STORAGE_PROVIDER": "file", "BUBU_STORAGE_PATH": str(base), **(case.get("env") or {})}
+    env: dict[str, str] = {
+        "BUBU_STORAGE_PROVIDER": "file",
+        "BUBU_STORAGE_PATH": str(base),
+        **(case.get("env") or {}),
+    }
     seen = Observation()
     try:
         seen.result = operation(_Run(case, env, base, seen))
@@ -259,10 +263,8 @@ def _result_differences(case: Case, expected: Mapping[str, Any], result: Any) ->
         size, digest = len(data), hashlib.sha256(data).hexdigest()
         if (size, digest) == (expected["result_size"], expected["result_sha256"]):
             return []
-        return [
-            f"result: expected {expected['result_size']} bytes of SHA-256 {expected['result_sha256']}, "
-            f"got {size} of {digest}"
-        ]
+        wanted = f"{expected['result_size']} bytes of SHA-256 {expected['result_sha256']}"
+        return [difference("result", wanted, f"{size} bytes of SHA-256 {digest}")]
     wanted_text = expected.get("result_json")
     if wanted_text is None:
         wanted_text = _text(expand(expected.get("result")))

@@ -58,6 +58,10 @@ _PLAIN_FLOOR: Final = 1e-6
 _LINE_SEPARATORS: Final = ("\u2028", "\u2029")
 
 
+type_of: Final = cast("Callable[[Any], type[object]]", type)
+"""``type`` with an answer that type checkers can compare."""
+
+
 class NotPlainError(Exception):
     """A value holds something that `normalize` must replace first. Internal."""
 
@@ -145,7 +149,7 @@ def scalar_text(value: Any) -> tuple[str, bool]:
             reader of the format can take. Without a path; callers add it.
         NotPlainError: any other type.
     """
-    kind = type(value)
+    kind = type_of(value)
     if kind is int:
         if value.bit_length() > _MAX_INT_BITS or (value.bit_length() == _MAX_INT_BITS and _overflows(value)):
             raise EncodeError("an integer beyond the range of a 64-bit float cannot be read back")
@@ -189,7 +193,7 @@ def measure(value: Any) -> Measure:
     key_lengths: dict[str, int] = {}
     while stack:
         for key, item in stack[-1]:
-            kind = type(item)
+            kind = type_of(item)
             if kind is str:
                 length += string_length(item)
             elif kind is dict or kind is list:
@@ -197,7 +201,7 @@ def measure(value: Any) -> Measure:
                 if len(keys) >= MAX_NESTING:
                     raise too_deep(keys)
                 length += container_overhead(item, key_lengths)
-                stack.append(iter(item.items() if kind is dict else enumerate(item)))
+                stack.append(pairs_of(item))
                 break
             else:
                 try:
@@ -221,9 +225,9 @@ def container_overhead(container: dict[Any, Any] | list[Any], key_lengths: dict[
     """
     size = len(container)
     length = size + 1 if size else 2
-    if type(container) is dict:
+    if isinstance(container, dict):
         length += size
-        for key in cast("dict[Any, Any]", container):
+        for key in container:
             known = key_lengths.get(key)
             if known is None:
                 if type(key) is not str:
@@ -231,6 +235,13 @@ def container_overhead(container: dict[Any, Any] | list[Any], key_lengths: dict[
                 known = key_lengths[key] = string_length(key)
             length += known
     return length
+
+
+def pairs_of(container: Any) -> Iterator[tuple[Any, Any]]:
+    """Iterate over a map's keys and values, or a list's indices and elements."""
+    if isinstance(container, dict):
+        return iter(cast("dict[Any, Any]", container).items())
+    return iter(enumerate(cast("list[Any]", container)))
 
 
 def encode(value: Any, *, default: Default | None = None) -> bytes:
@@ -281,7 +292,7 @@ def _encode_iteratively(value: Any) -> str:
                 if text is None:
                     text = key_texts[key] = encode_string(key) + ":"
                 parts.append(text)
-            kind = type(item)
+            kind = type_of(item)
             if kind is str:
                 parts.append(encode_string(item))
             elif kind is dict:
@@ -291,7 +302,7 @@ def _encode_iteratively(value: Any) -> str:
                 break
             elif kind is list:
                 parts.append("[")
-                stack.append((iter(enumerate(item)), "]"))
+                stack.append((pairs_of(item), "]"))
                 first = True
                 break
             else:
@@ -340,7 +351,7 @@ def normalize(value: Any, *, default: Default | None = None) -> Any:
                 keys.append(key)
                 if len(keys) >= MAX_NESTING:
                     raise too_deep(keys)
-                stack.append((iter(item.items() if isinstance(item, dict) else enumerate(item)), container))
+                stack.append((pairs_of(item), container))
                 break
         else:
             stack.pop()
@@ -365,7 +376,7 @@ def _normalize_one(item: Any, default: Default | None, where: list[Any]) -> tupl
         if isinstance(item, float):
             return float(item), None
         if isinstance(item, (bytes, bytearray, memoryview)):
-            return base64.b64encode(item).decode("ascii"), None
+            return base64.b64encode(cast("bytes", item)).decode("ascii"), None
         if default is None:
             break
         item = default(item)

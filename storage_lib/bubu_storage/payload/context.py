@@ -9,7 +9,7 @@ the ``with`` block, in this thread or asyncio task only::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
@@ -31,7 +31,7 @@ _STEP_RUN_ID: Final[ContextVar[str]] = ContextVar("bubu_storage_step_run_id", de
 
 
 @contextmanager
-def storage_schema(schema: str, schema_version: str = "") -> Iterator[None]:
+def storage_schema(schema: str, schema_version: str = "") -> Generator[None]:
     """Write a schema name and version into every reference made inside (Go: WithStorageSchema).
 
     Both are trimmed; a blank one is left out; when both are blank nothing changes.
@@ -45,7 +45,7 @@ def storage_schema(schema: str, schema_version: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def max_recursion_depth(depth: int) -> Iterator[None]:
+def max_recursion_depth(depth: int) -> Generator[None]:
     """Override the recursion budget inside (Go: WithMaxRecursionDepth); only above 0 counts."""
     token = _DEPTH.set(depth if depth > 0 else _DEPTH.get())
     try:
@@ -55,7 +55,7 @@ def max_recursion_depth(depth: int) -> Iterator[None]:
 
 
 @contextmanager
-def step_run_id(identifier: str) -> Iterator[None]:
+def step_run_id(identifier: str) -> Generator[None]:
     """Name the step run that the calls inside belong to (Go: WithStepRunID); "" changes nothing."""
     token = _STEP_RUN_ID.set(identifier or _STEP_RUN_ID.get())
     try:

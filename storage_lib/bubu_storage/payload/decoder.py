@@ -124,12 +124,16 @@ def repair_surrogates(value: Any, text: str) -> Any:
 
 
 def _number_reader(*, ignored: bool) -> Callable[[str, bool], Any]:
-    def read(text: str, is_int: bool) -> Any:  # noqa: FBT001 - private, two positional facts
+    def read(text: str, is_int: bool) -> Any:
         if ignored:
             return text
         return _read_int(text) if is_int else _read_float(text)
 
     return read
+
+
+def _new_container(head: str) -> Any:
+    return {} if head == "{" else []
 
 
 class _Iterative:
@@ -142,12 +146,13 @@ class _Iterative:
     def read(self, position: int) -> tuple[Any, int]:
         """Read the value at a position; see `value_at`."""
         text = self._text
-        stack: list[tuple[Any, str]] = []  # open containers, each with the key that waits for a value
+        # Open containers, each with the key that waits for a value and whether it is a map.
+        stack: list[tuple[Any, str, bool]] = []
         while True:
             position = skip_blanks(text, position)
             head = text[position : position + 1]
             if head in {"{", "["}:
-                opened: Any = {} if head == "{" else []
+                opened = _new_container(head)
                 inner = skip_blanks(text, position + 1)
                 if text[inner : inner + 1] != ("}" if head == "{" else "]"):
                     if len(stack) >= MAX_NESTING:
@@ -155,28 +160,28 @@ class _Iterative:
                     key = ""
                     if head == "{":
                         key, inner = self._key(inner)
-                    stack.append((opened, key))
+                    stack.append((opened, key, head == "{"))
                     position = inner
                     continue
                 value, position = opened, inner + 1
             else:
                 value, position = self._scalar(position, head)
             while stack:
-                container, key = stack[-1]
-                if isinstance(container, dict):
+                container, key, is_map = stack[-1]
+                if is_map:
                     container[key] = value
                 else:
                     container.append(value)
                 position = skip_blanks(text, position)
                 mark = text[position : position + 1]
                 if mark == ",":
-                    if isinstance(container, dict):
+                    if is_map:
                         key, position = self._key(skip_blanks(text, position + 1))
-                        stack[-1] = (container, key)
+                        stack[-1] = (container, key, True)
                     else:
                         position += 1
                     break
-                if mark != ("}" if isinstance(container, dict) else "]"):
+                if mark != ("}" if is_map else "]"):
                     raise MalformedJsonError(f"expected ',' or the container's end at character {position}")
                 value, position = container, position + 1
                 stack.pop()

@@ -29,9 +29,11 @@ from bubu_storage.payload.codec import (
     located,
     measure,
     normalize,
+    pairs_of,
     scalar_text,
     string_length,
     too_deep,
+    type_of,
 )
 from bubu_storage.payload.paths import (
     INPUT_FILE_NAME,
@@ -128,6 +130,7 @@ class _Frame:
 
     key: Any
     original: Any
+    is_map: bool
     out: Any
     pairs: Iterator[tuple[Any, Any]]
     length: int
@@ -205,16 +208,16 @@ class _Walk:
         options = self._options
         stack = self._stack
         # The root is the only child of a frame that stands for the world around it.
-        stack.append(_Frame(None, None, [], iter(((None, data),)), 0, 0))
+        stack.append(_Frame(None, None, False, [], iter(((None, data),)), 0, 0))
         max_inline, max_depth = options.max_inline_size_bytes, options.max_depth
         while True:
             frame = stack[-1]
             out = frame.out
-            in_map = type(out) is dict
+            in_map = frame.is_map
             depth = len(stack) - 1
             length = frame.length
             for key, item in frame.pairs:
-                kind = type(item)
+                kind = type_of(item)
                 if depth > max_depth:
                     facts = self._measured(key, item)
                     frame.original_simple = frame.original_simple and facts.simple
@@ -239,18 +242,7 @@ class _Walk:
                         self._push(key, item)
                         break
                 else:
-                    try:
-                        text, plain = scalar_text(item)
-                    except EncodeError as error:
-                        raise located(error, self._keys(key)) from None
-                    size = len(text)
-                    frame.original_simple = frame.original_simple and plain
-                    if size > max_inline:
-                        result, size = self._offload(key, item, is_text=False, simple=plain)
-                        frame.ref_distance = 0
-                    else:
-                        result = item
-                        frame.simple = frame.simple and plain
+                    result, size = self._scalar(frame, key, item)
                 length += size
                 if in_map:
                     out[key] = result
@@ -262,6 +254,19 @@ class _Walk:
                     return Plan(out[0], length, frame.simple, self._objects)
                 self._finish(stack.pop())
 
+    def _scalar(self, frame: _Frame, key: Any, item: Any) -> tuple[Any, int]:
+        """Return what stands for null, a boolean or a number, and its length."""
+        try:
+            text, plain = scalar_text(item)
+        except EncodeError as error:
+            raise located(error, self._keys(key)) from None
+        frame.original_simple = frame.original_simple and plain
+        if len(text) > self._options.max_inline_size_bytes:
+            frame.ref_distance = 0
+            return self._offload(key, item, is_text=False, simple=plain)
+        frame.simple = frame.simple and plain
+        return item, len(text)
+
     def _push(self, key: Any, container: Any) -> None:
         if len(self._stack) >= MAX_NESTING:
             raise too_deep(self._keys(key))
@@ -270,8 +275,9 @@ class _Walk:
             _Frame(
                 key,
                 container,
+                is_map,
                 {} if is_map else [],
-                iter(container.items() if is_map else enumerate(container)),
+                pairs_of(container),
                 container_overhead(container, self._key_lengths),
                 len(self._objects),
             )
@@ -297,7 +303,7 @@ class _Walk:
             )
             distance, simple = 0, True
         else:
-            verdict = ref_verdict(result) if type(result) is dict else None
+            verdict = ref_verdict(cast("dict[str, Any]", result)) if isinstance(result, dict) else None
             if verdict is None:
                 distance = frame.ref_distance + 1
             elif verdict:
@@ -306,7 +312,7 @@ class _Walk:
         parent.ref_distance = min(parent.ref_distance, distance)
         parent.simple = parent.simple and simple
         parent.original_simple = parent.original_simple and frame.original_simple
-        if type(parent.out) is dict:
+        if parent.is_map:
             parent.out[frame.key] = result
         else:
             parent.out.append(result)

@@ -26,7 +26,7 @@ from bubu_storage.errors import (
     StorageDisabledError,
     StorageError,
 )
-from bubu_storage.payload.codec import MAX_NESTING
+from bubu_storage.payload.codec import MAX_NESTING, pairs_of
 from bubu_storage.payload.paths import clean_path, format_json_path, is_within, store_key
 from bubu_storage.payload.refs import (
     KubeRefResolver,
@@ -177,9 +177,9 @@ class _Hydration:
                             container = resolved
                 elif isinstance(item, (list, tuple)):
                     container = cast("list[Any]", item)
-                copy: Any = item
+                copy = cast("Any", item)
                 if container is not None:
-                    copy = {} if isinstance(container, dict) else []
+                    copy = _empty_like(container)
                 if in_map:
                     out[key] = copy
                 else:
@@ -187,10 +187,9 @@ class _Hydration:
                 if container is not None:
                     if len(stack) >= MAX_NESTING:
                         raise _too_deep()
-                    pairs = container.items() if isinstance(container, dict) else enumerate(container)
                     is_root = len(stack) == 1 or item_hop is not frame.hop
                     document = len(stack) if is_root else frame.document
-                    stack.append(_Frame(key, copy, iter(cast("Any", pairs)), item_hop, document))
+                    stack.append(_Frame(key, copy, pairs_of(container), item_hop, document))
                     break
             else:
                 stack.pop()
@@ -230,7 +229,7 @@ class _Hydration:
             if kube is not None:
                 return kube[0], True, None
             return current, False, hop
-        return value, not isinstance(value, list), hop
+        return cast("Any", value), not isinstance(value, list), hop
 
     def _kube_value(self, found: dict[Any, Any], keys: _Keys) -> tuple[Any] | None:
         """Return what a Kubernetes reference stands for, in a tuple of one; None for data."""
@@ -273,8 +272,8 @@ class _Hydration:
         count = hop.count + 1 if hop else 1
         if count > self._options.max_hops:
             raise DepthError(
-                f"the reference at {place} is number {count} of a chain; at most {self._options.max_hops} are "
-                "followed (BUBU_MAX_RECURSION_DEPTH)",
+                f"the reference at {place} is number {count} of a chain; at most {self._options.max_hops} "
+                "are followed (BUBU_MAX_RECURSION_DEPTH)",
                 key=key,
                 json_path=format_json_path(keys),
             )
@@ -350,12 +349,11 @@ class _Hydration:
             if step is WILDCARD:
                 rest = steps[number + 1 :]
                 return [self._apply(item, rest, hop, selection, in_wildcard=True) for item in items]
-            index = cast("int", step)
-            if not 0 <= index < len(items):
+            if not 0 <= step < len(items):
                 if in_wildcard:
                     return None
                 raise selection.error(step, f"is out of range; the list has {len(items)} elements")
-            value = items[index]
+            value = items[step]
         return value if hop is None else self.resolve_all(value, hop)
 
 
@@ -371,6 +369,10 @@ class _Selection:
             f"selector {self.selector!r} does not fit object {self.key!r}: {describe_step(step)} {reason}",
             key=self.key,
         )
+
+
+def _empty_like(container: Any) -> Any:
+    return {} if isinstance(container, dict) else []
 
 
 def _place(hop: _Hop | None, keys: _Keys) -> str:

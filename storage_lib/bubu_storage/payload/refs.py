@@ -104,7 +104,8 @@ def storage_ref(
         path: of the object, as returned by or given to the manager.
         selector: part of the stored document, as ``items[0].name`` or ``items[*].name``.
         content_type: informative, as ``application/json``.
-        schema, schema_version: informative.
+        schema: informative.
+        schema_version: informative.
 
     Returns:
         A map to put into a document; the optional keys only where given.
