@@ -76,7 +76,7 @@ def parse_review(body: bytes) -> ReviewRequest:
     if not body:
         raise _bad("the body is empty; an AdmissionReview is expected")
     try:
-        decoded: Any = json.loads(body)
+        decoded: Any = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise _bad(f"the body is not JSON: {_why(error)}") from error
     if not isinstance(decoded, dict):
@@ -152,7 +152,7 @@ def _bad(message: str) -> ReviewRejectedError:
 def _why(error: Exception) -> str:
     """The parser's own words; none of them quotes the document."""
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at byte {error.pos}"
+        return f"{error.msg} at character {error.pos}"
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
     return "it is nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
