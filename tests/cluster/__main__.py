@@ -1,7 +1,7 @@
 """The command line: ``python -m tests.cluster ensure | up | down | status``.
 
 Exit codes: 0 done, 1 not possible (one message says why), 2 bad usage, 3 from ``status`` when no
-complete cluster runs, 130 after Ctrl-C.
+complete cluster runs, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cluster.errors import ClusterError
+from tests.cluster.processes import exit_on_signals
 from tests.cluster.providers import choose_provider
 from tests.cluster.standing import REPOSITORY, StandingCluster
 
@@ -62,24 +63,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "ensure":
-            provider = choose_provider()
-            provider.prepare(_say)
-            _say(f"Kubernetes API server: ready to start ({provider.name})")
-            return 0
-        standing = StandingCluster(options.home.absolute())
-        if options.command == "up":
-            standing.up(_say)
-        elif options.command == "down":
-            standing.down(_say)
-        elif not standing.status(_say):
-            return 3
+        with exit_on_signals():
+            return _run(options)
     except ClusterError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "ensure":
+        provider = choose_provider()
+        provider.prepare(_say)
+        _say(f"Kubernetes API server: ready to start ({provider.name})")
+        return 0
+    standing = StandingCluster(options.home.absolute())
+    if options.command == "up":
+        standing.up(_say)
+    elif options.command == "down":
+        standing.down(_say)
+    elif not standing.status(_say):
+        return 3
     return 0
 
 

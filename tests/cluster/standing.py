@@ -19,7 +19,7 @@ from tests.cluster.certs import write_private
 from tests.cluster.errors import ClusterError
 from tests.cluster.kind import KindProvider, delete_kind_cluster
 from tests.cluster.local import ClusterOptions, LocalProvider, stop_processes
-from tests.cluster.processes import ManagedProcess, exit_on_signals
+from tests.cluster.processes import ManagedProcess
 from tests.cluster.providers import choose_provider
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ class StandingCluster:
             if provider.name == "kubeconfig":
                 raise ClusterError("KUBECONFIG already selects a test cluster: there is nothing to start.")
             provider.prepare(say)
-            with exit_on_signals():
-                self._start(provider, say)
+            self._start(provider, say)
 
     def down(self, say: Callable[[str], None]) -> None:
         """Stop what ``up`` started; saying so if there is nothing."""

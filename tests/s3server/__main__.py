@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from tests.cluster.errors import ClusterError
+from tests.cluster.processes import exit_on_signals
 from tests.s3server.gateway import ensure_versitygw
 
 
@@ -16,7 +17,8 @@ def main() -> int:
     commands.add_parser("ensure", help="build versitygw unless it is in the cache")
     parser.parse_args()
     try:
-        print(f"S3 server: {ensure_versitygw()}")
+        with exit_on_signals():
+            print(f"S3 server: {ensure_versitygw()}")
     except ClusterError as error:
         print(error, file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -15,7 +16,7 @@ import pytest
 from tests.cluster.__main__ import main
 from tests.cluster.errors import ClusterError, StartError
 from tests.cluster.local import ClusterOptions, LocalProvider
-from tests.cluster.processes import spawn
+from tests.cluster.processes import is_running, spawn, wait_until
 from tests.cluster.standing import Record, StandingCluster
 
 if TYPE_CHECKING:
@@ -47,6 +48,38 @@ def test_machine_without_docker_and_go_gets_one_sentence(
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "https://go.dev/dl/" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["tests.cluster", "tests.s3server"])
+def test_interrupted_build_ends_go_and_leaves_nothing(
+    fake_path: Callable[..., Path], tmp_path: Path, module: str, number: signal.Signals
+):
+    """Ctrl-C or SIGTERM while Go works: the compiler does not go on in the background."""
+    folder = fake_path(
+        go="if sys.argv[1] == 'env': print('go1.26.8\\nlocal'); sys.exit()\n"
+        "open(os.path.join(os.path.dirname(__file__), 'pid'), 'w').write(str(os.getpid()))\n"
+        "time.sleep(300)"
+    )
+    cache = tmp_path / "empty"
+    ensure = subprocess.Popen(
+        [sys.executable, "-m", module, "ensure"],
+        cwd=REPOSITORY,
+        env={"PATH": str(folder), "BUBU_CACHE_DIR": str(cache), "HOME": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: (folder / "pid").exists() and bool((folder / "pid").read_text()), 20, "go")
+        ensure.send_signal(number)
+
+        assert ensure.wait(20) == 128 + number
+    finally:
+        ensure.kill()
+        ensure.wait()
+
+    assert not is_running(int((folder / "pid").read_text(encoding="ascii")), None)
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["explode"], ["up", "extra"], ["ensure", "--home", "x"]])
