@@ -19,7 +19,6 @@ from bubu_operator.api.v1alpha1.common import Condition, LabelSelector, find_con
 from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
 from bubu_operator.api.v1alpha1.retention_policy import (
     LastPass,
-    PassError,
     ReasonCount,
     ResolvedStorage,
     RetentionCursor,
@@ -52,7 +51,6 @@ __all__ = [
     "LabelSelector",
     "LastPass",
     "ObjectMeta",
-    "PassError",
     "Provider",
     "Reason",
     "ReasonCount",

@@ -30,7 +30,6 @@ __all__ = [
     "Limits",
     "OrphanAction",
     "Orphans",
-    "PassError",
     "ReasonCount",
     "ResolvedStorage",
     "RetentionCursor",
@@ -261,14 +260,6 @@ class ReasonCount(StatusModel):
     bytes: Annotated[int, Field(ge=0, description="Their size in all.")] = 0
 
 
-class PassError(StatusModel):
-    """One error of a pass."""
-
-    key: Annotated[str, Field(max_length=4096, description="Object or prefix concerned; empty if none.")] = ""
-    error: Annotated[str, Field(max_length=253, description="Kind of error.")]
-    message: Annotated[str, Field(max_length=4096, description="What happened. Never a secret.")]
-
-
 class LastPass(StatusModel):
     """What one pass did."""
 
@@ -279,7 +270,6 @@ class LastPass(StatusModel):
         int | None, Field(ge=0, description="metadata.generation of the spec that it followed.")
     ] = None
     scanned: Annotated[int, Field(ge=0, description="Objects looked at; never over limits.maxScan.")] = 0
-    runs_scanned: Annotated[int, Field(ge=0, description="Runs decided.")] = 0
     kept: Annotated[int, Field(ge=0, description="Objects kept.")] = 0
     kept_bytes: Annotated[int, Field(ge=0, description="Bytes of the objects kept.")] = 0
     due: Annotated[int, Field(ge=0, description="Objects that the rules let go, deleted or not.")] = 0
@@ -304,9 +294,9 @@ class LastPass(StatusModel):
     message: Annotated[
         str | None, Field(max_length=32768, description="The pass in one sentence. Never a secret.")
     ] = None
-    error_count: Annotated[int, Field(ge=0, description="Errors met, those of single objects included.")] = 0
-    errors: Annotated[
-        tuple[PassError, ...], Field(max_length=10, description="The first of the errors.")
+    error_samples: Annotated[
+        tuple[Annotated[str, Field(max_length=4096)], ...],
+        Field(max_length=10, description="The first of the errors, scrubbed of secrets."),
     ] = ()
 
 
@@ -338,8 +328,12 @@ class RetentionCursorRun(StatusModel):
 
 
 class RetentionCursor(StatusModel):
-    """Where the next pass resumes: `bubu_storage.retention.cursor.Cursor`, field by field."""
+    """Where the next pass resumes: `bubu_storage.retention.cursor.Cursor`, and what it belongs to."""
 
+    fingerprint: Annotated[
+        str | None,
+        Field(max_length=63, description="Of the store and the rules; a cursor of others is not used."),
+    ] = None
     after: Annotated[str, Field(max_length=4096, description="Key of the last decided object.")] = ""
     run: Annotated[
         RetentionCursorRun | None,
