@@ -177,7 +177,8 @@ class _Iterative:
                 if mark == ",":
                     if is_map:
                         key, position = self._key(skip_blanks(text, position + 1))
-                        stack[-1] = (container, key, True)
+                        stack.pop()
+                        stack.append((container, key, True))
                     else:
                         position += 1
                     break
