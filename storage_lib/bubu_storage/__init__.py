@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from bubu_storage.errors import UnsupportedOperationError as UnsupportedOperationError
     from bubu_storage.errors import is_not_found as is_not_found
     from bubu_storage.manager import StorageManager as StorageManager
-    from bubu_storage.manager import reset_shared_managers as reset_shared_managers
-    from bubu_storage.manager import shared_manager as shared_manager
     from bubu_storage.payload.context import max_recursion_depth as max_recursion_depth
     from bubu_storage.payload.context import step_run_id as step_run_id
     from bubu_storage.payload.context import storage_schema as storage_schema
@@ -62,6 +60,8 @@ if TYPE_CHECKING:
     from bubu_storage.settings import ManagerSettings as ManagerSettings
     from bubu_storage.settings import RetentionPolicy as RetentionPolicy
     from bubu_storage.settings import S3Settings as S3Settings
+    from bubu_storage.shared import reset_shared_managers as reset_shared_managers
+    from bubu_storage.shared import shared_manager as shared_manager
     from bubu_storage.wire import DEFAULT_MAX_INLINE_SIZE as DEFAULT_MAX_INLINE_SIZE
     from bubu_storage.wire import DEFAULT_MAX_RECURSION_DEPTH as DEFAULT_MAX_RECURSION_DEPTH
     from bubu_storage.wire import (
@@ -105,11 +105,12 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "UnsupportedOperationError",
         "is_not_found",
     ),
-    "bubu_storage.manager": ("StorageManager", "reset_shared_managers", "shared_manager"),
+    "bubu_storage.manager": ("StorageManager",),
     "bubu_storage.payload.context": ("max_recursion_depth", "step_run_id", "storage_schema"),
     "bubu_storage.payload.paths": ("namespaced_key",),
     "bubu_storage.payload.refs": ("KubeRefResolver", "storage_ref"),
     "bubu_storage.settings": ("FileSettings", "ManagerSettings", "RetentionPolicy", "S3Settings"),
+    "bubu_storage.shared": ("reset_shared_managers", "shared_manager"),
     "bubu_storage.wire": (
         "DEFAULT_MAX_INLINE_SIZE",
         "DEFAULT_MAX_RECURSION_DEPTH",

@@ -5,23 +5,20 @@ The manager is a thin, synchronous, thread-safe shell: it plans with the pure fu
 backend. asyncio callers use ``asyncio.to_thread``.
 
 Invariants: a returned document refers only to objects that have been written; no call
-outlives its one deadline; nothing is global except `shared_manager`'s registry.
+outlives its one deadline; a reference in a returned document is the only thing that lasts.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
-from bubu_storage import environment
 from bubu_storage.backend.types import Body, ListedObject, ListPage, ObjectBackend
-from bubu_storage.errors import ConfigurationError, StorageDisabledError, StorageError
+from bubu_storage.errors import ConfigurationError, StorageDisabledError
+from bubu_storage.lifetime import BackendHandle, BackendHolder
 from bubu_storage.payload.codec import Default
 from bubu_storage.payload.context import current_max_recursion_depth, current_schema
 from bubu_storage.payload.dehydrate import Plan, PlanOptions, measure_document, plan_dehydrate, plan_inputs
@@ -32,23 +29,10 @@ from bubu_storage.settings import FileSettings, ManagerSettings
 from bubu_storage.transfer import Transfer
 from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE, RESERVED_PREFIX
 
-__all__ = ["StorageManager", "reset_shared_managers", "shared_manager"]
+__all__ = ["StorageManager"]
 
 DEFAULT_MAX_WORKERS: Final = 8
 """Objects of one manager in flight at a time."""
-
-_MAX_SHARED: Final = 32
-
-
-@dataclass(slots=True)
-class _Handle:
-    """A backend and who uses it; closed when it is retired and its last call has ended."""
-
-    backend: ObjectBackend | None
-    owned: bool
-    local: bool
-    users: int = 0
-    retired: bool = False
 
 
 class StorageManager:
@@ -83,18 +67,12 @@ class StorageManager:
         keep_superseded: bool = True,
     ) -> None:
         _check_limits(settings, max_workers)
-        self._lock = threading.Lock()
         self._settings = settings
         self._kube_resolver = kube_resolver
-        self._max_workers = max_workers
         self._keep_superseded = keep_superseded
-        self._executor: ThreadPoolExecutor | None = None
-        self._closed = False
-        self._hung = False
-        if backend is None:
-            self._handle = _open(settings)
-        else:
-            self._handle = _Handle(backend, owned=False, local=False)
+        handle = _open(settings) if backend is None else BackendHandle(backend, owned=False, local=False)
+        self._holder = BackendHolder(handle, max_workers=max_workers)
+        self._max_workers = max_workers
 
     @classmethod
     def from_env(
@@ -124,7 +102,8 @@ class StorageManager:
         from bubu_storage.backend.memory import MemoryBackend  # noqa: PLC0415 - for tests only
 
         manager = cls(settings or ManagerSettings(), MemoryBackend(), kube_resolver=kube_resolver)
-        manager._handle.owned = manager._handle.local = True
+        handle = manager._holder.current
+        handle.owned = handle.local = True
         return manager
 
     @property
@@ -135,7 +114,7 @@ class StorageManager:
     @property
     def enabled(self) -> bool:
         """Whether there is a store."""
-        return self._handle.backend is not None
+        return self._holder.current.backend is not None
 
     @property
     def backend(self) -> ObjectBackend:
@@ -144,7 +123,7 @@ class StorageManager:
         Raises:
             StorageDisabledError: there is none.
         """
-        return _backend_of(self._handle)
+        return self._holder.current.require()
 
     def dehydrate(self, data: Any, *, run_id: str, default: Default | None = None) -> Any:
         """Offload what is too large and return the document with references in its place.
@@ -266,19 +245,33 @@ class StorageManager:
                 has no limit).
         """
         directory = clean_path(check_path(prefix, "prefix"))
-        _backend_of(self._handle)
+        self._holder.current.require()
         return self._list(directory)
 
     def close(self) -> None:
         """Release threads and connections; twice is fine. Calls that are under way finish."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._handle.retired = True
-            idle = self._handle.users == 0
-        if idle:
-            self._shut_down(self._handle)
+        self._holder.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._holder.closed
+
+    def reconfigure(self, settings: ManagerSettings) -> None:
+        """Take over other settings; calls under way finish with those that they began with.
+
+        The store is opened anew only when its own settings differ.
+
+        Raises:
+            ConfigurationError: as the constructor; nothing has changed then.
+        """
+        if settings == self._settings:
+            return
+        _check_limits(settings, self._max_workers)
+        fresh = _open(settings) if settings.backend != self._settings.backend else None
+        self._settings = settings
+        if fresh is not None:
+            self._holder.exchange(fresh)
 
     def __enter__(self) -> Self:
         return self
@@ -298,7 +291,7 @@ class StorageManager:
         limit = settings.max_inline_size_bytes
         if max_inline_size is not None and max_inline_size > 0:
             limit = max_inline_size
-        with self._in_use() as handle:
+        with self._holder.in_use() as handle:
             if handle.backend is None:
                 return _measured_inline(data, default, limit)
             schema, schema_version = current_schema()
@@ -332,21 +325,21 @@ class StorageManager:
             kube_resolver=self._kube_resolver,
             allowed_prefixes=None if allowed_prefixes is None else _clean_prefixes(allowed_prefixes),
         )
-        with self._in_use() as handle:
+        with self._holder.in_use() as handle:
             if handle.backend is None:
                 return hydrate(data, _NoStore(), replace(options, enabled=False))
             with self._transfer_on(handle, operation) as (transfer, _):
                 return hydrate(data, transfer, options)
 
     def _list(self, directory: str) -> Iterator[ListedObject]:
-        with self._in_use() as handle:
+        with self._holder.in_use() as handle:
             if directory != ".":
                 # An object of exactly this name comes first of all keys that begin with it.
                 with self._transfer_on(handle, "list_objects") as (transfer, backend):
                     first = transfer.run(lambda: next(backend.list_objects(directory, page_size=1), None))
                 if first is not None and first.objects[0].key == directory:
                     yield from _visible(first)
-            pages = _backend_of(handle).list_objects("" if directory == "." else directory + "/")
+            pages = handle.require().list_objects("" if directory == "." else directory + "/")
             while True:
                 with self._transfer_on(handle, "list_objects") as (transfer, _):
                     page = transfer.run(lambda: next(pages, None))
@@ -356,15 +349,17 @@ class StorageManager:
 
     @contextmanager
     def _transfer(self, operation: str) -> Generator[tuple[Transfer, ObjectBackend]]:
-        with self._in_use() as handle, self._transfer_on(handle, operation) as pair:
+        with self._holder.in_use() as handle, self._transfer_on(handle, operation) as pair:
             yield pair
 
     @contextmanager
-    def _transfer_on(self, handle: _Handle, operation: str) -> Generator[tuple[Transfer, ObjectBackend]]:
-        backend = _backend_of(handle)
+    def _transfer_on(
+        self, handle: BackendHandle, operation: str
+    ) -> Generator[tuple[Transfer, ObjectBackend]]:
+        backend = handle.require()
         transfer = Transfer(
             backend,
-            self._threads,
+            self._holder.threads,
             workers=self._max_workers,
             timeout_seconds=self._settings.timeout_seconds,
             operation=operation,
@@ -374,55 +369,8 @@ class StorageManager:
             yield transfer, backend
         finally:
             transfer.abandon()
-            self._hung = self._hung or transfer.timed_out
-
-    @contextmanager
-    def _in_use(self) -> Generator[_Handle]:
-        """Hold on to the backend for one call."""
-        with self._lock:
-            if self._closed:
-                raise StorageError("this storage manager is closed; make a new one")
-            handle = self._handle
-            handle.users += 1
-        try:
-            yield handle
-        finally:
-            with self._lock:
-                handle.users -= 1
-                last = handle.retired and handle.users == 0
-            if last:
-                self._shut_down(handle)
-
-    def _threads(self) -> Executor:
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(self._max_workers, thread_name_prefix="bubu-storage")
-            return self._executor
-
-    def _shut_down(self, handle: _Handle) -> None:
-        """Close a backend that nobody uses any more, and the threads if the manager is closed."""
-        executor = None
-        with self._lock:
-            if self._closed:
-                executor, self._executor = self._executor, None
-        if executor is not None:
-            # An operation that hangs must not make close() hang as well.
-            executor.shutdown(wait=not self._hung, cancel_futures=True)
-        if handle.owned and handle.backend is not None:
-            handle.backend.close()
-
-    def _reconfigure(self, settings: ManagerSettings) -> None:
-        """Take over changed settings; a call under way keeps the backend that it began with."""
-        _check_limits(settings, self._max_workers)
-        fresh = _open(settings) if settings.backend != self._settings.backend else None
-        old: _Handle | None = None
-        with self._lock:
-            self._settings = settings
-            if fresh is not None:
-                old, self._handle = self._handle, fresh
-                old.retired = True
-        if old is not None and old.users == 0:
-            self._shut_down(old)
+            if transfer.timed_out:
+                self._holder.note_hung_thread()
 
 
 class _NoStore(Fetcher):
@@ -436,55 +384,12 @@ class _NoStore(Fetcher):
         raise StorageDisabledError(f"storage is disabled; {key!r} cannot be read", key=key)
 
 
-_shared: OrderedDict[tuple[str, ...], StorageManager] = OrderedDict()
-_shared_lock = threading.Lock()
-
-
-def shared_manager(env: Mapping[str, str] | None = None) -> StorageManager:
-    """Return this process's manager for the current configuration (Go: SharedManager).
-
-    The same store and prefixes give the same manager. When anything else of the
-    configuration has changed since (limits, timeouts, credentials, part size), that manager
-    takes the change over: later calls use it, calls under way finish as they began. A
-    failure is not remembered. Do not close it; `reset_shared_managers` does.
-
-    Args:
-        env: the variables; the process's own when None.
-
-    Raises:
-        ConfigurationError: names the variable that is wrong.
-    """
-    values = environment.variables(env)
-    settings = ManagerSettings.from_env(values)
-    key = environment.shared_key(values)
-    with _shared_lock:
-        manager = _shared.get(key)
-        if manager is None or manager._closed:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - same module
-            manager = _shared[key] = StorageManager(settings)
-        elif manager.settings != settings:
-            manager._reconfigure(settings)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - same module
-        _shared.move_to_end(key)
-        while len(_shared) > _MAX_SHARED:
-            # Only forgotten: whoever holds it may go on using it.
-            _shared.popitem(last=False)
-        return manager
-
-
-def reset_shared_managers() -> None:
-    """Close and forget all shared managers; for tests (Go: ResetSharedManagerCacheForTests)."""
-    with _shared_lock:
-        managers = list(_shared.values())
-        _shared.clear()
-    for manager in managers:
-        manager.close()
-
-
-def _open(settings: ManagerSettings) -> _Handle:
+def _open(settings: ManagerSettings) -> BackendHandle:
     if settings.backend is None:
-        return _Handle(None, owned=False, local=True)
+        return BackendHandle(None, owned=False, local=True)
     from bubu_storage.backend.factory import open_backend  # noqa: PLC0415 - a disabled store needs none
 
-    return _Handle(
+    return BackendHandle(
         open_backend(settings.backend), owned=True, local=isinstance(settings.backend, FileSettings)
     )
 
@@ -499,12 +404,6 @@ def _check_limits(settings: ManagerSettings, max_workers: int) -> None:
             raise ConfigurationError(f"{name} is {value}; it must be {least} or more")
     if not settings.timeout_seconds > 0:
         raise ConfigurationError(f"timeout_seconds is {settings.timeout_seconds}; it must be above 0")
-
-
-def _backend_of(handle: _Handle) -> ObjectBackend:
-    if handle.backend is None:
-        raise StorageDisabledError("storage is disabled; set BUBU_STORAGE_PROVIDER to s3 or file")
-    return handle.backend
 
 
 def _measured_inline(data: Any, default: Default | None, limit: int) -> Any:

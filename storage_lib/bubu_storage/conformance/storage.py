@@ -28,11 +28,12 @@ from bubu_storage.errors import (
     StorageError,
     is_not_found,
 )
-from bubu_storage.manager import StorageManager, reset_shared_managers, shared_manager
+from bubu_storage.manager import StorageManager
 from bubu_storage.payload.codec import encode
 from bubu_storage.payload.context import max_recursion_depth, storage_schema
 from bubu_storage.payload.paths import namespaced_key
 from bubu_storage.settings import RetentionPolicy
+from bubu_storage.shared import reset_shared_managers, shared_manager
 
 __all__ = ["Observation", "compare", "observe"]
 
