@@ -14,7 +14,7 @@ import json
 import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Self, TypeAlias, cast
 from urllib.parse import quote, urlencode
@@ -29,6 +29,7 @@ from kubernetes.config.config_exception import ConfigException
 from bubu_operator.errors import (
     KubeApiError,
     KubeConfigError,
+    KubeNotFoundError,
     KubeTimeoutError,
     KubeUnreachableError,
     kube_error,
@@ -36,7 +37,7 @@ from bubu_operator.errors import (
 from bubu_operator.kube.resources import JsonObject, Resource
 from bubu_operator.kube.watch import WatchStream
 
-__all__ = ["DEFAULT_TIMEOUT_SECONDS", "JsonPatch", "KubeClient", "ObjectList", "PatchType"]
+__all__ = ["DEFAULT_TIMEOUT_SECONDS", "Connection", "JsonPatch", "KubeClient", "ObjectList", "PatchType"]
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 """How long a request may go without an answer unless the caller says otherwise."""
@@ -73,6 +74,28 @@ class ObjectList:
     items: tuple[JsonObject, ...]
     resource_version: str
     continue_token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How to reach the API server.
+
+    Attributes:
+        server: URL.
+        ca_path: file of the certificate authority, None for the machine's own.
+        insecure: the server's certificate is not verified.
+        authorization: value of that header, "" for none.
+        certificate_path, private_key_path: of a client certificate.
+        proxy_url: None for a direct connection.
+    """
+
+    server: str
+    ca_path: str | None
+    insecure: bool
+    authorization: str = field(repr=False)
+    certificate_path: str | None
+    private_key_path: str | None
+    proxy_url: str | None
 
 
 class KubeClient:
@@ -118,6 +141,19 @@ class KubeClient:
     def server(self) -> str:
         """URL of the API server, for messages."""
         return str(self._configuration.host)
+
+    def connection(self) -> Connection:
+        """Return how this client connects, with a current token, for a library that connects by itself."""
+        config = self._configuration
+        return Connection(
+            server=self.server,
+            ca_path=config.ssl_ca_cert or None,
+            insecure=not config.verify_ssl,
+            authorization=self._authorization().get("Authorization", ""),
+            certificate_path=config.cert_file or None,
+            private_key_path=config.key_file or None,
+            proxy_url=config.proxy or None,
+        )
 
     def close(self) -> None:
         """Release pooled connections; streams that are open must be closed by their owners."""
@@ -342,6 +378,16 @@ class KubeClient:
         return WatchStream(
             self._send("GET", path, query=query, timeout_seconds=inactivity_seconds), what=path
         )
+
+    def served(
+        self, group: str, version: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> set[str]:
+        """Return the plurals that the API server serves of a group's version; none if it does not know it."""
+        try:
+            answer = self._json("GET", f"/apis/{group}/{version}", timeout_seconds=timeout_seconds)
+        except KubeNotFoundError:
+            return set()
+        return {str(item.get("name")) for item in cast("list[JsonObject]", answer.get("resources") or [])}
 
     def text(self, path: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> str:
         """Return the plain answer of a path such as ``/readyz``."""

@@ -1,1 +1,4 @@
-"""Placeholder docstring, replaced by the module's author."""
+"""Retention around the engine: planning, scheduling and running passes outside the controller.
+
+Nothing here imports Kopf or decides what is deleted: that is `bubu_storage.retention`.
+"""

@@ -1,0 +1,59 @@
+"""``/healthz`` and ``/readyz`` for the kubelet: a small HTTP server in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+__all__ = ["HealthServer"]
+
+
+class HealthServer:
+    """Answers 200 ``ok`` or 503 with the reason; everything else is 404.
+
+    Args:
+        host, port: where to listen; port 0 picks a free one, see `port`.
+        healthy: returns "" or why the process should be restarted.
+        ready: returns "" or why it does not work yet.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+
+    def __init__(self, host: str, port: int, *, healthy: Callable[[], str], ready: Callable[[], str]) -> None:
+        checks = {"/healthz": healthy, "/readyz": ready}
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 5
+
+            def do_GET(self) -> None:
+                check = checks.get(self.path.split("?", 1)[0])
+                problem = "not found" if check is None else check()
+                status = 404 if check is None else 503 if problem else 200
+                body = (problem or "ok").encode() + b"\n"
+                self.send_response(status)
+                self.send_header("Content-Type", "text/plain; charset=utf-8")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
+                pass
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,145 @@
+"""The only module that knows Kopf: it hears of changes and passes them on, nothing else.
+
+Raw event handlers only. Kopf then adds no finalizer, writes no annotation and keeps no
+state, so a custom resource never waits for an operator that is not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, cast
+
+import kopf
+
+from bubu_operator.kube.client import KubeClient
+from bubu_operator.kube.resources import (
+    CLUSTER_STORAGE_CONFIGS,
+    DEPLOYMENTS,
+    GROUP,
+    RETENTION_POLICIES,
+    STORAGE_CONFIGS,
+    JsonObject,
+    Resource,
+)
+
+__all__ = ["WATCHED", "EventSink", "Watcher", "build_registry", "build_settings"]
+
+EventSink = Callable[[Resource, "str | None", JsonObject], None]
+
+WATCHED: Final = (STORAGE_CONFIGS, CLUSTER_STORAGE_CONFIGS, RETENTION_POLICIES, DEPLOYMENTS)
+IDENTITY: Final = "bubu-storage-controller"
+TOKEN_SECONDS: Final = 600
+"""After this long the token is read again: those of pods are replaced on disk while we run."""
+
+
+def build_registry(client: KubeClient, sink: EventSink) -> kopf.OperatorRegistry:
+    """Return a registry with one raw event handler a kind, and our own login."""
+    registry = kopf.OperatorRegistry()
+    kopf_any: Any = kopf
+
+    async def login(**_kwargs: Any) -> kopf.ConnectionInfo:
+        connection = await asyncio.to_thread(client.connection)
+        scheme, _, token = connection.authorization.partition(" ")
+        return kopf.ConnectionInfo(
+            server=connection.server,
+            ca_path=connection.ca_path,
+            insecure=connection.insecure,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=connection.certificate_path,
+            private_key_path=connection.private_key_path,
+            proxy_url=connection.proxy_url,
+            expiration=datetime.now(UTC) + timedelta(seconds=TOKEN_SECONDS),
+        )
+
+    kopf_any.on.login(registry=registry)(login)
+    for resource in WATCHED:
+        kopf_any.on.event(
+            resource.group, resource.version, resource.plural, registry=registry, id=f"hear-{resource.plural}"
+        )(_hear(resource, sink))
+    return registry
+
+
+def _hear(resource: Resource, sink: EventSink) -> Callable[..., Any]:
+    async def hear(event: Any, **_: Any) -> None:
+        # Kopf may go on using its object; ours is only read, and what is kept is copied.
+        sink(resource, cast("str | None", event["type"]), cast("JsonObject", event["object"]))
+
+    return hear
+
+
+def build_settings() -> kopf.OperatorSettings:
+    """Return settings under which Kopf only listens."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    # Neither CRDs nor namespaces are watched: that would need cluster-wide rights for nothing.
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.watching.connect_timeout = 10
+    settings.watching.chunk_size = 500
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 5
+    settings.process.ultimate_exiting_timeout = 20
+    settings.execution.executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="kopf")
+    # Never used with raw handlers; should one ever be added, its traces are below our own name.
+    settings.persistence.finalizer = f"{GROUP}/finalizer"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    return settings
+
+
+class Watcher:
+    """Runs Kopf's operator in a thread with a loop of its own."""
+
+    def __init__(self, registry: kopf.OperatorRegistry, namespaces: tuple[str, ...]) -> None:
+        self._registry = registry
+        self._namespaces = namespaces
+        self._stop = threading.Event()
+        self._settings = build_settings()
+        self.ready = threading.Event()
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen; `ready` is set when the first watches are being opened."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """False once Kopf has ended, by `stop` or by an error."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Ask Kopf to end."""
+        self._stop.set()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Wait for the end."""
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(
+                kopf.operator(
+                    registry=self._registry,
+                    settings=self._settings,
+                    standalone=True,
+                    # Kopf would ask for the user's name, which a uid without an entry in passwd lacks.
+                    identity=cast("Any", IDENTITY),
+                    clusterwide=not self._namespaces,
+                    namespaces=self._namespaces,
+                    stop_flag=self._stop,
+                    ready_flag=self.ready,
+                )
+            )
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which ends the process
+            self.error = error
+        finally:
+            executor = cast("ThreadPoolExecutor", self._settings.execution.executor)
+            executor.shutdown(wait=False, cancel_futures=True)

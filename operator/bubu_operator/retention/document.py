@@ -1,0 +1,126 @@
+"""The one JSON document that a pass's process is given, and the lines it answers with.
+
+The document goes through a pipe, never through arguments or the environment: those can be
+read by every process of the machine. It holds credentials; it is never logged.
+
+Lines on stdout: ``{"type": "checkpoint" | "report", "report": {…}}``, or
+``{"type": "error", "error": …, "message": …}`` when the pass could not be run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Self, cast
+
+from bubu_storage.errors import ConfigurationError
+from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.report import PassReport
+from bubu_storage.retention.spec import PassSpec
+from bubu_storage.settings import FileSettings, S3Settings
+
+__all__ = ["STOP_LINE", "LineType", "PassDocument", "PassLine"]
+
+VERSION = 1
+STOP_LINE = "stop\n"
+"""Written to the process's stdin: end the pass in good order and report."""
+
+
+class LineType(StrEnum):
+    """What a line of the process is."""
+
+    CHECKPOINT = "checkpoint"
+    REPORT = "report"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class PassDocument:
+    """Everything a pass needs.
+
+    Attributes:
+        settings: of the store, credentials inside.
+        spec: what may be seen, kept and deleted.
+        cursor: where to go on.
+    """
+
+    settings: FileSettings | S3Settings
+    spec: PassSpec
+    cursor: Cursor
+
+    def to_line(self) -> str:
+        """Return the document as one line of JSON, line break included."""
+        kind = "file" if isinstance(self.settings, FileSettings) else "s3"
+        document = {
+            "version": VERSION,
+            "store": {"kind": kind, **asdict(self.settings)},
+            "spec": self.spec.to_dict(),
+            "cursor": self.cursor.to_dict(),
+        }
+        return json.dumps(document, separators=(",", ":")) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> Self:
+        """Read what `to_line` wrote.
+
+        Raises:
+            ConfigurationError: this is no such document; its content is not repeated.
+        """
+        try:
+            document = cast("dict[str, Any]", json.loads(line))
+            if document["version"] != VERSION:
+                raise ConfigurationError(f"pass document of version {document['version']!r}, not {VERSION}")
+            store = dict(document["store"])
+            kind = store.pop("kind")
+            if kind not in {"file", "s3"}:
+                raise ConfigurationError(f"unknown kind of store {kind!r}")
+            settings = FileSettings(**store) if kind == "file" else S3Settings(**store)
+            return cls(settings, PassSpec.from_dict(document["spec"]), Cursor.from_dict(document["cursor"]))
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ConfigurationError(
+                f"stdin holds no retention pass ({type(error).__name__}); this command is started by the "
+                "controller"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class PassLine:
+    """One line of the process.
+
+    Attributes:
+        type: see `LineType`.
+        report: of a checkpoint or the end.
+        message: of an error.
+    """
+
+    type: LineType
+    report: PassReport | None = None
+    message: str = ""
+
+    def to_line(self) -> str:
+        """Return the line, line break included."""
+        content: dict[str, Any] = {"type": self.type.value}
+        if self.report is not None:
+            content["report"] = self.report.to_dict()
+        if self.message:
+            content["message"] = self.message
+        return json.dumps(content, separators=(",", ":")) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str | bytes) -> Self:
+        """Read what `to_line` wrote.
+
+        Raises:
+            ConfigurationError: the line is something else.
+        """
+        try:
+            content = cast("dict[str, Any]", json.loads(line))
+            report = content.get("report")
+            return cls(
+                LineType(content["type"]),
+                None if report is None else PassReport.from_dict(report),
+                str(content.get("message") or ""),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigurationError(f"the pass wrote a line that is none of its own: {error!r}") from error

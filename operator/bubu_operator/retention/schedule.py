@@ -1,0 +1,68 @@
+"""When the next pass of a policy is due, and why; pure.
+
+The interval counts from the end of the last pass. A spec that changed, a pass that was cut
+short and a new value of the run-now annotation are due at once; suspension outranks all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
+from bubu_storage.retention.report import StoppedBy
+
+__all__ = ["RUN_NOW_ANNOTATION", "Due", "DueReason", "decide_due"]
+
+RUN_NOW_ANNOTATION: Final = "storage.bubustack.io/run-now"
+"""On a policy: a new value asks for a pass at once."""
+
+MAX_RUN_NOW_CHARACTERS: Final = 1024
+
+
+class DueReason(StrEnum):
+    """Why a pass is due when it is."""
+
+    FIRST = "First"
+    SPEC_CHANGED = "SpecChanged"
+    INTERRUPTED = "Interrupted"
+    RUN_NOW = "RunNow"
+    INTERVAL = "Interval"
+    SUSPENDED = "Suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The answer of `decide_due`.
+
+    Attributes:
+        at: when; None for never (suspended).
+        reason: why then.
+        run_now: value of the annotation that this pass acts on; None if it has none.
+    """
+
+    at: datetime | None
+    reason: DueReason
+    run_now: str | None
+
+
+def decide_due(policy: RetentionPolicy, now: datetime) -> Due:
+    """Return when the policy's next pass is due; never later than one interval from now."""
+    status, last = policy.status, policy.status.last_pass
+    asked = str(policy.metadata.annotations.get(RUN_NOW_ANNOTATION, ""))[:MAX_RUN_NOW_CHARACTERS] or None
+    if policy.spec.suspend:
+        return Due(None, DueReason.SUSPENDED, asked)
+    if asked is not None and asked != status.last_run_now:
+        return Due(now, DueReason.RUN_NOW, asked)
+    if last is None or last.start_time is None:
+        return Due(now, DueReason.FIRST, asked)
+    if last.observed_generation != policy.metadata.generation:
+        return Due(now, DueReason.SPEC_CHANGED, asked)
+    finished = last.finish_time
+    if finished is None or last.stopped_by == StoppedBy.STOPPED.value:
+        return Due(now, DueReason.INTERRUPTED, asked)
+    interval = timedelta(seconds=policy.spec.interval_seconds)
+    # A finish in the future (a clock that was set back) must not hold passes up.
+    return Due(min(finished, now) + interval, DueReason.INTERVAL, asked)
