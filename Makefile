@@ -62,5 +62,6 @@ fmt: venv ## Format and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## Remove the virtual environment and local state
+clean: ## Stop what cluster-up started; remove the virtual environment and local state
+	@if [ -x $(PY) ]; then $(PY) -m tests.cluster down; fi
 	rm -rf $(VENV) .tools .demo .cluster dist build
