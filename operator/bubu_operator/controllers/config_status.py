@@ -38,7 +38,7 @@ from bubu_storage.errors import (
     UnavailableError,
 )
 
-__all__ = ["Verdict", "config_status", "is_stale", "judge", "only_wording"]
+__all__ = ["Probed", "Verdict", "config_status", "is_stale", "judge", "only_wording"]
 
 QUIET_SECONDS: Final = 60.0
 """A status in which only times and wording changed is written at most this often."""
@@ -52,6 +52,14 @@ _REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (CallTimeoutError, Reason.TIMEOUT),
     (UnavailableError, Reason.UNREACHABLE),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A probe that worked, and how long it took in all, opening the store included."""
+
+    report: ProbeReport
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +82,12 @@ class Verdict:
     reconciled: bool = True
     secrets: bool | None = None
     not_shared: bool = False
-    probe: ProbeReport | None = None
+    probe: Probed | None = None
     probed: bool = False
 
 
 def judge(
-    access: StoreAccess | Refusal, outcome: ProbeReport | BaseException | None, *, is_file: bool, names: bool
+    access: StoreAccess | Refusal, outcome: Probed | BaseException | None, *, is_file: bool, names: bool
 ) -> Verdict:
     """Turn what was gathered into a verdict; pure.
 
@@ -101,8 +109,8 @@ def judge(
             not_shared=empty_dir,
         )
     secrets = True if names else None
-    if isinstance(outcome, ProbeReport):
-        able = ", ".join(outcome.capabilities)
+    if isinstance(outcome, Probed):
+        able = ", ".join(outcome.report.capabilities)
         return Verdict(
             ready=ConditionStatus.TRUE,
             reason=Reason.PROBE_SUCCEEDED,
@@ -165,8 +173,8 @@ def config_status(
     if verdict.probed:
         new["lastProbeTime"] = format_time(now)
     if verdict.probe is not None:
-        new["probeLatencyMilliseconds"] = max(1, round(verdict.probe.latency_seconds * 1000))
-        new["capabilities"] = [capability.value for capability in verdict.probe.capabilities]
+        new["probeLatencyMilliseconds"] = max(1, round(verdict.probe.seconds * 1000))
+        new["capabilities"] = [capability.value for capability in verdict.probe.report.capabilities]
     elif verdict.ready is ConditionStatus.FALSE or not verdict.probed:
         new.pop("capabilities", None)
         new.pop("probeLatencyMilliseconds", None)

@@ -22,7 +22,14 @@ from bubu_operator.api.v1alpha1.cluster_storage_config import ClusterStorageConf
 from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.bounded import BoundedCalls, CallTimeoutError
-from bubu_operator.controllers.config_status import Verdict, config_status, is_stale, judge, only_wording
+from bubu_operator.controllers.config_status import (
+    Probed,
+    Verdict,
+    config_status,
+    is_stale,
+    judge,
+    only_wording,
+)
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.store_access import (
     AnyConfig,
@@ -46,7 +53,7 @@ from bubu_operator.kube.resources import (
 from bubu_operator.kube.scrub import shorten
 from bubu_operator.kube.status import StatusRefusedError, write_status
 from bubu_storage.backend.factory import open_backend
-from bubu_storage.backend.probe import ProbeReport, probe_backend
+from bubu_storage.backend.probe import probe_backend
 from bubu_storage.errors import StorageError
 from bubu_storage.settings import FileSettings, S3Settings
 
@@ -114,9 +121,11 @@ class ConfigReconciler:
         if isinstance(access, Refusal):
             return judge(access, None, is_file=is_file, names=access.about_secrets)
         settings = for_probe(access.settings)
-        outcome: ProbeReport | BaseException
+        outcome: Probed | BaseException
         try:
-            outcome = self._calls.call(config.key, PROBE_LIMIT_SECONDS, lambda: _probe(settings))
+            outcome = self._calls.call(
+                config.key, PROBE_LIMIT_SECONDS, lambda: _probe(settings, self._context.monotonic)
+            )
         except CallTimeoutError as error:
             outcome = CallTimeoutError(f"{_name(config)} did not answer in time: {error}")
         except (StorageError, OSError) as error:
@@ -179,9 +188,11 @@ class ConfigReconciler:
             self._failures.pop(key, None)
 
 
-def _probe(settings: FileSettings | S3Settings) -> ProbeReport:
+def _probe(settings: FileSettings | S3Settings, monotonic: Callable[[], float]) -> Probed:
+    began = monotonic()
     with contextlib.closing(open_backend(settings)) as backend:
-        return probe_backend(backend)
+        report = probe_backend(backend)
+    return Probed(report, monotonic() - began)
 
 
 def _name(config: AnyConfig) -> str:

@@ -31,8 +31,13 @@ QUIET: Final = {
     "botocore": logging.WARNING,
     "boto3": logging.WARNING,
     "asyncio": logging.WARNING,
+    "kopf": logging.WARNING,
+    "kopf._core.reactor.running": logging.ERROR,
 }
-"""Libraries whose debug lines may carry request headers, or whose info lines are noise."""
+"""Libraries whose debug lines may carry request headers, or whose other lines are noise.
+
+Kopf warns at every start that it does not handle signals: we do.
+"""
 
 
 class _ScrubbingFormatter(structlog.stdlib.ProcessorFormatter):
