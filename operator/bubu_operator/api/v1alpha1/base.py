@@ -270,7 +270,12 @@ def describe_validation_error(error: ValidationError) -> str:
     Values are left out: they may be long, and a status is read by more people than a spec.
     """
     parts: list[str] = []
-    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    for detail in details:
+        loc = detail["loc"]
+        inside = any(other["loc"][: len(loc)] == loc != other["loc"] for other in details)
+        if detail["type"] == "too_short" and inside:
+            continue  # pydantic counts only the items that are fine
         path = "".join(f"[{item}]" if isinstance(item, int) else f".{item}" for item in detail["loc"]).lstrip(
             "."
         )
