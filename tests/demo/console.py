@@ -55,7 +55,11 @@ class Narrator:
         """
         if not holds:
             raise DemoFailedError(f"{promise}: no. {otherwise}".strip())
-        self.console.print(f"    [green]✓[/green] {escape(promise)}")
+        self.done(promise)
+
+    def done(self, text: str) -> None:
+        """Print what has just been waited for, and so holds."""
+        self.console.print(f"    [green]✓[/green] {escape(text)}")
 
     def output(self, command: str, text: str) -> None:
         """Print a command and what it answered, as on a terminal."""

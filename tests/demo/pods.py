@@ -13,7 +13,7 @@ from typing import Any
 from tests.cluster import Cluster
 from tests.demo.console import DemoFailedError, Narrator
 
-__all__ = ["deployment", "engram_pod", "environment_of", "run_engram", "show_environment"]
+__all__ = ["copy_of", "deployment", "engram_pod", "environment_of", "run_engram", "show_environment"]
 
 ENGRAM_SECONDS = 60
 IMAGE = "registry.example/engram:1"
@@ -52,6 +52,18 @@ def deployment(namespace: str) -> dict[str, Any]:
             "selector": {"matchLabels": {"app": "worker"}},
             "template": {"metadata": {"labels": {"app": "worker"}}, "spec": _pod_spec()},
         },
+    }
+
+
+def copy_of(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return an object to create that is the same pod under another name."""
+    metadata = pod["metadata"]
+    kept = {field: metadata[field] for field in ("namespace", "labels", "annotations") if field in metadata}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**kept, "name": f"{metadata['name']}-again"},
+        "spec": {field: value for field, value in pod["spec"].items() if field != "nodeName"},
     }
 
 

@@ -73,8 +73,8 @@ class OperatorProcesses:
                 url=f"https://{self._host}:{webhook_port}/mutate", ca_bundle_pem=serving.ca.read_text()
             )
         )
-        narrator.check(True, f"controller ready, pid {controller.pid}, as {self.controller_account}")
-        narrator.check(True, f"webhook ready over TLS, pid {webhook.pid}, as {self.webhook_account}")
+        narrator.done(f"controller ready, pid {controller.pid}, as {self.controller_account}")
+        narrator.done(f"webhook ready over TLS, pid {webhook.pid}, as {self.webhook_account}")
         for account in (self.controller_account, self.webhook_account):
             verdict = cluster.kubectl(
                 "auth", "can-i", "list", "secrets", "--all-namespaces",
