@@ -246,53 +246,61 @@ def _fill_container(container: Json, plan: InjectionPlan, usable: frozenset[Grou
     env = items_of(container, "env")
     theirs = {entry["name"] for entry in env}
     override = plan.conflict_policy is ConflictPolicy.OVERRIDE
-    left_out = set(Group) - usable
-    clashes: list[str] = []
-    our_mounts: list[Json] = []
-    for group, mount in plan.mounts:
-        if group in left_out:
-            continue
-        present, taken_by = _mount_state(container, mount)
-        if taken_by:
-            left_out.add(group)
-            clashes.append(f"{taken_by} is mounted at {mount['mountPath']}")
-        elif not present:
-            our_mounts.append(mount)
+    mounts, clashed, clashes = _missing_mounts(container, plan, usable)
+    left_out = (set(Group) - usable) | clashed
+    agreed: set[Group] = set()
     kept: list[str] = []
     if not override:
-        for group in Group:
-            if group in left_out or not any(item.group is group for item in plan.env):
-                continue
+        for group in sorted({item.group for item in plan.env if item.group is not None} - left_out):
             set_by_user = sorted(GROUP_VARIABLES[group] & theirs)
-            if set_by_user:
+            if set_by_user and _agrees(env, group, plan):
+                agreed.add(group)
+            elif set_by_user:
                 left_out.add(group)
-                if not _agrees(env, group, plan):
-                    kept.append(f"{group.value} ({', '.join(set_by_user)})")
-    groups_of_mounts = {mount["name"]: group for group, mount in plan.mounts}
-    our_mounts = [mount for mount in our_mounts if groups_of_mounts[mount["name"]] not in left_out]
+                kept.append(f"{group.value} ({', '.join(set_by_user)})")
     ours: list[PlannedEnv] = []
     for item in plan.env:
-        if item.group in left_out or item.unless & theirs:
+        if item.group in left_out or item.group in agreed or item.unless & theirs:
             continue
         if item.group is None and item.name in theirs and not override:
             if not any(entry["name"] == item.name and env_digest(entry) == item.digest for entry in env):
                 kept.append(item.name)
             continue
         ours.append(item)
+    # What agrees in words may still lack its mount: without it, data would go into the container itself.
+    our_mounts = tuple(mount for group, mount in mounts if group not in left_out)
     replaced = _replaced(env, ours)
     gone = {index for index, _ in replaced}
-    new_env = [item.entry for item in ours] + [entry for i, entry in enumerate(env) if i not in gone]
     result = dict(container)
-    if new_env:
-        result["env"] = new_env
+    if ours:
+        result["env"] = [item.entry for item in ours] + [e for i, e in enumerate(env) if i not in gone]
     if our_mounts:
-        result["volumeMounts"] = items_of(container, "volumeMounts") + our_mounts
+        result["volumeMounts"] = [*items_of(container, "volumeMounts"), *our_mounts]
     record = ContainerRecord(
         env={item.name: item.digest for item in ours},
         mounts=tuple(mount_digest(mount) for mount in our_mounts),
         replaced=replaced,
     )
-    return _Filled(result, record, tuple(our_mounts), tuple(kept), tuple(clashes))
+    return _Filled(result, record, our_mounts, tuple(kept), clashes)
+
+
+def _missing_mounts(
+    container: Json, plan: InjectionPlan, usable: frozenset[Group]
+) -> tuple[list[tuple[Group, Json]], set[Group], tuple[str, ...]]:
+    """Mounts that the container lacks, groups whose path is taken, and by what."""
+    missing: list[tuple[Group, Json]] = []
+    clashed: set[Group] = set()
+    clashes: list[str] = []
+    for group, mount in plan.mounts:
+        if group not in usable:
+            continue
+        present, taken_by = _mount_state(container, mount)
+        if taken_by:
+            clashed.add(group)
+            clashes.append(f"{taken_by} is mounted at {mount['mountPath']}")
+        elif not present:
+            missing.append((group, mount))
+    return missing, clashed, tuple(clashes)
 
 
 def _replaced(env: list[Json], ours: list[PlannedEnv]) -> tuple[tuple[int, Json], ...]:

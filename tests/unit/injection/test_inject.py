@@ -197,6 +197,24 @@ def test_keep_is_silent_where_there_is_nothing_to_disagree_about():
     assert result.pod is same
 
 
+def test_variables_that_agree_still_get_their_volume():
+    """The path alone would be a directory inside the container: data would be lost with it."""
+    said = [
+        {"name": "BUBU_STORAGE_PROVIDER", "value": "file"},
+        {"name": "BUBU_STORAGE_PATH", "value": "/var/run/bubu/storage"},
+    ]
+    item = pod(container(env=said))
+
+    result = inject_pod(item, config(file={"volumeClaimName": "claim"}))
+
+    assert result.warnings == ()
+    assert result.pod["spec"]["containers"][0]["volumeMounts"] == [
+        {"name": "bubu-storage", "mountPath": "/var/run/bubu/storage"}
+    ]
+    assert result.pod["spec"]["containers"][0]["env"][-2:] == said
+    assert remove_injection(result.pod).pod == item
+
+
 def test_override_replaces_groups_whole_and_gives_them_back():
     """The user's endpoint must not meet our bucket; removal restores the very order."""
     theirs = [
