@@ -4,7 +4,8 @@ Refused, though Python's ``json`` takes them: NaN and Infinity, numbers beyond a
 Accepted, though Python's ``json`` does not: broken UTF-8 (U+FFFD for each bad byte) and
 nesting up to `MAX_NESTING` whatever the interpreter's recursion limit. Integers keep all
 their digits (Go rounds to a float64; keeping them is our one wanted difference), ``-0``
-is a float so that its sign survives, lone surrogate escapes become U+FFFD.
+is a float so that its sign survives, lone surrogate escapes become U+FFFD. A float without
+a fraction is written as an integer, so it comes back as one.
 """
 
 from __future__ import annotations
