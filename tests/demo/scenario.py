@@ -6,11 +6,13 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.cluster import Cluster, start_cluster
 from tests.demo.console import Narrator
+from tests.demo.follow import Watch
 from tests.demo.pods import copy_of, deployment, engram_pod, environment_of, run_engram, show_environment
 from tests.demo.processes import OperatorProcesses
 from tests.demo.stores import DemoStore, FileDemoStore, S3DemoStore, listing
@@ -264,40 +266,35 @@ class Demo:
             left >= kept, f"all {len(kept):,} objects to keep are still there", f"{len(kept - left)} gone!"
         )
 
-    def _follow(self, cluster: Cluster, *, mode: str, until: Any) -> list[dict[str, Any]]:
+    def _follow(
+        self, cluster: Cluster, *, mode: str, until: Callable[[dict[str, Any], list[dict[str, Any]]], bool]
+    ) -> list[dict[str, Any]]:
         """Collect the finished passes of a mode, one row each, until ``until(last, all)`` holds."""
         passes: dict[str, dict[str, Any]] = {}
-
-        def done() -> bool:
-            status = cluster.get("brp", "thirty-days", "-n", NAMESPACE).get("status", {})
-            last = status.get("lastPass") or {}
-            if last.get("mode") != mode or not last.get("finishTime") or last["startTime"] in passes:
-                return False
-            last.setdefault("completeCycle", False)
-            for count in ("scanned", "due", "deleted", "failed"):
-                last.setdefault(count, 0)
-            passes[last["startTime"]] = last
-            cursor = status.get("dryRunCursor" if mode == "DryRun" else "cursor") or {}
-            reasons = ", ".join(
-                f"{name} {count['objects']:,}" for name, count in sorted(last["byReason"].items())
-            )
-            self._narrator.say(
-                f"pass {len(passes)}: scanned {last['scanned']:>5,}  due {last['due']:>5,}  deleted "
-                f"{last['deleted']:>5,}  stopped by {last.get('stoppedBy')}; {reasons}"
-            )
-            resumes = cursor.get("after") or "the beginning"
-            self._narrator.say(f"        next resumes after {resumes}")
-            return bool(until(last, list(passes.values())))
-
-        self._narrator.wait(
-            f"the {mode} passes",
-            done,
-            deadline_seconds=60,
-            describe=lambda: json.dumps(
-                cluster.get("brp", "thirty-days", "-n", NAMESPACE).get("status", {}), indent=1
-            ),
-        )
+        with Watch(cluster, "brp", "thirty-days", NAMESPACE) as watch:
+            for state in watch.states(deadline_seconds=60):
+                status = state.get("status", {})
+                last = {"completeCycle": False, "scanned": 0, "due": 0, "deleted": 0, "failed": 0}
+                last |= status.get("lastPass") or {}
+                if last.get("mode") != mode or not last.get("finishTime") or last["startTime"] in passes:
+                    continue
+                passes[last["startTime"]] = last
+                self._report(
+                    len(passes), last, status.get("dryRunCursor" if mode == "DryRun" else "cursor") or {}
+                )
+                if until(last, list(passes.values())):
+                    break
         return list(passes.values())
+
+    def _report(self, number: int, last: dict[str, Any], cursor: dict[str, Any]) -> None:
+        reasons = ", ".join(
+            f"{name} {count['objects']:,}" for name, count in sorted(last["byReason"].items())
+        )
+        self._narrator.say(
+            f"pass {number}: scanned {last['scanned']:>5,}  due {last['due']:>5,}  deleted "
+            f"{last['deleted']:>5,}  stopped by {last.get('stoppedBy')}; {reasons}"
+        )
+        self._narrator.say(f"        the next resumes after {cursor.get('after') or 'the beginning'}")
 
 
 def condition(resource: dict[str, Any], kind: str) -> dict[str, Any]:
