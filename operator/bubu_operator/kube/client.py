@@ -25,6 +25,7 @@ from kubernetes.client.configuration import Configuration
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import incluster_config, kube_config
 from kubernetes.config.config_exception import ConfigException
+from yaml import YAMLError
 
 from bubu_operator.errors import (
     KubeApiError,
@@ -105,7 +106,15 @@ class KubeClient:
         config: Any = configuration
         # A connection that cannot be made must show at once: callers have their own back-off.
         config.retries = urllib3.Retry(
-            total=1, connect=0, read=1, redirect=0, status=0, other=0, allowed_methods=frozenset({"GET"})
+            total=1,
+            connect=0,
+            read=1,
+            redirect=0,
+            status=0,
+            other=0,
+            allowed_methods=frozenset({"GET"}),
+            respect_retry_after_header=False,
+            raise_on_status=False,
         )
         config.connection_pool_maxsize = POOL_CONNECTIONS
         config.keep_alive = True
@@ -129,10 +138,10 @@ class KubeClient:
                 cast("Any", kube_config).load_kube_config(
                     config_file=path, client_configuration=configuration, persist_config=False
                 )
-        except (ConfigException, OSError, ValueError, TypeError) as error:
+        except (ConfigException, YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
             where = f"kubeconfig {path}" if path else "the pod's service account or ~/.kube/config"
             raise KubeConfigError(
-                f"cannot configure a connection from {where}: {error}. "
+                f"cannot configure a connection from {where}: {' '.join(str(error).split())}. "
                 "Set KUBECONFIG, pass --kubeconfig, or run in a pod with a service account."
             ) from error
         return cls(configuration, user_agent=user_agent)

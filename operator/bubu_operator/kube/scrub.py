@@ -26,7 +26,9 @@ MIN_SECRET_CHARACTERS: Final = 4
 MAX_REMEMBERED: Final = 4096
 
 _URL_QUERY = re.compile(r"(?P<url>\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s?#\"'<>]+)\?[^\s\"'<>]*")
-_URL_USERINFO = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@\"'<>]+@")
+_URL_USERINFO = re.compile(
+    r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/@\"'<>]+|[^\s/@:\"'<>]*:[^\s@\"'<>]+)@"
+)
 _SIGNED_PARAMETER = re.compile(
     r"(?i)\b(?P<name>X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature|Credential)=[^\s&,;\"'<>]+"
 )

@@ -1,0 +1,302 @@
+"""The client: paths, patches, pages, errors, timeouts."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+from kubernetes.client.configuration import Configuration
+
+from bubu_operator.errors import (
+    KubeApiError,
+    KubeConfigError,
+    KubeConflictError,
+    KubeForbiddenError,
+    KubeGoneError,
+    KubeInvalidError,
+    KubeNotFoundError,
+    KubeThrottledError,
+    KubeTimeoutError,
+    KubeUnauthorizedError,
+    KubeUnreachableError,
+)
+from bubu_operator.kube.client import KubeClient, PatchType
+from bubu_operator.kube.resources import CLUSTER_STORAGE_CONFIGS, DEPLOYMENTS, SECRETS, STORAGE_CONFIGS
+
+
+def test_an_object_is_asked_for_with_identity_and_path(serve):
+    """A get names group, version, namespace and name, and carries the token."""
+    server, client = serve(lambda handler: handler.reply({"kind": "StorageConfig", "spec": {"odd": 1}}))
+
+    found = client.get(STORAGE_CONFIGS, "main", "team-a")
+
+    method, path, headers, _ = server.seen[0]
+    assert found == {"kind": "StorageConfig", "spec": {"odd": 1}}
+    assert (method, path) == (
+        "GET",
+        "/apis/storage.bubustack.io/v1alpha1/namespaces/team-a/storageconfigs/main",
+    )
+    assert headers["Authorization"] == "Bearer sesame-token"
+
+
+def test_core_and_cluster_paths(serve):
+    """The core group has a root of its own; cluster-scoped kinds have no namespace in the path."""
+    server, client = serve(lambda handler: handler.reply({}))
+
+    client.get(SECRETS, "s", "a")
+    client.get(CLUSTER_STORAGE_CONFIGS, "c")
+    client.get(SECRETS, "odd/name", "a")
+
+    assert [path for _, path, _, _ in server.seen] == [
+        "/api/v1/namespaces/a/secrets/s",
+        "/apis/storage.bubustack.io/v1alpha1/clusterstorageconfigs/c",
+        "/api/v1/namespaces/a/secrets/odd%2Fname",
+    ]
+
+
+def test_a_nameless_object_is_never_asked_for(serve):
+    """An empty name would address the whole collection, which a delete must never do."""
+    server, client = serve(lambda handler: handler.reply({}))
+
+    with pytest.raises(KubeApiError, match="without a name"):
+        client.delete(SECRETS, "", "a")
+
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("kind", list(PatchType))
+def test_patches_say_what_they_are(serve, kind):
+    """Each patch type goes out with its media type and its body unchanged."""
+    server, client = serve(lambda handler: handler.reply({}))
+    body = [{"op": "add", "path": "/a", "value": 1}] if kind is PatchType.JSON else {"a": None}
+
+    client.patch(DEPLOYMENTS, "d", body, "a", patch_type=kind, field_manager="me", force=True)
+
+    _, path, headers, sent = server.seen[0]
+    assert headers["Content-Type"] == kind.value
+    assert json.loads(sent) == body
+    assert path.endswith("/deployments/d?fieldManager=me&force=true")
+
+
+def test_a_status_patch_can_be_tied_to_a_version(serve):
+    """With a resourceVersion the server refuses a write onto another version."""
+    server, client = serve(lambda handler: handler.reply({}))
+
+    client.patch_status(STORAGE_CONFIGS, "main", {"provider": "s3"}, "a", resource_version="7")
+
+    _, path, _, sent = server.seen[0]
+    assert path.endswith("/storageconfigs/main/status")
+    assert json.loads(sent) == {"status": {"provider": "s3"}, "metadata": {"resourceVersion": "7"}}
+
+
+def test_lists_are_read_page_by_page(serve):
+    """All pages of one snapshot are put together, with the snapshot's version."""
+
+    def script(handler):
+        more = "continue=" not in handler.path
+        handler.reply(
+            {
+                "metadata": {"resourceVersion": "9", "continue": "next" if more else ""},
+                "items": [{"metadata": {"name": "a" if more else "b"}}],
+            }
+        )
+
+    server, client = serve(script)
+
+    listed = client.list(SECRETS, "a", label_selector="x=y")
+
+    assert [item["metadata"]["name"] for item in listed.items] == ["a", "b"]
+    assert listed.resource_version == "9"
+    assert len(server.seen) == 2
+    assert "labelSelector=x%3Dy" in server.seen[1][1]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, KubeInvalidError),
+        (401, KubeUnauthorizedError),
+        (403, KubeForbiddenError),
+        (404, KubeNotFoundError),
+        (409, KubeConflictError),
+        (410, KubeGoneError),
+        (422, KubeInvalidError),
+        (429, KubeThrottledError),
+        (500, KubeUnreachableError),
+        (503, KubeUnreachableError),
+        (504, KubeTimeoutError),
+        (418, KubeApiError),
+    ],
+)
+def test_every_status_has_its_error(serve, status, expected):
+    """Errors are told apart by type and keep the API's own words."""
+    _, client = serve(
+        lambda handler: handler.reply(
+            {"message": "the server's words", "reason": "Why"}, status, {"Retry-After": "3"}
+        )
+    )
+
+    with pytest.raises(KubeApiError, match="the server's words") as raised:
+        client.get(SECRETS, "s", "a")
+
+    assert type(raised.value) is expected
+    assert (raised.value.status, raised.value.reason) == (status, "Why")
+    if isinstance(raised.value, KubeThrottledError):
+        assert raised.value.retry_after_seconds == 3.0
+
+
+def test_an_expired_list_token_is_gone_whatever_its_status(serve):
+    """Reason Expired means: begin the list again."""
+    _, client = serve(lambda handler: handler.reply({"reason": "Expired", "message": "old"}, 400))
+
+    with pytest.raises(KubeGoneError):
+        client.list(SECRETS)
+
+
+def test_an_answer_that_is_no_json_names_the_proxy(serve):
+    """A login page in between is recognised for what it is."""
+    _, client = serve(lambda handler: handler.reply("<html>login</html>"))
+
+    with pytest.raises(KubeUnreachableError, match="no JSON; is a proxy in between"):
+        client.get(SECRETS, "s", "a")
+
+
+def test_a_server_that_hangs_is_a_timeout(serve):
+    """A call comes back when its time is over, and the error says so."""
+    _, client = serve(lambda handler: handler.server.release.wait(10))
+    began = time.monotonic()
+
+    with pytest.raises(KubeTimeoutError, match="did not answer in time"):
+        client.create(SECRETS, {}, "a", timeout_seconds=0.2)
+
+    assert time.monotonic() - began < 3
+
+
+def test_nobody_there():
+    """A refused connection is unreachable, at once, and the token is not in the text."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    configuration = Configuration(host=f"http://127.0.0.1:{port}", api_key={"BearerToken": "sesame-token"})
+
+    with (
+        KubeClient(configuration) as client,
+        pytest.raises(KubeUnreachableError, match="cannot reach") as raised,
+    ):
+        client.get(SECRETS, "s", "a")
+
+    assert "sesame" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [None, "{", "clusters: 3"])
+def test_a_bad_kubeconfig_is_one_clear_sentence(tmp_path, content):
+    """A missing or malformed kubeconfig names the file and the ways out."""
+    path = tmp_path / "config"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+
+    with pytest.raises(KubeConfigError, match=r"config.*Set KUBECONFIG"):
+        KubeClient.load(str(path))
+
+
+def test_a_kubeconfig_connects_with_its_token(serve, tmp_path):
+    """Server and token of the file are used, also for a library that connects by itself."""
+    server, _ = serve(lambda handler: handler.reply({}))
+    path = tmp_path / "config"
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": server.url}}],
+        "users": [{"name": "u", "user": {"token": "from-the-file"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    }
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+    with KubeClient.load(str(path)) as client:
+        client.get(SECRETS, "s", "a")
+        connection = client.connection()
+
+    assert server.seen[0][2]["Authorization"] == "Bearer from-the-file"
+    assert (connection.server, connection.authorization) == (server.url, "Bearer from-the-file")
+    assert "from-the-file" not in repr(connection)
+
+
+def test_a_watch_yields_events_and_ends_with_the_server(serve):
+    """Events come in order, each with the version to go on from."""
+    events = [
+        {"type": kind, "object": {"metadata": {"name": "x", "resourceVersion": str(number)}}}
+        for number, kind in enumerate(["ADDED", "MODIFIED", "BOOKMARK"], start=5)
+    ]
+
+    def script(handler):
+        handler.stream(*events)
+        handler.end_stream()
+
+    server, client = serve(script)
+
+    with client.watch(SECRETS, "a", resource_version="4") as stream:
+        seen = [(event.type, event.resource_version) for event in stream]
+
+    assert seen == [("ADDED", "5"), ("MODIFIED", "6"), ("BOOKMARK", "7")]
+    assert "allowWatchBookmarks=true" in server.seen[0][1]
+    assert "resourceVersion=4" in server.seen[0][1]
+
+
+def test_an_error_event_is_raised(serve):
+    """The server forgets versions in the middle of a stream, too."""
+    _, client = serve(
+        lambda handler: handler.stream({"type": "ERROR", "object": {"code": 410, "message": "old"}})
+    )
+
+    with client.watch(SECRETS, resource_version="4") as stream, pytest.raises(KubeGoneError, match="old"):
+        list(stream)
+
+
+def test_a_silent_watch_times_out(serve):
+    """Not a byte for the inactivity time: the connection is dead, whatever TCP thinks."""
+
+    def script(handler):
+        handler.stream({"type": "ADDED", "object": {}})
+        handler.server.release.wait(10)
+
+    _, client = serve(script)
+
+    with (
+        client.watch(SECRETS, resource_version="4", inactivity_seconds=0.2) as stream,
+        pytest.raises(KubeTimeoutError, match="silent"),
+    ):
+        list(stream)
+
+
+def test_a_watch_can_be_ended_from_another_thread(serve):
+    """`close` wakes a thread that waits for the next byte, quietly."""
+
+    def script(handler):
+        handler.stream({"type": "ADDED", "object": {}})
+        handler.server.release.wait(10)
+
+    _, client = serve(script)
+    began = time.monotonic()
+    with client.watch(SECRETS, resource_version="4", inactivity_seconds=30) as stream:
+        first = threading.Event()
+        ended: list[int] = []
+
+        def read() -> None:
+            count = 0
+            for _ in stream:
+                count += 1
+                first.set()
+            ended.append(count)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert first.wait(5)
+        stream.close()
+        reader.join(5)
+
+    assert ended == [1]
+    assert time.monotonic() - began < 5

@@ -1,0 +1,106 @@
+"""No credential leaves by a text."""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bubu_operator.kube.scrub import REDACTED, Redactor, scrub_patterns, shorten
+
+KEY = "AKIAIOSFODNN7EXAMPLE"
+SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"The AWS Access Key Id you provided ({KEY}) does not exist",
+        f"GET https://b.s3.amazonaws.com/k?X-Amz-Credential={KEY}%2F2026&X-Amz-Signature=deadbeef failed",
+        f"https://user:{SECRET}@minio:9000/bucket refused",
+        f"header Authorization: AWS4-HMAC-SHA256 Credential={KEY}/2026/s3, Signature=abcdef0123 sent",
+        f'{{"secretAccessKey": "{SECRET}"}}',
+        f"aws_secret_access_key = {SECRET}",
+        f"password={SECRET}",
+        f"Bearer {SECRET}",
+        f"AWSAccessKeyId={KEY}&Signature={SECRET}",
+    ],
+)
+def test_forms_of_credentials_are_removed_unknown(text):
+    """Signed URLs, user info, headers and telling names are recognised without knowing the value."""
+    clean = scrub_patterns(text)
+
+    for planted in (KEY, SECRET, "deadbeef", "abcdef0123"):
+        assert planted not in clean
+    assert REDACTED in clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bucket flows at http://127.0.0.1:9000 did not answer in time",
+        "key AWS_ACCESS_KEY_ID of Secret team-a/minio is missing; it has: rootUser, rootPassword",
+        "kubectl create rolebinding x --namespace a --clusterrole x --serviceaccount a:b",
+        "rule prefix 'outputs/' begins with neither",
+    ],
+)
+def test_our_own_messages_stay_readable(text):
+    """Scrubbing must not blot out what people need."""
+    assert scrub_patterns(text) == text
+
+
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Zs", "Cc"]), min_size=8, max_size=40),
+    st.text(max_size=30),
+    st.text(max_size=30),
+)
+def test_known_values_are_removed_in_every_form(secret, before, after):
+    """A value read from a Secret is removed plain, quoted and in base64, wherever it stands."""
+    redactor = Redactor()
+    redactor.add([secret])
+    for form in (secret, quote(secret, safe=""), base64.b64encode(secret.encode()).decode().rstrip("=")):
+        clean = redactor.scrub(f"{before} {form} {after}")
+        assert form not in clean.replace(before, "").replace(after, "")
+
+
+def test_short_values_are_left_alone():
+    """A password of one letter cannot be hidden; blotting out the alphabet would help nobody."""
+    redactor = Redactor()
+    redactor.add(["a", "", "abc"])
+
+    assert redactor.scrub("a fat cat, abc") == "a fat cat, abc"
+
+
+def test_a_longer_value_goes_before_the_one_it_holds():
+    """No part of a secret stays because a shorter one was removed first."""
+    redactor = Redactor()
+    redactor.add(["hunter2", "hunter2-and-more"])
+
+    assert redactor.scrub("x hunter2-and-more x") == f"x {REDACTED} x"
+
+
+def test_trailing_line_breaks_of_a_value_do_not_hide_it():
+    """A Secret made with echo holds a line break; the value without it is removed all the same."""
+    redactor = Redactor()
+    redactor.add(["correct-horse\n"])
+
+    assert "correct-horse" not in redactor.scrub("got correct-horse!")
+
+
+def test_memory_is_bounded():
+    """Rotated credentials do not pile up for ever."""
+    redactor = Redactor()
+    for number in range(3000):
+        redactor.add([f"value-{number:06d}"])
+
+    assert "value-002999" not in redactor.scrub("value-002999")
+    assert len(redactor._values) <= 4096
+
+
+def test_shorten_makes_one_clean_line():
+    """Control characters and line breaks go, and the length is bounded."""
+    assert shorten("a\n\tb\x1b[31mc", 50) == "a b [31mc"
+    assert len(shorten("x" * 100, 10)) == 10
