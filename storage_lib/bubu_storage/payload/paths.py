@@ -43,6 +43,7 @@ INPUT_FILE_NAME: Final = "input.json"
 _ROOT_FILE_NAME: Final = "output.json"
 _CLIMB: Final = ".."
 _ESCAPED_CLIMB: Final = "%2E%2E"
+_MAX_STEM_BYTES: Final = 200
 
 
 def clean_path(path: str) -> str:
@@ -144,11 +145,14 @@ def distinct_file_name(keys: KeyPath, attempt: int = 0) -> str:
     """Return another name for a value whose own name is taken.
 
     The suffix is a digest of the exact key path, so it depends on nothing else in the
-    document and a repeated run writes to the same place.
+    document and a repeated run writes to the same place. The name is one segment, so it
+    lies below no other object, and short enough for a file system.
     """
     exact = json.dumps([*keys, attempt] if attempt else list(keys)).encode("ascii")
     digest = hashlib.sha256(exact).hexdigest()[:12]
-    return f"{file_name(keys).removesuffix('.json')}~{digest}.json"
+    stem = file_name(keys).removesuffix(".json").replace("/", "_")
+    readable = stem.encode("utf-8")[:_MAX_STEM_BYTES].decode("utf-8", "ignore")
+    return f"{readable}~{digest}.json"
 
 
 def object_path(prefix: str, run_id: str, name: str) -> str:

@@ -222,4 +222,4 @@ def test_collision_295_keys_that_clean_to_one_path_do_not_collide(observed):
     single, double = two_distinct_objects(observed("s-collision-295"), "x/y", "x//y")
 
     assert double == "outputs/ns/run-1/x/y.json"
-    assert re.fullmatch(r"outputs/ns/run-1/x/y~[0-9a-f]{12}\.json", single)
+    assert re.fullmatch(r"outputs/ns/run-1/x_y~[0-9a-f]{12}\.json", single)

@@ -164,6 +164,15 @@ def test_namespaced_keys():
     assert namespaced_key("..", "x") == "../x"
 
 
+def test_distinct_names_are_one_short_segment():
+    """Whatever the keys, so that they fit where the plain name did not."""
+    for keys in (["a/b", "../c"], ["é" * 2000], ["x" * 300, 5]):
+        name = distinct_file_name(keys)
+        assert "/" not in name
+        assert len(name.encode()) <= 255
+        assert name.endswith(".json")
+
+
 def test_json_paths():
     """Readable where possible, quoted where needed."""
     assert format_json_path([]) == "$"
