@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 __all__ = ["S3Backend"]
 
 _SDK_ERRORS: Final = (ClientError, BotoCoreError, HTTPError, OSError)
+_LISTING_FIELDS: Final = frozenset({"Contents", "IsTruncated", "KeyCount", "Name"})
+"""One of these is in every listing, also in an empty one."""
 _CLOCK_SAMPLE_SECONDS: Final = 60.0
 """How long a ``Date`` header is extrapolated before the store is asked again."""
 
@@ -371,6 +373,12 @@ class S3Backend:
                     self._client.list_objects_v2(
                         Bucket=self._bucket, Prefix=prefix, MaxKeys=page_size, **extra
                     ),
+                )
+            if not _LISTING_FIELDS & answer.keys():
+                # Some web page, say: taken for an empty listing it would mean "nothing is there".
+                raise StorageError(
+                    f"{self.name} cannot be listed: the answer is not one of an S3 store; check the endpoint",
+                    code="ListingFormat",
                 )
             objects = tuple(map(_listed, answer.get("Contents", [])))
             for one in objects:

@@ -239,7 +239,7 @@ def map_sdk_error(
         reason = (
             "TLS failed; if the store has its own certificate authority, give its certificate (CA bundle)"
         )
-    elif isinstance(error, _TIMED_OUT):
+    elif isinstance(error, _TIMED_OUT) or _hides_timeout(error):
         make, reason = (
             StorageTimeoutError,
             "the store did not answer in time; check the endpoint and the network",
@@ -289,6 +289,12 @@ def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float
         return max(0.0, parsedate_to_datetime(text).timestamp() - now_seconds)
     except (ValueError, OverflowError):
         return None
+
+
+def _hides_timeout(error: BaseException) -> bool:
+    """Tell a time limit that struck while sending, which the SDK reports as a lost connection."""
+    inner = getattr(error, "kwargs", {}).get("error")
+    return isinstance(inner, BaseException) and any(isinstance(arg, TimeoutError) for arg in inner.args)
 
 
 def _map_answer(
