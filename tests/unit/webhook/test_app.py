@@ -1,0 +1,389 @@
+"""The application: every request is answered, every answer to a review allows."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bubu_operator.injection import apply_patch, inject_pod
+from bubu_operator.webhook import app as app_module
+from bubu_operator.webhook.app import MAX_BODY_BYTES, WebhookApp
+from tests.unit.injection.builders import config, container, pod
+from tests.unit.injection.strategies import JSON_VALUES
+from tests.unit.webhook.asgi import View, call, call_async, review_of
+
+Json = dict[str, Any]
+POST = {
+    "type": "http",
+    "method": "POST",
+    "path": "/mutate",
+    "headers": [(b"content-type", b"application/json")],
+}
+
+
+def asking(**more: Any) -> Json:
+    """A pod that asks for injection."""
+    item = pod(**more)
+    item["metadata"]["labels"] = {"storage.bubustack.io/inject": "true"}
+    return item
+
+
+def app_of(view: View | None = None, **more: Any) -> WebhookApp:
+    """An application that does not wait for stragglers."""
+    return WebhookApp(view or View(config()), **{"lag_seconds": 0.0, **more})
+
+
+def patched(item: Json, response: Json) -> Json:
+    """The pod after the answer's patch."""
+    return apply_patch(item, json.loads(base64.b64decode(response["patch"])))
+
+
+def test_a_pod_that_asks_is_injected():
+    """The patch leads to exactly what injection gives; uid echoed, audit notes set, no warning."""
+    item = asking()
+
+    answer = call(app_of(), review_of(item))
+
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    response = answer.review
+    assert (response["uid"], response["allowed"], response["patchType"]) == ("u-1", True, "JSONPatch")
+    assert patched(item, response) == inject_pod(item, config()).pod
+    assert response["auditAnnotations"] == {"reason": "Injected", "config": "StorageConfig flows/main"}
+    assert "warnings" not in response
+
+
+def test_a_body_in_chunks():
+    """As the API server sends large ones."""
+    body = review_of(asking())
+
+    assert call(app_of(), [body[:10], b"", body[10:100], body[100:]]).review["patchType"] == "JSONPatch"
+
+
+def test_a_pod_that_does_not_ask_is_let_through_in_silence():
+    """No patch, no warning."""
+    response = call(app_of(), review_of(pod())).review
+
+    assert response == {"uid": "u-1", "allowed": True, "auditAnnotations": {"reason": "NotAsked"}}
+
+
+def test_the_requests_namespace_counts():
+    """What the pod's metadata says about it does not (it may say nothing, or lie)."""
+    item = asking()
+    item["metadata"]["namespace"] = "elsewhere"
+
+    assert call(app_of(), review_of(item)).review["auditAnnotations"]["reason"] == "Injected"
+
+
+def test_without_a_config_the_pod_is_let_through_with_a_warning():
+    """The sentence comes from the selection."""
+    response = call(app_of(View()), review_of(asking())).review
+
+    assert response["allowed"] is True
+    assert response["warnings"][0].startswith("bubu-storage: no storage was injected: namespace flows has no")
+    assert response["auditAnnotations"] == {"reason": "NoConfig"}
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"resource": {"group": "apps", "version": "v1", "resource": "deployments"}}, "NotAPod"),
+        ({"resource": {}}, "NotAPod"),
+        ({"resource": "pods"}, "NotAPod"),
+        ({"subResource": "ephemeralcontainers"}, "NotAPod"),
+        ({"operation": "UPDATE"}, "NotACreation"),
+        ({"operation": None}, "NotACreation"),
+        ({"object": None}, "MalformedPod"),
+        ({"object": {"metadata": {}}}, "MalformedPod"),
+        ({"object": {"spec": {"containers": [{"name": 1}]}}}, "MalformedPod"),
+    ],
+)
+def test_other_requests_are_let_through_with_a_warning(more: Json, reason: str):
+    """A webhook that is registered for too much must not stand in the way."""
+    response = call(app_of(), review_of(asking(), **more)).review
+
+    assert (response["uid"], response["allowed"]) == ("u-1", True)
+    assert "patch" not in response
+    assert response["auditAnnotations"]["reason"] == reason
+    assert response["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "the body is empty"),
+        (b"{", "not JSON: Expecting property name"),
+        (b"\xff", "not UTF-8"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"9" * 10_000, "a number is too long"),
+        (b"3", "no object"),
+        (b"{}", "kind is missing"),
+        (b'{"kind":"Pod"}', 'kind is "Pod"'),
+        (b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1beta1"}', "v1beta1"),
+        (b'{"kind":"AdmissionReview","apiVersion":3}', "apiVersion is no text"),
+        (b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}', "no request"),
+        (b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":[]}', "no request"),
+        (b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{}}', "uid is missing"),
+        (
+            b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":""}}',
+            "uid is missing",
+        ),
+        (review_of({}, uid=7), "uid is missing"),
+        (review_of({}, uid="u" * 300), "longer than"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_with_a_sentence(body: bytes, text: str):
+    """No id, no review: a 400 whose text the API server shows."""
+    answer = call(app_of(), body)
+
+    assert answer.status == 400
+    assert text in answer.body.decode()
+
+
+@pytest.mark.parametrize("content_type", [None, "", "text/plain", "application/yaml", "application/json2"])
+def test_other_content_types_are_refused(content_type: str | None):
+    """415, whatever the body holds."""
+    assert call(app_of(), review_of(pod()), content_type=content_type).status == 415
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
+def test_parameters_and_case_of_the_content_type_do_not_matter(content_type: str):
+    """As HTTP says."""
+    assert call(app_of(), review_of(pod()), content_type=content_type).status == 200
+
+
+def test_the_limit_of_a_body():
+    """At the limit it is read; one byte more is a 413 that closes the connection."""
+    body = review_of(pod())
+    full = body + b" " * (MAX_BODY_BYTES - len(body))
+
+    assert call(app_of(), full).status == 200
+    answer = call(app_of(), [full, b" "])
+    assert (answer.status, answer.headers["connection"]) == (413, "close")
+    assert str(MAX_BODY_BYTES) in answer.body.decode()
+
+
+def test_an_endless_body_is_not_read_to_its_end():
+    """Enough is discarded for the sender to see the answer, then it is enough."""
+    taken: list[int] = []
+
+    async def endless() -> int:
+        sent: list[Any] = []
+
+        async def receive() -> Json:
+            taken.append(1)
+            return {"type": "http.request", "body": b"x" * (1024 * 1024), "more_body": True}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app_of()(POST, receive, send)
+        return sent[0]["status"]
+
+    assert asyncio.run(endless()) == 413
+    assert len(taken) < 40
+
+
+def test_a_body_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    """408 after the time, not a connection held for ever."""
+    monkeypatch.setattr(app_module, "BODY_SECONDS", 0.01)
+
+    async def stalled() -> int:
+        sent: list[Any] = []
+
+        async def receive() -> Json:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app_of()(POST, receive, send)
+        return sent[0]["status"]
+
+    assert asyncio.run(stalled()) == 408
+
+
+def test_a_client_that_leaves_is_no_fault():
+    """The connection breaks off in the middle of the body."""
+    assert call(app_of(), [b"{", None]).status == 400  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/mutate", 405),
+        ("PUT", "/mutate", 405),
+        ("POST", "/readyz", 405),
+        ("DELETE", "/healthz", 405),
+        ("GET", "/", 404),
+        ("POST", "/mutate/", 404),
+        ("GET", "/healthz", 200),
+        ("HEAD", "/readyz", 200),
+    ],
+)
+def test_paths_and_methods(method: str, path: str, status: int):
+    """What exists answers; what does not says so."""
+    answer = call(app_of(), method=method, path=path)
+
+    assert answer.status == status
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+def test_readiness_needs_caches_a_certificate_and_no_shutdown():
+    """Each missing thing is named; health does not depend on them."""
+    view = View()
+    problem = ["no serving certificate: /tls/tls.crt cannot be read"]
+    app = WebhookApp(view, lambda: problem[0])
+
+    answer = call(app, method="GET", path="/readyz")
+    assert (answer.status, "no serving certificate" in answer.body.decode()) == (503, True)
+    problem[0] = ""
+    view.missing = ("storageconfigs", "namespaces")
+    answer = call(app, method="GET", path="/readyz")
+    assert (answer.status, answer.body) == (503, b"not listed yet: storageconfigs, namespaces\n")
+    assert call(app, method="GET", path="/healthz").status == 200
+    view.missing = ()
+    assert call(app, method="GET", path="/readyz").status == 200
+    app.draining = True
+    answer = call(app, method="GET", path="/readyz")
+    assert (answer.status, answer.headers["connection"]) == (503, "close")
+
+
+def test_a_cold_cache_lets_pods_through_with_a_warning():
+    """It must never look as if there were no configs."""
+    view = View(config())
+    view.missing = ("storageconfigs",)
+
+    response = call(app_of(view), review_of(asking())).review
+
+    assert (response["allowed"], response["auditAnnotations"]["reason"]) == (True, "NotReady")
+    assert "just started" in response["warnings"][0]
+
+
+def test_requests_are_still_answered_while_draining():
+    """And told to come over another connection next time."""
+    app = app_of()
+    app.draining = True
+
+    answer = call(app, review_of(asking()))
+
+    assert answer.review["patchType"] == "JSONPatch"
+    assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("late", ["config", "namespace"])
+def test_what_was_created_just_before_the_pod_is_waited_for(late: str):
+    """The watch may be some milliseconds behind: config and pod of one ``kubectl apply``."""
+    view = View(config(), namespaces={"flows": {"storage.bubustack.io/inject": "true"}})
+    configs, namespaces = view.configs, view.namespaces
+    if late == "config":
+        view.configs = []
+    else:
+        view.namespaces = {}
+
+    async def run() -> Json:
+        app = WebhookApp(view, lag_seconds=30.0)
+        pending = asyncio.ensure_future(call_async(app, review_of(pod())))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not pending.done()
+        view.configs, view.namespaces = configs, namespaces
+        return (await asyncio.wait_for(pending, 10)).review
+
+    assert asyncio.run(run())["auditAnnotations"]["reason"] == "Injected"
+
+
+def test_what_is_not_there_is_not_waited_for_long():
+    """The pod is answered after the lag, with the explanation."""
+    response = call(app_of(View(namespaces={}), lag_seconds=0.02), review_of(asking())).review
+
+    assert response["auditAnnotations"]["reason"] == "NoConfig"
+
+
+def test_a_fault_of_ours_lets_the_pod_through_and_is_logged(caplog: pytest.LogCaptureFixture):
+    """Allowed, a warning without internals, a traceback in the log, nothing of the pod's content there."""
+
+    class Broken(View):
+        def storage_configs(self, namespace: str) -> Any:
+            raise RuntimeError("planted fault", namespace)
+
+    item = asking()
+    item["spec"]["containers"] = [container(env=[{"name": "PASSWORD", "value": "planted-secret"}])]
+    with caplog.at_level(logging.DEBUG):
+        response = call(app_of(Broken()), review_of(item)).review
+
+    assert (response["uid"], response["allowed"]) == ("u-1", True)
+    assert response["auditAnnotations"]["reason"] == "InternalError"
+    assert "internal error" in response["warnings"][0]
+    assert "planted fault" not in json.dumps(response)
+    assert "planted fault" in caplog.text
+    assert "planted-secret" not in caplog.text
+
+
+def test_the_log_has_one_line_a_pod_and_no_values(caplog: pytest.LogCaptureFixture):
+    """Namespace, name, reason, config; no environment."""
+    item = asking()
+    item["metadata"] = {"generateName": "job-", "labels": item["metadata"]["labels"]}
+    item["spec"]["containers"] = [container(env=[{"name": "AWS_ACCESS_KEY_ID", "value": "planted-secret"}])]
+    with caplog.at_level(logging.INFO):
+        call(app_of(), review_of(item, dryRun=True))
+
+    (record,) = caplog.records
+    fields = vars(record)
+    assert (fields["namespace"], fields["pod"], fields["reason"]) == ("flows", "job-", "Injected")
+    assert (fields["config"], fields["dry_run"], fields["patched"]) == (
+        "StorageConfig flows/main",
+        True,
+        True,
+    )
+    assert "planted-secret" not in repr(fields)
+
+
+def test_warnings_are_bounded():
+    """A pod with very many containers does not flood its creator."""
+    many = [container(f"c{n}", env=[{"name": "AWS_ACCESS_KEY_ID", "value": "k"}]) for n in range(100)]
+
+    response = call(app_of(), review_of({**asking(), "spec": {"containers": many}})).review
+
+    assert len(response["warnings"]) == 16
+    assert all(len(text) <= 1024 and "\n" not in text for text in response["warnings"])
+
+
+@given(
+    value=JSON_VALUES,
+    where=st.sampled_from(["object", "resource", "namespace", "operation", "dryRun", "name"]),
+)
+def test_no_request_with_an_id_goes_unanswered(value: Any, where: str):
+    """Whatever stands in a field: 200, allowed."""
+    answer = call(app_of(), review_of(asking(), **{where: value}))
+
+    assert answer.status == 200
+    assert answer.review["allowed"] is True
+
+
+@given(value=JSON_VALUES)
+def test_no_pod_that_asks_goes_unanswered(value: Any):
+    """Whatever its spec and metadata hold."""
+    labels = {"labels": {"storage.bubustack.io/inject": "true"}}
+    for item in ({"metadata": labels, "spec": value}, {"metadata": labels, "spec": {"containers": value}}):
+        assert call(app_of(), review_of(item)).review["allowed"] is True
+
+
+def test_other_protocols_are_ignored():
+    """No WebSockets, no lifespan."""
+
+    async def run() -> None:
+        async def never(*_: Any) -> Any:
+            raise AssertionError
+
+        await app_of()({"type": "lifespan"}, never, never)
+
+    asyncio.run(run())
