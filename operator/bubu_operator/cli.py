@@ -9,173 +9,179 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Any, Final, TypeVar
 
-import typer
+import click
 
-__all__ = ["app", "main"]
+from bubu_storage import __version__
 
-INSTALL_LINE = "pip install 'bubu-storage[operator]'"
+__all__ = ["cli", "main"]
 
-app = typer.Typer(
-    name="bubu-operator",
-    help="Kubernetes operator for the object storage of workflow pods.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+INSTALL_LINE: Final = "pip install 'bubu-storage[operator]'"
+REQUIRED_MODULES: Final = ("kopf", "kubernetes", "pydantic", "uvicorn", "structlog", "yaml", "cryptography")
 
-Kubeconfig = Annotated[
-    Path | None,
-    typer.Option(
-        "--kubeconfig",
-        envvar="KUBECONFIG",
-        help="Cluster access; default: the pod's own service account.",
-        dir_okay=False,
-    ),
-]
-LogFormat = Annotated[str, typer.Option("--log-format", help="json | console", envvar="BUBU_LOG_FORMAT")]
-LogLevel = Annotated[
-    str, typer.Option("--log-level", help="debug | info | warning | error", envvar="BUBU_LOG_LEVEL")
-]
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-@app.command()
-def controller(
-    *,
-    kubeconfig: Kubeconfig = None,
-    namespace: Annotated[
-        list[str] | None,
-        typer.Option("--namespace", help="Watch only this namespace; repeatable. Default: all."),
-    ] = None,
-    allow_local_root: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--allow-local-root",
-            help="Directory below which local file stores may be used; repeatable. Default: none.",
+def _common_options(command: Command) -> Command:
+    """Add what every long-running role takes."""
+    for option in (
+        click.option(
+            "--log-level",
+            type=click.Choice(["debug", "info", "warning", "error"]),
+            default="info",
+            show_default=True,
+            envvar="BUBU_LOG_LEVEL",
         ),
-    ] = None,
-    probe_interval_seconds: Annotated[
-        float, typer.Option(min=1.0, help="Time between two probes of a healthy store.")
-    ] = 60.0,
-    health_host: Annotated[str, typer.Option(help="Address of /healthz and /readyz.")] = "0.0.0.0",  # noqa: S104 - the kubelet asks from outside the pod
-    health_port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080,
-    log_format: LogFormat = "json",
-    log_level: LogLevel = "info",
-) -> None:
+        click.option(
+            "--log-format",
+            type=click.Choice(["json", "console"]),
+            default="json",
+            show_default=True,
+            envvar="BUBU_LOG_FORMAT",
+        ),
+        click.option(
+            "--kubeconfig",
+            type=click.Path(dir_okay=False, path_type=Path),
+            envvar="KUBECONFIG",
+            help="Cluster access; default: the pod's own service account.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(name="bubu-operator", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bubu-operator")
+def cli() -> None:
+    """Kubernetes operator for the object storage of workflow pods."""
+
+
+@cli.command()
+@_common_options
+@click.option(
+    "--namespace", "namespaces", multiple=True, help="Watch only this namespace; repeatable. Default: all."
+)
+@click.option(
+    "--allow-local-root",
+    "allow_local_roots",
+    multiple=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory below which local file stores may be used; repeatable. Default: none.",
+)
+@click.option(
+    "--probe-interval-seconds",
+    type=click.FloatRange(min=1.0),
+    default=60.0,
+    show_default=True,
+    help="Time between two probes of a healthy store.",
+)
+@click.option("--health-host", default="0.0.0.0", show_default=True, help="Address of /healthz and /readyz.")  # noqa: S104 - the kubelet asks from outside the pod
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port of /healthz and /readyz; 0 picks a free one.",
+)
+def controller(**options: Any) -> None:
     """Probe stores, run retention passes, inject labelled workloads."""
     from bubu_operator.controllers.main import ControllerOptions, run_controller  # noqa: PLC0415 - loads Kopf
 
-    raise typer.Exit(
-        run_controller(
-            ControllerOptions(
-                kubeconfig=kubeconfig,
-                namespaces=tuple(namespace or ()),
-                allow_local_roots=tuple(allow_local_root or ()),
-                probe_interval_seconds=probe_interval_seconds,
-                health_host=health_host,
-                health_port=health_port,
-                log_format=log_format,
-                log_level=log_level,
-            )
-        )
-    )
+    sys.exit(run_controller(ControllerOptions(**options)))
 
 
-@app.command()
-def webhook(
-    *,
-    tls_cert: Annotated[
-        Path,
-        typer.Option("--tls-cert", help="PEM certificate chain.", envvar="BUBU_TLS_CERT", dir_okay=False),
-    ],
-    tls_key: Annotated[
-        Path, typer.Option("--tls-key", help="PEM private key.", envvar="BUBU_TLS_KEY", dir_okay=False)
-    ],
-    kubeconfig: Kubeconfig = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - the API server calls from outside the pod
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 10250,
-    cert_poll_seconds: Annotated[
-        float, typer.Option(min=0.1, help="How often the certificate files are looked at.")
-    ] = 10.0,
-    drain_seconds: Annotated[
-        float, typer.Option(min=0.0, help="How long requests are still answered after a stop signal.")
-    ] = 5.0,
-    log_format: LogFormat = "json",
-    log_level: LogLevel = "info",
-) -> None:
+@cli.command()
+@_common_options
+@click.option(
+    "--tls-cert",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="BUBU_TLS_CERT",
+    help="PEM certificate chain; may appear and change while the process runs.",
+)
+@click.option(
+    "--tls-key",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="BUBU_TLS_KEY",
+    help="PEM private key.",
+)
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 - the API server calls from outside the pod
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=10250,
+    show_default=True,
+    help="Port to listen on; 0 picks a free one.",
+)
+@click.option(
+    "--cert-poll-seconds",
+    type=click.FloatRange(min=0.1),
+    default=10.0,
+    show_default=True,
+    help="How often the certificate files are looked at.",
+)
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(min=0.0),
+    default=5.0,
+    show_default=True,
+    help="How long requests are still answered after a stop signal.",
+)
+def webhook(**options: Any) -> None:
     """Serve the mutating admission webhook for pods."""
     from bubu_operator.webhook.main import WebhookOptions, run_webhook  # noqa: PLC0415 - loads uvicorn
 
-    raise typer.Exit(
-        run_webhook(
-            WebhookOptions(
-                tls_cert=tls_cert,
-                tls_key=tls_key,
-                kubeconfig=kubeconfig,
-                host=host,
-                port=port,
-                cert_poll_seconds=cert_poll_seconds,
-                drain_seconds=drain_seconds,
-                log_format=log_format,
-                log_level=log_level,
-            )
-        )
-    )
+    sys.exit(run_webhook(WebhookOptions(**options)))
 
 
-@app.command("retention-pass")
+@cli.command("retention-pass")
 def retention_pass() -> None:
     """Run one retention pass: the job as JSON on stdin, progress as JSON lines on stdout.
 
     Started by the controller; it stops as soon as its stdin is closed.
     """
-    from bubu_operator.retention.child import main as child_main  # noqa: PLC0415
+    from bubu_operator.retention.child import main as child_main  # noqa: PLC0415 - loads the engine
 
-    raise typer.Exit(child_main())
+    sys.exit(child_main())
 
 
-@app.command()
-def crds(
-    *,
-    write: Annotated[
-        Path | None, typer.Option("--write", help="Write the files into this directory.", file_okay=False)
-    ] = None,
-    check: Annotated[
-        Path | None,
-        typer.Option("--check", help="Fail if the files there are not up to date.", file_okay=False),
-    ] = None,
-) -> None:
+@cli.command()
+@click.option(
+    "--write",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the files into this directory.",
+)
+@click.option(
+    "--check",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Fail if the files there are not up to date.",
+)
+def crds(write: Path | None, check: Path | None) -> None:
     """Print the CustomResourceDefinitions, generated from the models."""
-    from bubu_operator.api.crds import check_crds, render_crds, write_crds  # noqa: PLC0415
+    from bubu_operator.api.crds import check_crds, render_crds, write_crds  # noqa: PLC0415 - loads pydantic
 
     if write is not None and check is not None:
-        raise typer.BadParameter("give --write or --check, not both")
+        raise click.UsageError("give --write or --check, not both")
     if write is not None:
         write_crds(write)
     elif check is not None:
         drift = check_crds(check)
         for line in drift:
-            typer.echo(line, err=True)
+            click.echo(line, err=True)
         if drift:
-            typer.echo("run `make generate` and commit the result", err=True)
-            raise typer.Exit(1)
+            click.echo("run `make generate` and commit the result", err=True)
+            sys.exit(1)
     else:
         for text in render_crds().values():
-            typer.echo(text.rstrip() if text.startswith("---") else f"---\n{text.rstrip()}")
+            click.echo(text.rstrip() if text.startswith("---") else f"---\n{text.rstrip()}")
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    from bubu_storage import __version__  # noqa: PLC0415
-
-    typer.echo(__version__)
-
-
-def _missing_extra() -> str | None:
-    for name in ("kopf", "kubernetes", "pydantic", "uvicorn", "structlog", "yaml", "cryptography"):
+def _first_missing() -> str | None:
+    for name in REQUIRED_MODULES:
         try:
             found = importlib.util.find_spec(name) is not None
         except ModuleNotFoundError:
@@ -187,11 +193,11 @@ def _missing_extra() -> str | None:
 
 def main() -> None:
     """Entry point of ``bubu-operator``; without the extra it says how to get it."""
-    missing = _missing_extra()
+    missing = _first_missing()
     if missing is not None:
         sys.stderr.write(
             f"bubu-operator needs packages that are not installed ({missing}). Install them with:\n"
             f"    {INSTALL_LINE}\n"
         )
         raise SystemExit(1)
-    app()
+    cli()

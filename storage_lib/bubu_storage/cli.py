@@ -7,54 +7,34 @@ standard error.
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Final
 
-import typer
+import click
 
 from bubu_storage._version import __version__
 
-__all__ = ["app", "main"]
+__all__ = ["cli", "main"]
 
-app: Final = typer.Typer(
-    name="bubu-storage",
-    help="Object storage for workflow pods.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+
+@click.group(name="bubu-storage", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bubu-storage", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Object storage for workflow pods."""
 
 
 def main() -> None:
     """Run the command line (entry point)."""
-    app()
+    cli()
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"bubu-storage {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Object storage for workflow pods."""
-
-
-@app.command()
-def conformance(
-    files: Annotated[list[Path], typer.Argument(help="Vector files (JSON).", metavar="FILE...")],
-    *,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also name the cases that passed.")
-    ] = False,
-) -> None:
+@cli.command()
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(dir_okay=False, path_type=Path)
+)
+@click.option("--verbose", "-v", is_flag=True, help="Also name the cases that passed.")
+def conformance(files: tuple[Path, ...], verbose: bool) -> None:
     """Compare this library with recorded outcomes of the Go implementation.
 
     Prints each difference, and for each case that is a known defect of the Go implementation what is
@@ -69,23 +49,23 @@ def conformance(
         try:
             reports = run_file(path)
         except VectorFileError as error:
-            typer.echo(f"bubu-storage: {error}", err=True)
-            raise typer.Exit(2) from None
+            click.echo(f"bubu-storage: {error}", err=True)
+            sys.exit(2)
         for report in reports:
             counts[report.verdict] += 1
             if report.verdict is Verdict.PASSED:
                 if verbose:
-                    typer.echo(f"{report.case_id}: passed")
+                    click.echo(f"{report.case_id}: passed")
             elif report.verdict is Verdict.DEVIATES:
-                typer.echo(f"{report.case_id}: deviates: {'; '.join(report.differences)}")
+                click.echo(f"{report.case_id}: deviates: {'; '.join(report.differences)}")
             else:
-                typer.echo(f"{report.case_id}: FAILED")
+                click.echo(f"{report.case_id}: FAILED")
                 for line in report.differences:
-                    typer.echo(f"    {line}")
+                    click.echo(f"    {line}")
     passed, failed, deviates = (counts[verdict] for verdict in Verdict)
-    typer.echo(f"{passed} passed, {failed} failed, {deviates} deviates")
+    click.echo(f"{passed} passed, {failed} failed, {deviates} deviates")
     if counts[Verdict.FAILED]:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

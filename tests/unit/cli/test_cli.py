@@ -7,10 +7,10 @@ import logging
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from bubu_storage import __version__
-from bubu_storage.cli import app
+from bubu_storage.cli import cli
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "conformance"
 
@@ -28,7 +28,7 @@ def _library_log_level():
 def run():
     """Run the command line in this process."""
     runner = CliRunner()
-    return lambda *arguments: runner.invoke(app, [str(argument) for argument in arguments])
+    return lambda *arguments: runner.invoke(cli, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

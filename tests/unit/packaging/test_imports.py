@@ -43,7 +43,7 @@ def test_operator_folder_is_no_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "heavy", ["boto3", "botocore", "kubernetes", "kopf", "pydantic", "typer", "rich", "bubu_operator"]
+    "heavy", ["boto3", "botocore", "kubernetes", "kopf", "pydantic", "click", "rich", "bubu_operator"]
 )
 def test_importing_the_library_loads_nothing_heavy(heavy: str) -> None:
     """``import bubu_storage`` costs an engram neither an SDK nor anything of Kubernetes."""
@@ -57,7 +57,7 @@ def test_library_without_extras_needs_few_distributions() -> None:
     plain = [line for line in requires("bubu-storage") or [] if "extra ==" not in line]
     names = {line.split(">")[0].split("=")[0].strip() for line in plain}
 
-    assert {"boto3", "typer"} == names
+    assert {"boto3", "click"} == names
 
 
 def test_operator_command_without_extra_prints_the_pip_line() -> None:
