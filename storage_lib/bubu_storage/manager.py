@@ -31,6 +31,9 @@ from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE, RESERVED_PREFIX
 
 __all__ = ["StorageManager"]
 
+_LEAST_HOPS: Final = 2
+"""`dehydrate_inputs` itself writes chains of two; they come back whatever the budget."""
+
 DEFAULT_MAX_WORKERS: Final = 8
 """Objects of one manager in flight at a time."""
 
@@ -318,7 +321,7 @@ class StorageManager:
     ) -> Any:
         settings = self._settings
         options = HydrateOptions(
-            max_hops=current_max_recursion_depth() or settings.max_recursion_depth,
+            max_hops=max(_LEAST_HOPS, current_max_recursion_depth() or settings.max_recursion_depth),
             ref_search_depth=settings.max_recursion_depth,
             kube_refs=kube_refs,
             workload_namespace=settings.workload_namespace,

@@ -252,11 +252,10 @@ class _Hydration:
             raise _disabled()
         path = cast("str", ref[STORAGE_REF_KEY])
         key = store_key(path, f"storage reference at {place}:")
-        allowed = self._options.allowed_prefixes
-        if allowed is not None and not any(is_within(key, prefix) for prefix in allowed):
+        if not self._is_allowed(key):
+            allowed = ", ".join(self._options.allowed_prefixes or ()) or "none"
             raise RefNotAllowedError(
-                f"the reference at {place} leads to {key!r}, outside the allowed prefixes "
-                f"({', '.join(allowed) or 'none'})",
+                f"the reference at {place} leads to {key!r}, outside the allowed prefixes ({allowed})",
                 key=key,
                 json_path=format_json_path(keys),
             )
@@ -297,16 +296,18 @@ class _Hydration:
     def _prefetch(self, refs: _Refs) -> None:
         if not self._options.enabled or len(refs.paths) < _PREFETCH_FROM:
             return
-        allowed = self._options.allowed_prefixes
         # Unique and clean, in document order. What cannot be a key fails when it is its turn.
-        self._fetcher.prefetch(
-            [
-                key
-                for key in dict.fromkeys(clean_path(path) for path in refs.paths)
-                if _is_fetchable(key)
-                and (allowed is None or any(is_within(key, prefix) for prefix in allowed))
-            ]
-        )
+        keys = [
+            key
+            for key in dict.fromkeys(clean_path(path) for path in refs.paths)
+            if _is_fetchable(key) and self._is_allowed(key)
+        ]
+        if len(keys) >= _PREFETCH_FROM:
+            self._fetcher.prefetch(keys)
+
+    def _is_allowed(self, key: str) -> bool:
+        allowed = self._options.allowed_prefixes
+        return allowed is None or any(is_within(key, prefix) for prefix in allowed)
 
     def _steps(self, selector: str, key: str) -> tuple[Step, ...]:
         try:
