@@ -1,0 +1,82 @@
+"""The controller's own identity stays its own."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from bubu_operator.controllers.bounded import BoundedCalls, CallTimeoutError
+from bubu_operator.controllers.isolation import child_environment, isolate_environment
+
+
+def test_the_sdks_sources_are_shut():
+    """Variables go, files and the metadata service are shut."""
+    environ = {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/token",
+        "AWS_PROFILE": "prod",
+        "BUBU_S3_SECRET_ACCESS_KEY": "y",
+        "PATH": "/bin",
+    }
+
+    removed = isolate_environment(environ)
+
+    assert removed == [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_PROFILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "BUBU_S3_SECRET_ACCESS_KEY",
+    ]
+    assert environ == {
+        "PATH": "/bin",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    }
+
+
+def test_a_child_gets_names_it_needs_and_nothing_else():
+    """No token, no kubeconfig, no service account, no cloud variable reaches a pass."""
+    environ = {
+        "PATH": "/bin",
+        "HTTPS_PROXY": "http://proxy",
+        "KUBECONFIG": "/k",
+        "KUBERNETES_SERVICE_HOST": "h",
+        "MY_TOKEN": "t",
+        "AWS_SECRET_ACCESS_KEY": "s",
+    }
+
+    assert set(child_environment(environ)) == {
+        "PATH",
+        "HTTPS_PROXY",
+        "AWS_EC2_METADATA_DISABLED",
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
+    }
+
+
+def test_bounded_calls_return_and_raise_as_usual():
+    """Within its time a call is like any other."""
+    calls = BoundedCalls()
+
+    assert calls.call("k", 5, lambda: 42) == 42
+    with pytest.raises(ZeroDivisionError):
+        calls.call("k", 5, lambda: 1 // 0)
+
+
+def test_a_call_that_hangs_costs_one_thread_and_its_time():
+    """The caller goes on; a second call for the same key does not pile up; others are not affected."""
+    import threading
+
+    calls, gate = BoundedCalls(), threading.Event()
+    began = time.monotonic()
+    try:
+        with pytest.raises(CallTimeoutError, match="within"):
+            calls.call("k", 0.05, lambda: gate.wait(10))
+        with pytest.raises(CallTimeoutError, match="still hangs"):
+            calls.call("k", 5, lambda: 1)
+        assert calls.call("other", 5, lambda: 2) == 2
+    finally:
+        gate.set()
+    assert time.monotonic() - began < 2

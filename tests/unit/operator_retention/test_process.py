@@ -1,0 +1,246 @@
+"""A pass in a process of its own: what goes in, what comes out, and that it never stays behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bubu_operator.controllers.isolation import child_environment
+from bubu_operator.retention.child import run_child
+from bubu_operator.retention.document import LineType, PassDocument, PassLine
+from bubu_operator.retention.process import PassEnded, PassProcess, pass_command
+from bubu_storage.errors import ConfigurationError
+from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.report import StoppedBy
+from bubu_storage.retention.spec import PassSpec, RetentionRule
+from bubu_storage.settings import FileSettings, S3Settings
+
+SCOPE = "outputs/team-a/"
+DAY = 86400.0
+
+
+def spec(**fields):
+    """Make a spec over one scope."""
+    defaults = {"scopes": (SCOPE,), "rules": (RetentionRule(SCOPE, 10 * DAY),), "dry_run": False}
+    return PassSpec(**(defaults | fields))
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A file store of 60 runs of one object: 50 old, 10 young."""
+    for number in range(60):
+        run = tmp_path / "store" / SCOPE / f"run-{number:03d}"
+        run.mkdir(parents=True)
+        item = run / "data"
+        item.write_bytes(b"x")
+        if number < 50:
+            old = time.time() - 20 * DAY
+            os.utime(item, (old, old))
+    return tmp_path / "store"
+
+
+def left(store):
+    """Count the objects of a store."""
+    return sum(1 for path in store.rglob("data") if path.is_file())
+
+
+def document(store, **fields):
+    """Make a pass over a store."""
+    return PassDocument(FileSettings(str(store)), spec(**fields), Cursor())
+
+
+def start(*args, **options):
+    """Start a real process."""
+    return PassProcess(*args, environment=child_environment(os.environ), **options)
+
+
+def wait_for(process, wanted, seconds=20.0):
+    """Return the first line that is wanted, or the end; collects what came before."""
+    deadline = time.monotonic() + seconds
+    seen = []
+    while time.monotonic() < deadline:
+        line = process.next(0.2)
+        if line is None:
+            continue
+        seen.append(line)
+        if isinstance(line, PassEnded) or wanted(line):
+            return line, seen
+    raise AssertionError(f"nothing of the kind within {seconds} s: {seen}")
+
+
+def alive(pid):
+    """Tell whether a process exists (a zombie does not count)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_documents_round_trip():
+    """All settings, secrets included, arrive as they were; nothing shows in a repr."""
+    settings = S3Settings(bucket="b", access_key_id="AK", secret_access_key="planted", anonymous=False)
+    original = PassDocument(settings, spec(max_scan=5), Cursor(after="outputs/team-a/r/x"))
+
+    line = original.to_line()
+
+    assert PassDocument.from_line(line) == original
+    assert line.count("\n") == 1
+    assert "planted" not in repr(original)
+
+
+@pytest.mark.parametrize("line", ["", "{", "[]", '{"version": 9}', '{"version":1,"store":{"kind":"ftp"}}'])
+def test_a_wrong_document_is_refused_without_repeating_it(line):
+    """What is on stdin may hold secrets; the complaint does not quote it."""
+    with pytest.raises(ConfigurationError) as raised:
+        PassDocument.from_line(line[:-1] + ',"secret":"planted"}' if line.endswith("}") else line)
+
+    assert "planted" not in str(raised.value)
+
+
+def test_a_whole_pass(store):
+    """Checkpoints, then the report, then the end with code 0; the store is as the rules say."""
+    with start(document(store)) as process:
+        end, seen = wait_for(process, lambda _: False)
+
+    reports = [line for line in seen if isinstance(line, PassLine)]
+    assert reports[-1].type is LineType.REPORT
+    assert {line.type for line in reports[:-1]} == {LineType.CHECKPOINT}
+    assert reports[-1].report.deleted.objects == 50
+    assert end == PassEnded(0, "")
+    assert left(store) == 10
+
+
+def test_nothing_secret_is_visible_to_other_processes(store):
+    """Credentials are in neither the arguments nor the environment of the process."""
+    settings = S3Settings(
+        bucket="b", endpoint="http://127.0.0.1:9", access_key_id="AKPLANTED", secret_access_key="SKPLANTED"
+    )
+    paced = PassDocument(settings, spec(), Cursor())
+    with start(paced) as process:
+        visible = b""
+        for name in ("cmdline", "environ"):
+            visible += Path(f"/proc/{process.pid}/{name}").read_bytes()
+        end, seen = wait_for(process, lambda _: False)
+
+    assert b"PLANTED" not in visible
+    assert b"AWS_CONFIG_FILE=/dev/null" in visible
+    text = "".join(line.to_line() for line in seen if isinstance(line, PassLine)) + end.complaint
+    assert "PLANTED" not in text
+
+
+def test_asked_to_stop_it_ends_in_good_order(store):
+    """The report comes with a cursor that goes on exactly there."""
+    with start(document(store, requests_per_second=4.0, max_delete=1_000)) as process:
+        wait_for(process, lambda line: line.report is not None)
+        process.ask_to_stop()
+        line, _ = wait_for(process, lambda line: line.type is LineType.REPORT)
+
+    assert line.report.stopped_by is StoppedBy.STOPPED
+    assert left(store) == 60 - line.report.deleted.objects
+
+
+def test_it_dies_with_its_parent(store, tmp_path):
+    """SIGKILL of the parent ends the pass within seconds, in the middle of its work."""
+    code = (
+        "import os, sys, time\n"
+        "from bubu_operator.controllers.isolation import child_environment\n"
+        "from bubu_operator.retention.document import PassDocument\n"
+        "from bubu_operator.retention.process import PassProcess\n"
+        "p = PassProcess(PassDocument.from_line(sys.stdin.readline()),"
+        " environment=child_environment(os.environ))\n"
+        "while p.next(0.2) is None: pass\n"
+        "print(p.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    import subprocess
+
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        parent.stdin.write(document(store, requests_per_second=2.0).to_line())
+        parent.stdin.flush()
+        child = int(parent.stdout.readline())
+        assert alive(child)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        deadline = time.monotonic() + 5
+        while alive(child) and time.monotonic() < deadline:
+            threading.Event().wait(0.02)
+
+    assert not alive(child)
+
+
+def test_leaving_the_block_kills_and_reaps(store):
+    """Whatever went wrong in the controller, no process and no zombie stays."""
+    with start(document(store, requests_per_second=1.0)) as process:
+        pid = process.pid
+        wait_for(process, lambda line: line.report is not None)
+
+    assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "exit_code", "complaint"),
+    [
+        ("import sys; sys.stderr.write('last words'); sys.exit(3)", 3, "last words"),
+        ("import os; os.kill(os.getpid(), 9)", -9, ""),
+        ("print('no protocol')", 0, "none of its own"),
+    ],
+)
+def test_an_end_without_a_report_is_told(store, script, exit_code, complaint):
+    """A crash, a kill, or babble: the end says which, and nothing hangs."""
+    with start(document(store), command=[sys.executable, "-c", script]) as process:
+        end, _ = wait_for(process, lambda _: False)
+
+    assert end.exit_code == exit_code
+    assert complaint in end.complaint
+
+
+def test_a_process_that_reads_nothing_blocks_nobody(store):
+    """A document larger than a pipe does not hold up the controller; the process can still be killed."""
+    big = PassDocument(S3Settings(bucket="b", ca_bundle_pem="x" * 1_000_000), spec(), Cursor())
+    began = time.monotonic()
+
+    with start(big, command=[sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        process.ask_to_stop()
+
+    assert time.monotonic() - began < 10
+
+
+def test_a_store_that_cannot_be_opened_is_an_error_line(tmp_path):
+    """The reason comes as a line, not as a traceback."""
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with start(document(tmp_path / "file" / "store")) as process:
+        end, seen = wait_for(process, lambda _: False)
+
+    lines = [line for line in seen if isinstance(line, PassLine)]
+    told = lines[-1].message if lines[-1].type is LineType.ERROR else lines[-1].report.message
+    assert told
+    assert "Traceback" not in end.complaint
+
+
+def test_without_a_document_it_says_who_starts_it():
+    """Run by hand, the command explains itself and fails."""
+    read, write = os.pipe()
+    os.write(write, b"hello\n")
+    out = io.StringIO()
+    try:
+        assert run_child(read, out, threading.Event()) == 2
+    finally:
+        os.close(read)
+        os.close(write)
+
+    assert "started by the controller" in json.loads(out.getvalue())["message"]
+
+
+def test_the_command_is_this_interpreter():
+    """No PATH decides what runs with a tenant's credentials."""
+    assert pass_command()[0] == sys.executable
