@@ -1,16 +1,22 @@
-"""The table of accepted and refused objects, shared by the cluster tests and the unit tests."""
+"""What the tests of the CRDs share: the table of accepted and refused objects, and the CRDs in a cluster."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-from bubu_operator.api.v1alpha1 import API_VERSION
+from bubu_operator.api.v1alpha1 import API_VERSION, GROUP, KINDS
 
-__all__ = ["CASES", "CrdCase"]
+if TYPE_CHECKING:
+    from tests.cluster import Cluster
+
+__all__ = ["CASES", "CRDS", "REPOSITORY", "CrdCase", "install_crds"]
+
+REPOSITORY = Path(__file__).parents[2]
+CRDS = REPOSITORY / "crds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +61,10 @@ def _load(path: Path) -> list[CrdCase]:
 CASES: tuple[CrdCase, ...] = tuple(
     case for path in sorted((Path(__file__).parent / "crd_cases").glob("*.yaml")) for case in _load(path)
 )
+
+
+def install_crds(cluster: Cluster) -> None:
+    """Apply our CRDs and wait until the API server serves them."""
+    cluster.kubectl("apply", "-f", CRDS)
+    names = [f"crd/{kind.PLURAL}.{GROUP}" for kind in KINDS]
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)

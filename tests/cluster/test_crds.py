@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from kubernetes import client, config
-from pydantic import ValidationError
 
 from bubu_operator.api.v1alpha1 import (
     API_VERSION,
     GROUP,
     KINDS,
-    VERSION,
     Condition,
     LastPass,
     ReasonCount,
@@ -29,19 +24,14 @@ from bubu_operator.api.v1alpha1 import (
     RetentionTotals,
     StorageConfig,
     StorageConfigStatus,
-    describe_validation_error,
 )
-from tests.cluster.crd_table import CASES, CrdCase
+from tests.cluster.crd_table import CASES, CRDS, REPOSITORY, CrdCase, install_crds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 
-REPOSITORY = Path(__file__).parents[2]
-CRDS = REPOSITORY / "crds"
 EXAMPLES = sorted((REPOSITORY / "docs" / "examples").glob("*.yaml"))
 MODELS: dict[str, type[Resource]] = {kind.KIND: kind for kind in KINDS}
 
@@ -49,13 +39,7 @@ MODELS: dict[str, type[Resource]] = {kind.KIND: kind for kind in KINDS}
 @pytest.fixture(scope="module")
 def crds(cluster: Cluster) -> Cluster:
     """The cluster with our CRDs, established."""
-    cluster.kubectl("apply", "-f", CRDS)
-    cluster.kubectl(
-        "wait",
-        "--for=condition=Established",
-        "--timeout=30s",
-        *(f"crd/{kind.PLURAL}.{GROUP}" for kind in KINDS),
-    )
+    install_crds(cluster)
     return cluster
 
 
@@ -480,168 +464,6 @@ def test_kubectl_explains_every_field(crds: Cluster, kind: type[Resource]):
 
     assert explained
     assert "<no description>" not in explained
-
-
-# --- the two judges agree ----------------------------------------------------------------------
-
-ODD = st.text(alphabet="aZ09.-_/=:*?\\[]@#% \n\t\x00é日", max_size=8)
-
-
-@st.composite
-def near(draw: st.DrawFn, *samples: str) -> str:
-    """A valid text, or one with a piece cut out and something odd put in its place."""
-    text = draw(st.sampled_from(samples))
-    if draw(st.integers(0, 3)) == 0:
-        return text
-    start = draw(st.integers(0, len(text)))
-    end = draw(st.integers(start, min(len(text), start + 3)))
-    return (
-        text[:start]
-        + draw(ODD | st.sampled_from(["..", ".", "/", "//", "../", ".bubu", "0", "9" * 9]))
-        + text[end:]
-    )
-
-
-def s3_spec(**fields: Any) -> dict[str, Any]:
-    """A spec with an S3 store that has some more fields."""
-    return {"s3": {"bucket": "flows", "authentication": {"anonymous": {}}, **fields}}
-
-
-def secret_spec(name: str, key: str) -> dict[str, Any]:
-    """A spec with a Secret."""
-    return {
-        "s3": {
-            "bucket": "flows",
-            "authentication": {"secretRef": {"name": name, "keys": {"sessionToken": key}}},
-        }
-    }
-
-
-def policy_spec(prefix: str, within: str, min_age: str) -> dict[str, Any]:
-    """A policy with one rule."""
-    return {"rules": [{"prefix": prefix, "keep": {"within": within}}], "safety": {"minAge": min_age}}
-
-
-def selector_spec(key: str, value: str) -> dict[str, Any]:
-    """A cluster-wide config with a selector."""
-    requirement = {"key": key, "operator": "In", "values": [value]}
-    return {
-        **s3_spec(),
-        "namespaceSelector": {"matchLabels": {key: value}, "matchExpressions": [requirement]},
-    }
-
-
-def path_spec(path: str) -> dict[str, Any]:
-    """A directory as the store."""
-    return {"file": {"path": path}}
-
-
-def size_spec(size: str) -> dict[str, Any]:
-    """An emptyDir of some size."""
-    return {"file": {"emptyDir": {"sizeLimit": size}}}
-
-
-def prefix_spec(output: str, input_: str) -> dict[str, Any]:
-    """A config with prefixes of its own."""
-    return {**s3_spec(), "outputPrefix": output, "inputPrefix": input_}
-
-
-def container_spec(name: str) -> dict[str, Any]:
-    """A config for two containers."""
-    return {**s3_spec(), "injection": {"containers": [name, "main"]}}
-
-
-NAMES = near("minio", "a.b-c", "0")
-SPECS = st.one_of(
-    st.tuples(st.just("StorageConfig"), st.builds(s3_spec, bucket=near("flows", "Old_bucket.x"))),
-    st.tuples(st.just("StorageConfig"), st.builds(s3_spec, region=near("eu-central-1"))),
-    st.tuples(
-        st.just("StorageConfig"),
-        st.builds(
-            s3_spec, endpoint=near("https://minio.svc:9000", "http://[fd00::1]:65535/a/b/", "https://h")
-        ),
-    ),
-    st.tuples(
-        st.just("StorageConfig"),
-        st.builds(s3_spec, sse=st.just("aws:kms"), sseKmsKeyID=near("alias/flows", "arn:aws:kms")),
-    ),
-    st.tuples(st.just("StorageConfig"), st.builds(secret_spec, NAMES, near("AWS_SESSION_TOKEN", "a.b"))),
-    st.tuples(
-        st.just("StorageConfig"),
-        st.builds(path_spec, near("/srv/bubu/storage", "/a", "/a/b.c/..d")),
-    ),
-    st.tuples(
-        st.just("StorageConfig"),
-        st.builds(size_spec, near("512Mi", "1", "20G")),
-    ),
-    st.tuples(
-        st.just("StorageConfig"),
-        st.builds(
-            prefix_spec,
-            near("outputs", "a/b", "a"),
-            near("inputs", "a/b", "a/b/c", "ab"),
-        ),
-    ),
-    st.tuples(
-        st.just("StorageConfig"),
-        st.builds(
-            container_spec,
-            near("sidecar", "main", "a-0"),
-        ),
-    ),
-    st.tuples(
-        st.just("RetentionPolicy"),
-        st.builds(
-            policy_spec,
-            near("outputs/", "inputs/run-1/", "a/b/c/"),
-            near("30d", "3650d", "521w", "1s"),
-            near("5m", "299s", "24h", "1w"),
-        ),
-    ),
-    st.tuples(
-        st.just("ClusterStorageConfig"),
-        st.builds(selector_spec, near("team", "example.com/team", "a_b.c"), near("flows", "a_b", "A")),
-    ),
-)
-
-
-@pytest.fixture(scope="module")
-def custom_objects(crds: Cluster) -> Iterator[Any]:
-    """A client that sends objects as they are, without a process for each."""
-    loader: Any = config
-    api: Any = loader.new_client_from_config(config_file=str(crds.kubeconfig))
-    yield client.CustomObjectsApi(api)
-    api.rest_client.pool_manager.clear()
-    api.close()
-
-
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(judged=SPECS)
-def test_the_models_and_the_server_agree(custom_objects: Any, judged: tuple[str, dict[str, Any]]):
-    """On odd texts in every checked field, CEL and Python give the same verdict."""
-    kind, spec = judged
-    model = MODELS[kind]
-    body = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": "judged"}, "spec": spec}
-    try:
-        model.model_validate(body)
-        problem = ""
-    except ValidationError as error:
-        problem = describe_validation_error(error)
-    options: dict[str, Any] = {"dry_run": "All", "field_validation": "Strict"}
-    try:
-        if model.NAMESPACED:
-            custom_objects.create_namespaced_custom_object(
-                GROUP, VERSION, "default", model.PLURAL, body, **options
-            )
-        else:
-            custom_objects.create_cluster_custom_object(GROUP, VERSION, model.PLURAL, body, **options)
-        refusal = ""
-    except client.ApiException as error:
-        answer: Any = error
-        assert answer.status == 422, answer.body
-        refusal = str(json.loads(answer.body)["message"])
-
-    assert bool(problem) == bool(refusal), f"models: {problem or 'fine'}; server: {refusal or 'fine'}"
 
 
 def test_the_table_is_large_enough():
