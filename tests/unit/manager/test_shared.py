@@ -1,0 +1,133 @@
+"""The shared manager: one for a configuration, and every change of it noticed."""
+
+from __future__ import annotations
+
+import pytest
+
+from bubu_storage import reset_shared_managers, shared_manager
+from bubu_storage.errors import ConfigurationError, StorageError
+
+
+@pytest.fixture(autouse=True)
+def _clean_registry():
+    """No test sees another one's managers."""
+    reset_shared_managers()
+    yield
+    reset_shared_managers()
+
+
+@pytest.fixture
+def env(tmp_path):
+    """A file store in the environment."""
+    return {"BUBU_STORAGE_PROVIDER": "file", "BUBU_STORAGE_PATH": str(tmp_path / "store")}
+
+
+def test_the_same_configuration_is_the_same_manager(env, monkeypatch):
+    """From the process's environment or a mapping."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert shared_manager() is shared_manager(env)
+    assert shared_manager(env).hydrate(shared_manager().dehydrate("x" * 2000, run_id="r")) == "x" * 2000
+
+
+def test_other_stores_and_prefixes_are_other_managers(env, tmp_path):
+    """Each is kept; going back finds the first again."""
+    first = shared_manager(env)
+    assert shared_manager({**env, "BUBU_STORAGE_PATH": str(tmp_path / "other")}) is not first
+    assert shared_manager({**env, "BUBU_STORAGE_OUTPUT_PREFIX": "o"}) is not first
+    assert shared_manager({}) is not first
+    assert shared_manager(env) is first
+
+
+def test_a_changed_limit_is_noticed(env):
+    """The Go SDK would go on with the old one (its defect 17)."""
+    manager = shared_manager(env)
+    backend = manager.backend
+    assert manager.dehydrate("x" * 100, run_id="r") == "x" * 100
+
+    again = shared_manager({**env, "BUBU_MAX_INLINE_SIZE": "50"})
+    assert again is manager
+    assert manager.settings.max_inline_size_bytes == 50
+    assert "$bubuStorageRef" in manager.dehydrate("x" * 100, run_id="r")
+    assert manager.backend is backend
+
+
+def test_changed_credentials_open_the_store_anew():
+    """Requests after a rotation carry the new keys; the old client is closed."""
+    env = {
+        "BUBU_STORAGE_PROVIDER": "s3",
+        "BUBU_STORAGE_S3_BUCKET": "b",
+        "BUBU_STORAGE_S3_ENDPOINT": "http://127.0.0.1:9",
+        "BUBU_S3_ACCESS_KEY_ID": "old",
+        "BUBU_S3_SECRET_ACCESS_KEY": "old-secret",
+    }
+    manager = shared_manager(env)
+    old = manager.backend
+    rotated = {**env, "BUBU_S3_ACCESS_KEY_ID": "new", "BUBU_S3_SECRET_ACCESS_KEY": "new-secret"}
+
+    assert shared_manager(rotated) is manager
+    assert manager.backend is not old
+    assert manager.settings.backend.access_key_id == "new"
+
+
+def test_a_call_under_way_keeps_its_store(env):
+    """An exchange of the backend does not cut what has begun."""
+    manager = shared_manager(env)
+    for name in ("a", "b", "c"):
+        manager.write_blob(f"d/{name}", b"")
+    listing = manager.list_objects("d")
+    next(listing)
+    closed = []
+    backend = manager.backend
+    close = backend.close
+    backend.close = lambda: (closed.append(True), close())
+    manager.reconfigure(type(manager.settings)())
+
+    assert not manager.enabled
+    assert closed == []
+    assert [item.key for item in listing] == ["d/b", "d/c"]
+    assert closed == [True]
+
+
+def test_a_failure_is_not_remembered(env):
+    """The next call tries again."""
+    with pytest.raises(ConfigurationError):
+        shared_manager({**env, "BUBU_MAX_INLINE_SIZE": "x"})
+    assert shared_manager(env).enabled
+
+
+def test_a_bad_change_leaves_the_manager_as_it_was(env):
+    """Half a change would be worse than none."""
+    manager = shared_manager(env)
+    before = manager.settings
+    with pytest.raises(ConfigurationError):
+        shared_manager({**env, "BUBU_MAX_INLINE_SIZE": "-5"})
+    assert manager.settings == before
+    assert shared_manager(env) is manager
+
+
+def test_a_closed_one_is_replaced(env):
+    """Somebody closed what was not theirs; nobody else suffers for long."""
+    first = shared_manager(env)
+    first.close()
+    second = shared_manager(env)
+    assert second is not first
+    second.write_blob("a", b"")
+
+
+def test_reset_closes_all(env):
+    """For tests of other code."""
+    manager = shared_manager(env)
+    reset_shared_managers()
+    with pytest.raises(StorageError, match="closed"):
+        manager.read_blob("a")
+
+
+def test_the_registry_is_bounded(env, tmp_path):
+    """The least recently used is forgotten, not closed: whoever holds it may go on."""
+    first = shared_manager(env)
+    for number in range(40):
+        shared_manager({**env, "BUBU_STORAGE_OUTPUT_PREFIX": f"p{number}"})
+    assert not first.closed
+    assert shared_manager(env) is not first
+    first.close()
