@@ -30,7 +30,7 @@ from urllib3.exceptions import HTTPError
 
 from bubu_storage.backend.s3_body import S3Body
 from bubu_storage.backend.s3_client import CaBundle, RetryRule, build_client, check_settings
-from bubu_storage.backend.s3_errors import code_and_status, map_item_error, map_sdk_error
+from bubu_storage.backend.s3_errors import NO_CODES, code_and_status, map_item_error, map_sdk_error
 from bubu_storage.backend.s3_upload import PartPlan, parts_of, plan_part_size, sha256_base64, upload_parts
 from bubu_storage.backend.types import (
     EPOCH,
@@ -48,7 +48,9 @@ from bubu_storage.errors import (
     BucketNotFoundError,
     ConfigurationError,
     ObjectNotFoundError,
+    PermissionDeniedError,
     StorageError,
+    UnauthenticatedError,
     UnsupportedOperationError,
 )
 from bubu_storage.settings import S3Settings
@@ -266,26 +268,32 @@ class S3Backend:
 
     def _judged(self, error: BaseException, action: str, key: str | None) -> StorageError:
         mapped = map_sdk_error(error, action, key=key, secrets=self._secrets)
-        if isinstance(mapped, ObjectNotFoundError) and mapped.code not in ("NoSuchKey", "NoSuchVersion"):
-            missing = self._bucket_is_missing()
-            if missing:
+        if isinstance(mapped, (ObjectNotFoundError, PermissionDeniedError)) and mapped.code in NO_CODES:
+            return self._real_cause(action, key) or mapped
+        return mapped
+
+    def _real_cause(self, action: str, key: str | None) -> StorageError | None:
+        """Ask the bucket itself when an answer without a text (to a HEAD) does not say what is wrong.
+
+        By a listing, since the answer to another HEAD would have no text either.
+
+        Returns:
+            The error, if it is the bucket or the credentials and not the object.
+        """
+        try:
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=key or "", MaxKeys=1)
+        except _SDK_ERRORS as error:
+            found = map_sdk_error(error, action, key=key, secrets=self._secrets)
+            if isinstance(found, ObjectNotFoundError):
                 return BucketNotFoundError(
                     f"{action}: the bucket does not exist; check its name and the endpoint, or create it",
                     key=key,
                     status=404,
                     code="NoSuchBucket",
                 )
-        return mapped
-
-    def _bucket_is_missing(self) -> bool:
-        """Ask about the bucket itself: an answer without a text does not say what is missing."""
-        try:
-            self._client.head_bucket(Bucket=self._bucket)
-        except ClientError as error:
-            return code_and_status(error)[1] == 404  # noqa: PLR2004 - HTTP's "not found"
-        except _SDK_ERRORS:
-            return False
-        return False
+            if isinstance(found, (BucketNotFoundError, UnauthenticatedError)):
+                return found
+        return None
 
     def _object_arguments(
         self, content_type: str, metadata: Mapping[str, str] | None, key: str

@@ -34,6 +34,7 @@ from bubu_storage.errors import (
 
 __all__ = [
     "CODES",
+    "NO_CODES",
     "STATUSES",
     "class_of",
     "code_and_status",
@@ -64,6 +65,7 @@ CODES: Final[Mapping[str, type[StorageError]]] = {
     "SignatureDoesNotMatch": UnauthenticatedError,
     "TokenRefreshRequired": UnauthenticatedError,
     "UnrecognizedClientException": UnauthenticatedError,
+    "XAdminUserNotFound": UnauthenticatedError,
     "AuthorizationHeaderMalformed": ConfigurationError,
     "IllegalLocationConstraintException": ConfigurationError,
     "InvalidBucketName": ConfigurationError,
@@ -118,6 +120,9 @@ STATUSES: Final[Mapping[int, type[StorageError]]] = {
 }
 """What a status means where the code says nothing; any other 5xx is `UnavailableError`."""
 
+NO_CODES: Final = (None, "", "403", "Forbidden", "404", "NotFound", "Not Found")
+"""What the SDK makes of an answer without a text, to a HEAD for example."""
+
 _HINTS: Final[Mapping[type[StorageError], str]] = {
     BucketNotFoundError: "the bucket does not exist; check its name and the endpoint, or create it",
     ObjectNotFoundError: "there is no such object",
@@ -137,6 +142,7 @@ _HINTS: Final[Mapping[type[StorageError], str]] = {
 _CODE_HINTS: Final[Mapping[str, str]] = {
     "RequestTimeTooSkewed": "this machine's clock and the store's differ too much; correct the clock",
     "ExpiredToken": "the session token has expired; renew the credentials",
+    "XAdminUserNotFound": "the store does not know this access key id; check the keys and the endpoint",
     "InvalidAccessKeyId": "the store does not know this access key id; check the keys and the endpoint",
     "SignatureDoesNotMatch": "the secret access key is wrong (or a proxy changes the requests)",
     "InvalidObjectState": "the object is archived and must be restored first",
@@ -195,6 +201,8 @@ def class_of(code: str, status: int | None) -> type[StorageError]:
     if status is None:
         return StorageError
     known = STATUSES.get(status)
+    if known is ObjectNotFoundError and code not in NO_CODES:
+        return StorageError  # an upload, a policy, a user: something else was not found
     if known is not None:
         return known
     return UnavailableError if status >= 500 else StorageError  # noqa: PLR2004 - HTTP's server errors

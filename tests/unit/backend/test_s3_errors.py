@@ -43,6 +43,7 @@ BY_CODE = {
     "SignatureDoesNotMatch": (403, errors.UnauthenticatedError),
     "TokenRefreshRequired": (400, errors.UnauthenticatedError),
     "UnrecognizedClientException": (400, errors.UnauthenticatedError),
+    "XAdminUserNotFound": (404, errors.UnauthenticatedError),
     "AuthorizationHeaderMalformed": (400, errors.ConfigurationError),
     "IllegalLocationConstraintException": (400, errors.ConfigurationError),
     "InvalidBucketName": (400, errors.ConfigurationError),
@@ -164,8 +165,12 @@ def test_table_of_statuses(status: int, expected: type[errors.StorageError], cod
     """An unknown or missing code is judged by the status and kept."""
     code = str(status) if code == "STATUS" else code
     mapped = map_sdk_error(client_error(code, status), "x")
+    if (code, status) == ("Unheard", 404):
+        # An upload, a policy, a user: whatever it was that was not found, it was no object.
+        expected = errors.StorageError
     assert expected is type(mapped)
     assert (code or None, status) == (mapped.code, mapped.status)
+    assert errors.is_not_found(mapped) is (expected is errors.ObjectNotFoundError)
 
 
 @pytest.mark.parametrize(

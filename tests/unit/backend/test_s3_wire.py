@@ -25,6 +25,7 @@ from bubu_storage.errors import (
     StorageError,
     StorageTimeoutError,
     ThrottledError,
+    UnauthenticatedError,
     UnavailableError,
     is_not_found,
 )
@@ -359,7 +360,9 @@ def test_missing_object(open_s3: Open, method: str, bucket_answer: int) -> None:
     """A 404 without text is about the object unless the bucket is known to be missing."""
 
     def script(request: Request) -> Answer:
-        return Answer(bucket_answer if request.path == "/bucket" else 404)
+        if request.path == "/bucket":
+            return page() if bucket_answer == 200 else Answer(bucket_answer)
+        return Answer(404)
 
     with scripted_server(script) as server, pytest.raises(ObjectNotFoundError) as caught:
         getattr(open_s3(settings_for(server)), method)("k")
@@ -375,6 +378,16 @@ def test_missing_bucket(open_s3: Open, method: str) -> None:
     ):
         getattr(open_s3(settings_for(server)), method)("k")
     assert not is_not_found(caught.value)
+
+
+def test_unknown_credentials_behind_an_answer_without_text(open_s3: Open) -> None:
+    """Some stores answer 404 to an unknown access key: it is neither the object nor the bucket."""
+
+    def script(request: Request) -> Answer:
+        return Answer(404) if request.method == "HEAD" else error(404, "XAdminUserNotFound")
+
+    with scripted_server(script) as server, pytest.raises(UnauthenticatedError):
+        open_s3(settings_for(server)).head_object("k")
 
 
 # ---- deleting

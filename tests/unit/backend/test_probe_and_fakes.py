@@ -1,0 +1,274 @@
+"""The probe cleans up whatever happens; the faults and counters for tests do as they are told."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bubu_storage.backend.file import FileBackend
+from bubu_storage.backend.memory import MemoryBackend
+from bubu_storage.backend.probe import PROBE_PREFIX, Capability, probe_backend
+from bubu_storage.backend.types import BatchDeleter
+from bubu_storage.errors import (
+    CorruptObjectError,
+    PermissionDeniedError,
+    StorageError,
+    StorageTimeoutError,
+    UnavailableError,
+)
+from bubu_storage.testing.acceptance import keys_of
+from bubu_storage.testing.fakes import (
+    CountingBackend,
+    Fault,
+    FaultBackend,
+    Operation,
+    SimulatedCrash,
+    Timing,
+    crash_points,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class WithoutBatches:
+    """A backend that cannot delete in batches."""
+
+    def __init__(self) -> None:
+        inner = MemoryBackend()
+        for name in (
+            "put_object",
+            "get_object",
+            "head_object",
+            "delete_object",
+            "list_objects",
+            "server_time",
+        ):
+            setattr(self, name, getattr(inner, name))
+        self.name = inner.name
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+# ---- probe
+
+
+def test_probe_reports_what_it_saw() -> None:
+    """Each capability, the mean latency of an operation, and how far the clocks are apart."""
+    ours = datetime(2026, 1, 1, tzinfo=UTC)
+    ticks = iter([100.0, 102.5])
+    store = MemoryBackend(clock=lambda: ours + timedelta(seconds=90))
+    report = probe_backend(store, monotonic=lambda: next(ticks), now=lambda: ours)
+    assert tuple(Capability) == report.capabilities
+    assert (0.5, 90.0) == (report.latency_seconds, report.clock_skew_seconds)
+    assert [] == keys_of(store.list_objects())
+
+
+def test_probe_of_a_store_without_batches() -> None:
+    """What is not there is not claimed, nor is what the backend merely emulates."""
+    expected = (Capability.READ, Capability.WRITE, Capability.LIST, Capability.DELETE)
+    assert expected == probe_backend(WithoutBatches()).capabilities
+    emulating = MemoryBackend()
+    emulating.bulk_delete_is_emulated = True
+    assert expected == probe_backend(emulating).capabilities
+
+
+def test_probe_without_writing() -> None:
+    """Nothing is changed; reading is claimed only where something was read."""
+    counting = CountingBackend(MemoryBackend())
+    assert (Capability.LIST,) == probe_backend(counting, write=False).capabilities
+    counting.inner.put_object("a", b"")
+    counting.calls.clear()
+    assert (Capability.READ, Capability.LIST) == probe_backend(counting, write=False).capabilities
+    assert {Operation.LIST_PAGE, Operation.GET, Operation.SERVER_TIME} == set(counting.counts)
+    assert 0 == counting.open_bodies
+
+
+def test_probe_of_a_directory_leaves_no_trace(tmp_path: Path) -> None:
+    """Not even the directory for our own objects."""
+    probe_backend(FileBackend(tmp_path))
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("timing", list(Timing))
+@pytest.mark.parametrize("operation", [operation for operation in Operation if operation != Operation.HEAD])
+def test_probe_cleans_up_after_any_failure(operation: Operation, timing: Timing) -> None:
+    """The failure comes out as it is, and no probe object stays, though an answer was lost."""
+    failure = PermissionDeniedError("simulated")
+    store = MemoryBackend()
+    fault = Fault(operations=frozenset({operation}), timing=timing, error=lambda: failure)
+    with pytest.raises(PermissionDeniedError) as caught:
+        probe_backend(FaultBackend(store, fault))
+    assert failure is caught.value
+    assert [] == keys_of(store.list_objects())
+
+
+def test_probe_notices_a_store_that_lies() -> None:
+    """One that returns other bytes, or does not list what it took, is not ready."""
+
+    class Liar(MemoryBackend):
+        def get_object(self, key: str, *, range_header: str = "") -> object:
+            self.put_object(key, b"something else")
+            return super().get_object(key, range_header=range_header)
+
+    class Hider(MemoryBackend):
+        def list_objects(self, *_: object, **__: object) -> object:
+            return super().list_objects("elsewhere/")
+
+    for store, error in ((Liar(), CorruptObjectError), (Hider(), StorageError)):
+        with pytest.raises(error):
+            probe_backend(store)
+        assert [] == keys_of(MemoryBackend.list_objects(store, PROBE_PREFIX))
+
+
+# ---- faults
+
+
+def test_nothing_planned_nothing_fails() -> None:
+    """Without a fault the wrapper is the backend; it has batches exactly when the backend has."""
+    assert isinstance(FaultBackend(MemoryBackend()), BatchDeleter)
+    assert isinstance(CountingBackend(MemoryBackend()), BatchDeleter)
+    assert not isinstance(FaultBackend(WithoutBatches()), BatchDeleter)
+    assert not isinstance(CountingBackend(WithoutBatches()), BatchDeleter)
+    assert isinstance(FaultBackend(CountingBackend(MemoryBackend())), BatchDeleter)
+
+
+def timed_out() -> StorageTimeoutError:
+    """Return a fresh error."""
+    return StorageTimeoutError("simulated")
+
+
+def test_nth_call_of_its_kind() -> None:
+    """Only matching calls are counted, and so many fail."""
+    store = FaultBackend(
+        MemoryBackend(),
+        Fault(nth=2, times=2, operations=frozenset({Operation.PUT}), key_contains="run-1/", error=timed_out),
+    )
+    outcomes: list[bool] = []
+    for key in ("run-1/a", "run-2/a", "run-1/b", "run-2/b", "run-1/c", "run-1/d"):
+        try:
+            store.put_object(key, b"")
+            outcomes.append(True)
+        except StorageTimeoutError:
+            outcomes.append(False)
+    store.head_object("run-1/a")
+    assert [True, True, False, True, False, True] == outcomes
+    assert 2 == store.struck
+
+
+def test_faults_for_ever() -> None:
+    """``times=0`` never ends."""
+    store = FaultBackend(MemoryBackend(), Fault(times=0))
+    for _ in range(5):
+        with pytest.raises(UnavailableError):
+            store.server_time()
+
+
+def test_lost_answers() -> None:
+    """The whole effect, and still an error."""
+    inner = MemoryBackend()
+    store = FaultBackend(inner, Fault(timing=Timing.AFTER, times=0))
+    with pytest.raises(UnavailableError):
+        store.put_object("a", b"x")
+    assert ["a"] == keys_of(inner.list_objects())
+    with pytest.raises(UnavailableError):
+        store.get_object("a")
+    with pytest.raises(UnavailableError):
+        store.delete_object("a")
+    assert [] == keys_of(inner.list_objects())
+
+
+def test_half_of_a_batch() -> None:
+    """Some are gone, and the caller is told of none."""
+    inner = MemoryBackend()
+    for key in "abcd":
+        inner.put_object(key, b"")
+    store = FaultBackend(inner, Fault(timing=Timing.HALFWAY))
+    assert isinstance(store, BatchDeleter)
+    with pytest.raises(UnavailableError):
+        store.delete_objects(["a", "b", "c", "d"])
+    assert ["c", "d"] == keys_of(inner.list_objects())
+
+
+@pytest.mark.parametrize("size", [-1, 3, 100])
+def test_half_of_a_body(size: int) -> None:
+    """The first half comes, then the error."""
+    inner = MemoryBackend()
+    inner.put_object("a", bytes(10))
+    store = FaultBackend(inner, Fault(timing=Timing.HALFWAY))
+    read: list[bytes] = []
+    with store.get_object("a") as found, pytest.raises(UnavailableError):
+        read.extend(iter(partial(found.read, size), b""))
+    assert read == ([] if size == -1 else [bytes(3), bytes(2)] if size == 3 else [bytes(5)])
+
+
+def test_each_page_is_a_call() -> None:
+    """A listing can fail between its pages, also on the one that finds no more."""
+    inner = MemoryBackend()
+    for key in "abc":
+        inner.put_object(key, b"")
+    for nth, expected in ((1, []), (2, ["a"]), (4, ["a", "b", "c"])):
+        store = FaultBackend(inner, Fault(nth=nth, operations=frozenset({Operation.LIST_PAGE})))
+        seen: list[str] = []
+        pages = store.list_objects(page_size=1)
+        with pytest.raises(UnavailableError):
+            deque((seen.append(page.objects[0].key) for page in pages), maxlen=0)
+        assert expected == seen
+
+
+def test_a_dead_process_does_nothing_more() -> None:
+    """After a crash no handler, however well meant, reaches the store."""
+    inner = MemoryBackend()
+    store = FaultBackend(inner, Fault.crash(1, Timing.AFTER))
+
+    def careful() -> None:
+        try:
+            store.put_object("a", b"")
+        finally:
+            store.delete_object("a")
+
+    with pytest.raises(SimulatedCrash):
+        careful()
+    assert ["a"] == keys_of(inner.list_objects())
+    assert not issubclass(SimulatedCrash, Exception)
+
+
+def test_crash_points_cover_every_call() -> None:
+    """Each call, before, halfway and after; the scenario never survives one."""
+
+    def scenario(store: FaultBackend | CountingBackend) -> None:
+        for key in "abc":
+            store.put_object(key, b"x")
+        for page in store.list_objects(page_size=2):
+            store.delete_objects([one.key for one in page.objects])
+
+    counting = CountingBackend(MemoryBackend())
+    scenario(counting)
+    assert 3 + 3 + 2 == counting.total
+    assert ["a", "b", "c"] == counting.deleted_keys()
+    left: list[int] = []
+    for fault in crash_points(counting.total):
+        inner = MemoryBackend()
+        with pytest.raises(SimulatedCrash):
+            scenario(FaultBackend(inner, fault))
+        left.append(len(keys_of(inner.list_objects())))
+    assert 24 == len(left)
+    assert {0, 1, 2, 3} == set(left)
+
+
+def test_counting_notices_bodies_left_open() -> None:
+    """A leak of connections shows in tests before it shows in production."""
+    store = CountingBackend(MemoryBackend())
+    store.put_object("a", b"x")
+    first, second = store.get_object("a"), store.get_object("a")
+    assert b"x" == first.read()
+    first.close()
+    first.close()
+    assert 1 == store.open_bodies
+    second.close()
+    assert 0 == store.open_bodies
