@@ -143,7 +143,7 @@ actions = st.one_of(
     st.tuples(st.just("error"), st.booleans(), st.sampled_from(["throttled", "unavailable", "denied"])),
     st.tuples(st.just("stop"), st.just(0)),
 )
-interference = st.lists(st.tuples(st.integers(0, 25), actions), max_size=6)
+interference = st.lists(st.tuples(st.integers(0, 12), actions), min_size=1, max_size=7)
 
 
 class RetentionMachine(RuleBasedStateMachine):
@@ -214,10 +214,20 @@ class RetentionMachine(RuleBasedStateMachine):
     @rule(plan=interference)
     def enforce(self, plan):
         """A pass, while others write and the network and the process fail."""
+        self.enforce_once(plan)
+
+    def enforce_once(self, plan):
+        """Nothing vanishes but what the pass sent for deletion or others removed."""
         before = {entry.key: entry for entry in self.world.listed()}
         removed = self.run_pass(self.spec, plan)
         gone = set(before) - {entry.key for entry in self.world.listed()}
         assert gone <= set(self.world.backend.deletions) | removed | self.sent
+
+    @rule(plans=st.lists(interference, min_size=2, max_size=4))
+    def enforce_several_times(self, plans):
+        """Passes one after the other, each troubled in its own way."""
+        for plan in plans:
+            self.enforce_once(plan)
 
     @rule(plan=interference)
     def dry_run(self, plan):
@@ -244,7 +254,7 @@ class RetentionMachine(RuleBasedStateMachine):
         def before(index: int, kind: str, called: tuple[str, ...]) -> None:
             while pending and index - start >= pending[0][0]:
                 _, (what, *how) = pending.pop(0)
-                event(what)
+                event(f"interfered: {what}")
                 match what:
                     case "put":
                         self.put(*how)

@@ -93,7 +93,9 @@ class Watched:
             index = self._enter("list")
             page = next(pages, None)
             keys = tuple(entry.key for entry in page.objects) if page is not None else ()
-            self._leave(index, Request("list", self.time.seconds, keys, len(keys), page_size))
+            # A page whose answer is lost was not received, and does not count.
+            self.after(index, "list", keys)
+            self.requests.append(Request("list", self.time.seconds, keys, len(keys), page_size))
             if page is None:
                 return
             yield page
