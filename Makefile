@@ -54,6 +54,7 @@ cluster-down: venv ## Stop what cluster-up started
 
 generate: venv ## Rewrite generated files: crds/, docs/reference/
 	$(PY) -m bubu_operator crds --write crds
+	$(PY) -m bubu_operator.api.reference docs/reference
 
 golden: venv ## Rewrite the expected halves of tests/golden (review the diff)
 	$(BIN)/pytest tests/unit tests/golden -k golden --regenerate-golden
