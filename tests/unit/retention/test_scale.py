@@ -1,0 +1,85 @@
+"""A pass needs the same memory for a hundred thousand objects as for ten thousand."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from bubu_storage.backend.types import ListedObject, ListPage
+from bubu_storage.retention.report import StoppedBy
+from bubu_storage.retention.runner import run_pass
+from bubu_storage.retention.spec import PassSpec, RetentionRule
+from tests.unit.retention.world import DAY, START
+
+
+class Endless:
+    """A store that makes its listing up as it goes and swallows deletions; it holds nothing."""
+
+    name = "endless://"
+
+    def __init__(self, objects: int, members: int) -> None:
+        self.objects = objects
+        self.members = members
+        self.deleted = 0
+
+    def server_time(self):
+        return START
+
+    def list_objects(
+        self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
+    ) -> Iterator[ListPage]:
+        number = int(start_after.rsplit("/", 1)[1]) + 1 if start_after else 0
+        while number < self.objects:
+            last = min(number + page_size, self.objects)
+            yield ListPage(
+                tuple(
+                    ListedObject(
+                        f"outputs/a/run-{at // self.members:09}/{at:09}", 10, "", START - timedelta(days=40)
+                    )
+                    for at in range(number, last)
+                )
+            )
+            number = last
+
+    def delete_object(self, key: str) -> None:
+        self.deleted += 1
+
+    def delete_objects(self, keys) -> dict[str, Exception]:
+        self.deleted += len(keys)
+        return {}
+
+
+def peak_bytes(objects: int, *, dry_run: bool, members: int) -> int:
+    """Return the most memory that one pass over so many objects needed."""
+    store = Endless(objects, members)
+    spec = PassSpec(
+        ("outputs/a/",),
+        (RetentionRule("outputs/a/", 30 * DAY),),
+        max_scan=2 * objects,
+        max_delete=objects,
+        budget_seconds=600,
+        dry_run=dry_run,
+    )
+    tracemalloc.start()
+    try:
+        report = run_pass(store, spec)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert report.stopped_by is StoppedBy.END_OF_CYCLE
+    assert report.due.objects == objects
+    assert store.deleted == (0 if dry_run else objects)
+    return peak
+
+
+@pytest.mark.parametrize(("dry_run", "members"), [(True, 5), (False, 5), (False, 700)])
+def test_memory_does_not_grow_with_the_store(dry_run, members):
+    """Ten times the objects, the same peak; a few megabytes in all."""
+    small = peak_bytes(10_000, dry_run=dry_run, members=members)
+    large = peak_bytes(100_000, dry_run=dry_run, members=members)
+
+    assert large < small * 1.2 + 100_000
+    assert large < 8_000_000
