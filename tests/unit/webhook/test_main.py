@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bubu_operator.webhook.main import WebhookOptions, run_webhook
+from bubu_operator.webhook.main import WebhookOptions, listen, run_webhook
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +70,15 @@ def test_an_unknown_log_level(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Before anything else is done."""
     assert run_webhook(options(tmp_path, log_level="loud")) == 1
     assert "loud" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_listener_says_that_it_speaks_tcp(host: str):
+    """Else asyncio leaves Nagle's algorithm on, and each answer takes 40 ms."""
+    try:
+        listener = listen(host, 0)
+    except OSError as error:
+        pytest.skip(f"no {host} on this machine: {error}")
+    with listener:
+        assert listener.proto == socket.IPPROTO_TCP
+        assert listener.getsockname()[0] == host
