@@ -37,6 +37,7 @@ __all__ = [
     "StatusModel",
     "cel_string",
     "describe_validation_error",
+    "exactly_one",
 ]
 
 GROUP: Final = "storage.bubustack.io"
@@ -110,6 +111,23 @@ class Rule:
         json_schema = handler(schema)
         json_schema.setdefault(VALIDATIONS, []).append(self.to_schema())
         return json_schema
+
+
+def exactly_one(names: tuple[str, ...], message: str, *, attributes: tuple[str, ...] | None = None) -> Rule:
+    """Return a rule that exactly one of some fields is given.
+
+    Args:
+        names: as in the API.
+        message: see `Rule`.
+        attributes: as in Python, where they differ.
+    """
+    attributes = attributes or names
+    terms = ", ".join(f"has(self.{name})" for name in names)
+    return Rule(
+        cel=f"[{terms}].filter(given, given).size() == 1",
+        message=message,
+        holds=lambda self: sum(getattr(self, name) is not None for name in attributes) == 1,
+    )
 
 
 @dataclass(frozen=True, slots=True)
