@@ -185,8 +185,6 @@ class _Hydration:
                 else:
                     out.append(copy)
                 if container is not None:
-                    if len(stack) >= MAX_NESTING:
-                        raise _too_deep()
                     is_root = len(stack) == 1 or item_hop is not frame.hop
                     document = len(stack) if is_root else frame.document
                     stack.append(_Frame(key, copy, pairs_of(container), item_hop, document))

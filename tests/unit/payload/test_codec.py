@@ -168,6 +168,7 @@ def test_default_converts_unknown_types():
         ({None: 1}, "$", "key of type NoneType"),
         ({"n": 10**400}, "$.n", "beyond the range"),
         ([2**1024], "$[0]", "beyond the range"),
+        ([2**1024 - 1], "$[0]", "beyond the range"),
         ({"t": (math.nan,)}, "$.t[0]", "nan"),
     ],
 )

@@ -21,6 +21,7 @@ from bubu_storage.payload.decoder import MalformedJsonError, decode_json, decode
         (b"1E5", 100000.0),
         (b"1e-400", 0.0),
         (b"9007199254740993", 9007199254740993),
+        (b"1" + b"2" * 304, int("1" + "2" * 304)),
         (b"[null,true,false]", [None, True, False]),
         (b'{"a":1,"a":2}', {"a": 2}),
         (rb'"\ud83d\ude00\/\u003c"', "😀/<"),
@@ -96,7 +97,16 @@ def test_deep_documents(opening):
         decode_json("[" * (MAX_NESTING + 2) + "]" * (MAX_NESTING + 2))
 
 
-@pytest.mark.parametrize("inner", ['{"a" 1}', "{1:2}", "[1 2]", "[1}", "tru", "-", '"\n"', "1e999", ""])
+def test_siblings_deep_inside():
+    """The iterative reader keeps every key and element, the last of duplicates included."""
+    value = decode_json("[" * 3000 + '{"a": [ ] , "b":{}, "c":[1 , "x"], "a":null}' + "]" * 3000)
+
+    for _ in range(3000):
+        (value,) = value
+    assert value == {"a": None, "b": {}, "c": [1, "x"]}
+
+
+@pytest.mark.parametrize("inner", ['{"a" 1}', "{1:2}", "[1 2]", "[1}", "nulx", "-", '"\n"', "1e999", ""])
 def test_faults_deep_inside_are_found(inner):
     """The iterative reader is as strict as the fast one."""
     with pytest.raises(MalformedJsonError):

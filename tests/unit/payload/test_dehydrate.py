@@ -116,6 +116,15 @@ def test_references_too_deep_to_be_seen():
     assert json.loads(unseen.objects[-1].body())["data"] == data
 
 
+def test_a_reference_with_an_odd_selector_counts():
+    """Hydrate takes it for data; dehydrate, like the Go SDK, does not offload around it."""
+    data = {"r": {REF: "o/a.json", "$bubuStoragePath": 5}, "t": "x" * 60, "u": "y" * 60}
+    plan = plan_dehydrate(data, options(limit=100))
+
+    assert plan.objects == []
+    assert plan.result == data
+
+
 def test_an_unseen_reference_in_a_short_original_stays():
     """Nothing is offloaded again when the original is within the limit."""
     data = {"k": {"k": {"k": 1}}}

@@ -165,6 +165,20 @@ def test_input_that_contains_itself_or_is_too_deep():
         run(deep)
 
 
+def test_each_document_has_the_format_s_nesting_to_itself():
+    """Two documents that are each as deep as allowed fit into one another."""
+    outer, inner = ref("x"), "leaf"
+    for _ in range(9_990):
+        outer, inner = [outer], [inner]
+    result = run(outer, {"x": inner})
+
+    levels = 0
+    while isinstance(result, list):
+        (result,) = result
+        levels += 1
+    assert (result, levels) == ("leaf", 19_980)
+
+
 def test_a_long_chain_through_selectors_ends_in_an_error():
     """Selectors nest calls; the interpreter's stack is not the user's problem."""
     objects = {f"c/{i}": {"v": ref(f"c/{i + 1}", "v")} for i in range(5000)} | {"c/5000": {"v": 1}}

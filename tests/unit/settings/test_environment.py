@@ -323,6 +323,6 @@ def test_go_integers_and_booleans():
         with pytest.raises(ValueError, match=r"decimal|64 bits"):
             parse_go_int(text)
     assert [parse_go_bool(text) for text in ("T", " yes\u2003", "0", "OFF")] == [True, True, False, False]
-    for text in ("", "tru", "2", "\x1ctrue"):
+    for text in ("", "ye", "2", "\x1ctrue"):
         with pytest.raises(ValueError, match="true or false"):
             parse_go_bool(text)
