@@ -206,8 +206,7 @@ class FileBackend:
         changed: set[tuple[bytes, ...]] = set()
         for key in check_batch(keys):
             try:
-                self._delete(key, sync=False)
-                changed.add(tuple(split_key(key)[:-1]))
+                changed.add(self._delete(key, sync=False))
             except StorageError as error:
                 failed[key] = error
         if self._fsync:
@@ -376,17 +375,19 @@ class FileBackend:
             f"no object {key!r} in {self.name}", key=key, status=404, code="NoSuchKey"
         ) from missing
 
-    def _delete(self, key: str, *, sync: bool) -> None:
+    def _delete(self, key: str, *, sync: bool) -> tuple[bytes, ...]:
+        """Delete one object; return the path of the directory that is left where it was."""
         *folders, name = split_key(key)
         with self._mapped("deleted", key), DirectoryChain(open_base(self._base)) as chain:
             try:
                 chain.descend(folders)
             except FileNotFoundError:
-                return
+                return ()
             self._remove_entry(name, chain.leaf_fd)
-            changed = chain.prune()
+            left = chain.prune()
             if sync:
-                os.fsync(changed)
+                os.fsync(chain.fds[left])
+            return tuple(folders[:left])
 
     def _sync_nearest(self, folders: Sequence[bytes]) -> None:
         """Force a directory to disk, or what is left above it."""

@@ -197,15 +197,15 @@ class DirectoryChain:
         with rights of their own), except the one for our own objects.
 
         Returns:
-            The descriptor of the innermost directory that is still there.
+            How many of ``names`` are still there; ``fds`` at this index is the innermost of them.
         """
-        for depth in range(len(self.names) - 1, -1, -1):
-            name, parent, own = self.names[depth], self.fds[depth], self.fds[depth + 1]
-            if depth == 0 and name != RESERVED_PREFIX.rstrip("/").encode():
-                return own
+        for depth in range(len(self.names), 0, -1):
+            name, parent, own = self.names[depth - 1], self.fds[depth - 1], self.fds[depth]
+            if depth == 1 and name != RESERVED_PREFIX.rstrip("/").encode():
+                return depth
             if not _remove_if_empty(name, parent, own):
-                return own
-        return self.fds[0]
+                return depth
+        return 0
 
     def close(self) -> None:
         """Close every descriptor; twice is fine."""

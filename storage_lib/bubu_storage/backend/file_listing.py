@@ -124,7 +124,7 @@ def _sorted_entries(directory: int, path: bytes, prefix: bytes, start_after: byt
                 whole = path + name
                 # All keys below sort before start_after, unless it lies below too.
                 passed = whole <= start_after and not start_after.startswith(whole)
-                if passed or not (whole.startswith(prefix) or prefix.startswith(whole)):
+                if passed or not whole.startswith(prefix):
                     continue
             elif not entry.is_file(follow_symlinks=False):
                 continue

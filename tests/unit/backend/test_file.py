@@ -441,6 +441,11 @@ def test_fsync_reaches_file_and_directories(base: Path, monkeypatch: pytest.Monk
     synced.clear()
     store.delete_objects(["a/b/c", "a/b/none", "x/y"])
     assert [".", "a"] == sorted(synced)
+    for number in range(4):
+        store.put_object(f"a/run-{number}/x", b"x")
+    synced.clear()
+    store.delete_objects([f"a/run-{number}/x" for number in range(4)])
+    assert ["a"] == synced, "one directory has changed for good"
 
 
 def test_without_fsync_nothing_is_forced(store: FileBackend, monkeypatch: pytest.MonkeyPatch) -> None:
