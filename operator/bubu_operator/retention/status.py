@@ -139,10 +139,10 @@ def started_status(old: JsonObject, start: PassStart) -> JsonObject:
 
 def progress_status(old: JsonObject, start: PassStart, report: PassReport, redactor: Redactor) -> JsonObject:
     """Return the status at a checkpoint: counts so far, cursor, totals."""
-    cursor = report.cursor.to_dict() | {"fingerprint": start.fingerprint}
-    if "run" in cursor:
+    cursor: JsonObject = {**report.cursor.to_dict(), "fingerprint": start.fingerprint}
+    if run := section(cursor, "run"):
         # A merge patch cannot write null; absent reads back as null.
-        cursor["run"] = {key: value for key, value in cursor["run"].items() if value is not None}
+        cursor["run"] = {key: value for key, value in run.items() if value is not None}
     return {
         **old,
         "lastPass": _last_pass(start, report, redactor),

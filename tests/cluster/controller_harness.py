@@ -1,0 +1,193 @@
+"""The controller as a real process under its own ServiceAccount, for tests on a real API server."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import yaml
+
+from tests.cluster.errors import ClusterError
+from tests.cluster.processes import free_port
+
+if TYPE_CHECKING:
+    from tests.cluster.cluster import Cluster
+
+__all__ = ["ControllerProcess", "alive", "children_of", "condition", "install", "until"]
+
+ROOT = Path(__file__).resolve().parents[2]
+RBAC = ROOT / "charts" / "bubu-storage-operator" / "files" / "controller-rbac.yaml"
+NAMESPACE = "bubu-storage-system"
+ACCOUNT = "bubu-storage-controller"
+
+
+def until(check: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    """Return the first truthy answer of ``check``, asked every 50 ms.
+
+    Raises:
+        AssertionError: there was none in time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = check()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)
+
+
+def condition(obj: dict[str, Any], type_: str = "Ready") -> dict[str, Any]:
+    """Return a condition of an object, {} where it is not there."""
+    status: dict[str, Any] = obj.get("status") or {}
+    conditions: list[dict[str, Any]] = status.get("conditions") or []
+    nothing: dict[str, Any] = {}
+    return next((item for item in conditions if item["type"] == type_), nothing)
+
+
+def _stat(pid: int) -> list[str]:
+    """Return state, parent and so on of a process; nothing for one that is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    fields = text.rsplit(")", 1)[1].split()
+    return [] if fields[0] == "Z" else fields
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs; one that only waits to be reaped does not."""
+    return bool(_stat(pid))
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started and that still run."""
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [number for number in numbers if _stat(number)[1:2] == [str(pid)]]
+
+
+def install(cluster: Cluster) -> None:
+    """Apply the CRDs and the controller's account and rights, exactly as shipped."""
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", ROOT / "crds")
+    cluster.kubectl("wait", "--for=condition=Established", "-f", ROOT / "crds", "--timeout=30s")
+    if cluster.kubectl("get", "namespace", NAMESPACE, check=False).returncode != 0:
+        cluster.create_namespace(NAMESPACE)
+    documents = yaml.safe_load_all(RBAC.read_text(encoding="utf-8"))
+    cluster.apply(*(cast("dict[str, Any]", document) for document in documents if document))
+
+
+class ControllerProcess(AbstractContextManager["ControllerProcess"]):
+    """One controller, watching the namespaces it is told to; its log is kept in a file."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        workdir: Path,
+        *,
+        namespaces: Sequence[str] = (),
+        roots: Sequence[Path] = (),
+        arguments: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        name = secrets.token_hex(4)
+        self.roots = tuple(roots)
+        self.log_path = workdir / f"controller-{name}.log"
+        self.kubeconfig = cluster.service_account_kubeconfig(
+            NAMESPACE, ACCOUNT, workdir / f"controller-{name}.kubeconfig"
+        )
+        self._port = free_port()
+        self._command = [
+            sys.executable, "-W", "error", "-m", "bubu_operator", "controller",
+            "--kubeconfig", str(self.kubeconfig),
+            "--health-host", "127.0.0.1", "--health-port", str(self._port),
+            "--probe-interval-seconds", "2",
+            *(word for namespace in namespaces for word in ("--namespace", namespace)),
+            *(word for root in roots for word in ("--allow-local-root", str(root))),
+            *arguments,
+        ]  # fmt: skip
+        self._environment = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
+        self._environment |= environment or {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        if self._process is None:
+            raise ClusterError("the controller does not run")
+        return self._process.pid
+
+    @property
+    def root(self) -> Path:
+        """The first directory below which local stores are allowed."""
+        return self.roots[0]
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """Its log lines, parsed: every line must be JSON."""
+        return [json.loads(line) for line in self.log.splitlines()]
+
+    def start(self) -> None:
+        """Start it and wait until it says that it is ready."""
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        until(self._is_ready, f"controller ready; its log is {self.log_path}", 30)
+
+    def _is_ready(self) -> bool:
+        import http.client
+
+        process = self._process
+        if process is None or process.poll() is not None:
+            raise ClusterError(f"the controller ended:\n{self.log}")
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=2)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def kill(self) -> None:
+        """SIGKILL, as the kernel does when memory is short."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+    def stop(self, seconds: float = 20.0) -> int:
+        """SIGTERM and wait; return the exit code."""
+        process = self._process
+        if process is None:
+            return 0
+        if process.poll() is None:
+            process.terminate()
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"the controller did not stop within {seconds:g} s:\n{self.log}") from None
+        finally:
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
