@@ -327,6 +327,33 @@ class TestCheckpoints:
         assert world.run(spec_of()).deleted.objects == 1
         assert world.backend.deletions == ["outputs/a/zz/x"]
 
+    def test_a_cursor_for_a_part_of_a_run_does_not_judge_by_the_part(self, world):
+        """Scopes that became wider: what was a run is now a folder of one, and a sibling keeps it."""
+        world.fill("outputs/a/run/sub/", 3, 40)
+        world.put("outputs/a/run/young", 0.5)
+        facts = RunFacts("outputs/a/run/sub/", 3, 30, START - timedelta(days=40), complete=True)
+        world.cursor = Cursor("outputs/a/", RunProgress(facts, Phase.SWEEPING))
+
+        report = world.run(spec_of())
+
+        assert by_reason(report) == {"KeptMinAge": 4}
+        assert world.backend.deletions == []
+
+    @pytest.mark.parametrize("dry_run", [True, False])
+    @pytest.mark.parametrize("odd", ["undated", "reserved"])
+    def test_odd_members_keep_a_run_also_when_an_earlier_pass_saw_them(self, world, odd, dry_run):
+        """What the first pass learned of a run is still known to the last."""
+        world.fill("outputs/a/run/", 9, 40)
+        if odd == "undated":
+            world.store.set_last_modified("outputs/a/run/o00000", datetime(1970, 1, 1, tzinfo=UTC))
+        else:
+            world.put("outputs/a/run/.bubu/x", 40)
+        reports = world.cycle(spec_of(max_scan=4, max_delete=3, dry_run=dry_run))
+
+        name = {"undated": "KeptUnknownDate", "reserved": "KeptReserved"}[odd]
+        assert by_reason(reports[-1]) == {name: len(world.keys())}
+        assert world.backend.deletions == []
+
     def test_a_cursor_behind_everything_ends_the_cycle(self, world):
         """And the one after begins at the start."""
         world.put("outputs/a/r/x", 40)
@@ -424,6 +451,17 @@ class TestFreshness:
         world.run(spec_of())
 
         assert "outputs/a/run/new" in world.keys()
+
+    def test_what_an_earlier_pass_saw_is_looked_at_again(self, world):
+        """A member that was overwritten after its page was scanned saves the run."""
+        keys = world.fill("outputs/a/big/", 8, 40)
+        spec = spec_of(max_scan=7, max_delete=3)
+        world.run(spec)
+        world.put(keys[5], 0)
+
+        world.cycle(spec)
+
+        assert world.keys() == keys
 
     def test_a_large_run_is_looked_at_before_every_instalment(self, world):
         """A young member ahead of the position saves what is left."""
