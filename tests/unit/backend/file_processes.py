@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from bubu_storage.backend.file import FileBackend
 
 if TYPE_CHECKING:
-    from multiprocessing.sharedctypes import Synchronized
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
 
 PIECES = 24
 PIECE_BYTES = 16_384
@@ -18,21 +19,27 @@ def body(mark: int) -> bytes:
     return bytes([mark % 256]) * (PIECES * PIECE_BYTES)
 
 
-def write_for_ever(base: str, steps: Synchronized[int]) -> None:
-    """Overwrite three keys again and again in small pieces, counting each piece."""
+def write_for_ever(base: str, signal: Connection, signal_at: int, *, stop_there: bool) -> None:
+    """Overwrite three keys again and again in small pieces; tell when a certain piece is reached.
+
+    With ``stop_there`` the writer stays in the middle of that piece until it is killed.
+    """
     store = FileBackend(base, fsync=False)
-    mark = 0
+    reached = mark = 0
+
+    def pieces(whole: bytes) -> Iterator[bytes]:
+        nonlocal reached
+        for start in range(0, len(whole), PIECE_BYTES):
+            reached += 1
+            if reached == signal_at:
+                signal.send(reached)
+                if stop_there:
+                    signal.recv()
+            yield whole[start : start + PIECE_BYTES]
+
     while True:
         mark += 1
-        whole = body(mark)
-
-        def pieces(whole: bytes = whole) -> object:
-            for start in range(0, len(whole), PIECE_BYTES):
-                with steps.get_lock():
-                    steps.value += 1
-                yield whole[start : start + PIECE_BYTES]
-
-        store.put_object(f"outputs/ns/run-{mark % 3}/output.json", pieces())
+        store.put_object(f"outputs/ns/run-{mark % 3}/output.json", pieces(body(mark)))
 
 
 def churn(base: str, worker: int, rounds: int) -> None:
