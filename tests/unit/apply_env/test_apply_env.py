@@ -24,7 +24,7 @@ from bubu_storage.apply_env import (
 )
 from bubu_storage.errors import ConfigurationError
 
-VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "applyenv-vectors.json"
+VECTORS = Path(__file__).resolve().parents[2] / "golden" / "conformance" / "applyenv-vectors.json"
 CASES: list[dict[str, Any]] = json.loads(VECTORS.read_text("utf-8"))
 ERRORS = {"ambiguous_provider": AmbiguousProviderError, "invalid_timeout": InvalidTimeoutError}
 
