@@ -315,10 +315,14 @@ def _replaced(env: list[Json], ours: list[PlannedEnv]) -> tuple[tuple[int, Json]
 
 
 def _agrees(env: list[Json], group: Group, plan: InjectionPlan) -> bool:
-    """Whether the container already has the whole group exactly as planned, and nothing besides."""
+    """Whether the container already has the whole group exactly as planned, and nothing besides.
+
+    Of two entries of one name the later one counts, as it does for the kubelet.
+    """
     wanted = {item.name: item.digest for item in plan.env if item.group is group}
-    has = [(entry["name"], env_digest(entry)) for entry in env if entry["name"] in GROUP_VARIABLES[group]]
-    return len(has) == len(wanted) and dict(has) == wanted
+    return wanted == {
+        entry["name"]: env_digest(entry) for entry in env if entry["name"] in GROUP_VARIABLES[group]
+    }
 
 
 def _mount_state(container: Json, wanted: Json) -> tuple[bool, str]:

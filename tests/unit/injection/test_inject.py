@@ -248,6 +248,43 @@ def test_a_value_that_was_changed_since_is_the_users():
     assert "provider and coordinates" in again.warnings[0]
 
 
+def test_a_variable_that_was_set_again_is_newer_than_the_one_put_aside():
+    """The user's new value stays, alone; the one that Override replaced does not come back beside it."""
+    old, new = ({"name": "AWS_ACCESS_KEY_ID", "value": value} for value in ("old", "new"))
+    injected = inject_pod(pod(container(env=[old])), config(injection={"conflictPolicy": "Override"})).pod
+    main = injected["spec"]["containers"][0]
+    entries = [new if entry["name"] == "AWS_ACCESS_KEY_ID" else entry for entry in main["env"]]
+
+    removed = remove_injection({**injected, "spec": {"containers": [{**main, "env": entries}]}}).pod
+
+    assert removed["spec"]["containers"][0]["env"] == [new]
+
+
+def test_a_volume_that_was_changed_since_is_the_users():
+    """Another claim under our volume's name: theirs, and used as the store from now on."""
+    injected = inject_pod(pod(), config(file={"volumeClaimName": "claim"})).pod
+    theirs = {"name": "bubu-storage", "persistentVolumeClaim": {"claimName": "theirs"}}
+    changed = {**injected, "spec": {**injected["spec"], "volumes": [theirs]}}
+
+    assert remove_injection(changed).pod["spec"]["volumes"] == [theirs]
+    again = inject_pod(changed, config(file={"volumeClaimName": "claim"}))
+    assert again.pod["spec"]["volumes"] == [theirs]
+    assert "is used as the store" in again.warnings[0]
+
+
+def test_a_forged_record_removes_no_volume_of_another_name():
+    """Only names that injection gives can be taken out."""
+    injected = inject_pod(pod(), config(file={"emptyDir": {}})).pod
+    text = injected["metadata"]["annotations"][RECORD_ANNOTATION]
+    forged = pod(volumes=[{"name": "own", "emptyDir": {}}])
+    forged["metadata"]["annotations"] = {
+        RECORD_ANNOTATION: text.replace('"bubu-storage":"emptyDir', '"own":"emptyDir')
+    }
+
+    assert '"own":"emptyDir' in forged["metadata"]["annotations"][RECORD_ANNOTATION]
+    assert remove_injection(forged).pod["spec"]["volumes"] == [{"name": "own", "emptyDir": {}}]
+
+
 def test_the_api_servers_defaults_are_not_a_change():
     """Values that the server drops or fills in do not make our entries look like the user's."""
     assert env_digest({"name": "A", "value": ""}) == env_digest({"name": "A"})
