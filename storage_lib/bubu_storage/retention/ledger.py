@@ -72,6 +72,7 @@ class Ledger:
         self._oldest_overdue: tuple[float, str] | None = None
         self._worst_lag_seconds: float | None = None
         self._error_count = 0
+        self._last_error: StorageError | None = None
         self._errors: list[ErrorSample] = []
 
     @property
@@ -140,6 +141,7 @@ class Ledger:
 
     def note_error(self, error: StorageError, key: str = "") -> None:
         """Count an error and keep it as a sample while there is room."""
+        self._last_error = error
         self._error_count += 1
         if len(self._errors) < MAX_ERROR_SAMPLES:
             self._errors.append(ErrorSample.of(error, key))
@@ -153,7 +155,8 @@ class Ledger:
         if stop is None:
             self.complete_cycle = True
             return
-        if stop.error is not None:
+        # A failed key may also be what ends the pass; it is counted already.
+        if stop.error is not None and stop.error is not self._last_error:
             self.note_error(stop.error)
         if self.run is not None:
             incomplete = self.run.phase is Phase.SCANNING

@@ -260,7 +260,7 @@ class Sweeper:
                     raise self._out_of_scans()
                 if not is_begun and ledger.delete_left < view.facts.objects <= limit:
                     raise self._out_of_deletions(view.facts)
-                if view.ended or not is_collecting:
+                if not is_collecting:
                     looked_at = self._gate.now
                 run, newly_failed, sent_all = self._send(run, view)
                 failed += newly_failed

@@ -443,6 +443,57 @@ class TestFreshness:
             6,
         )
 
+    @pytest.mark.parametrize("late", ["!first", "zzz"])
+    def test_a_run_whose_deletion_takes_long_is_looked_at_in_between(self, single_world, late):
+        """Wherever in the run the young member turns up, it saves what is left."""
+        world = single_world
+        world.backend.latency_seconds = 3.0
+        world.fill("outputs/a/run/", 12, 40)
+        facts = RunFacts("outputs/a/run/", 12, 120, START - timedelta(days=40), complete=True)
+        world.cursor = Cursor("", RunProgress(facts, Phase.SWEEPING))
+        self.interfere(world, 4, lambda: world.put(f"outputs/a/run/{late}", 0))
+
+        report = world.run(spec_of(budget_seconds=600))
+
+        assert 0 < report.deleted.objects < 8
+        assert by_reason(report)["KeptNewerMember"] >= 12 - 8
+        assert f"outputs/a/run/{late}" in world.keys()
+
+    def test_a_run_that_grew_beyond_what_is_left_is_not_begun(self, single_world):
+        """Old-dated members that arrived meanwhile: the run goes whole in the next pass."""
+        world = single_world
+        world.backend.latency_seconds = 3.0
+        world.fill("outputs/a/r1/", 6, 40)
+        world.fill("outputs/a/r2/", 4, 40)
+
+        def grow() -> None:
+            world.put("outputs/a/r2/p", 40)
+            world.put("outputs/a/r2/q", 40)
+
+        self.interfere(world, 6, grow)
+        spec = spec_of(budget_seconds=600, max_delete=10)
+        report = world.run(spec)
+
+        assert (report.stopped_by, report.deleted.objects) == (StoppedBy.MAX_DELETE, 6)
+        assert len(world.keys("outputs/a/r2/")) == 6
+        assert world.run(spec).deleted.objects == 6
+
+    def test_a_run_that_cannot_be_looked_at_whole_any_more_is_left(self, world):
+        """The next pass has the scan for it; what changed meanwhile is seen there."""
+        world.fill("outputs/a/r0/", 3, 3)
+        keys = world.fill("outputs/a/r1/", 6, 40)
+        world.fill("outputs/a/r2/", 3, 3)
+        spec = spec_of(max_scan=8)
+        assert world.run(spec).cursor.run.position == keys[4]
+        world.put(keys[4], 0)
+
+        report = world.run(spec)
+
+        assert (report.stopped_by, report.relisted) == (StoppedBy.MAX_SCAN, 4)
+        assert world.backend.deletions == []
+        assert by_reason(world.run(spec))["KeptNewerMember"] == 6
+        assert world.keys("outputs/a/r1/") == keys
+
     def test_what_is_new_in_a_run_that_is_being_deleted_survives(self, world):
         """Deletion is by exact key: an object that was never listed is never deleted."""
         world.fill("outputs/a/run/", 3, 40)
