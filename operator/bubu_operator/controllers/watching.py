@@ -32,6 +32,9 @@ EventSink = Callable[[Resource, "str | None", JsonObject], None]
 
 WATCHED: Final = (STORAGE_CONFIGS, CLUSTER_STORAGE_CONFIGS, RETENTION_POLICIES, DEPLOYMENTS)
 IDENTITY: Final = "bubu-storage-controller"
+ERROR_BACKOFFS: Final = (1, 1, 2, 3, 5, 8, 13, *((20,) * 30))
+"""An API server may be away for ten minutes before Kopf gives up and the process is restarted."""
+
 TOKEN_SECONDS: Final = 600
 """After this long the token is read again: those of pods are replaced on disk while we run."""
 
@@ -85,6 +88,7 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = 500
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
+    settings.networking.error_backoffs = ERROR_BACKOFFS
     settings.process.ultimate_exiting_timeout = 20
     settings.execution.executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="kopf")
     # Never used with raw handlers; should one ever be added, its traces are below our own name.
