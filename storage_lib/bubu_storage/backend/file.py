@@ -17,11 +17,9 @@ have at most 255 bytes; a key cannot be both an object and a directory of others
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
-import stat
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,10 +35,10 @@ from bubu_storage.backend.file_dirs import (
     create_base,
     map_os_error,
     open_base,
-    open_directory,
     remove_stale_temporaries,
     split_key,
 )
+from bubu_storage.backend.file_entries import check_regular, put_in_place, refuse_odd_target, remove_entry
 from bubu_storage.backend.file_listing import etag_of, modified_at, walk
 from bubu_storage.backend.ranges import resolve_range
 from bubu_storage.backend.types import (
@@ -127,8 +125,8 @@ class FileBackend:
                         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     facts = self._fill(fd, body, size_bytes, key)
                     with self._mapped("written", key):
-                        self._refuse_odd_target(name, chain.leaf_fd)
-                        replaced = self._rename(temporary, name, chain.leaf_fd)
+                        refuse_odd_target(name, chain.leaf_fd)
+                        replaced = put_in_place(temporary, name, chain.leaf_fd)
                 finally:
                     os.close(fd)
             except BaseException:
@@ -337,24 +335,6 @@ class FileBackend:
                 os.fsync(fd)
             return os.fstat(fd)
 
-    @staticmethod
-    def _refuse_odd_target(name: bytes, directory: int) -> None:
-        """Never replace a link, a device or a pipe that somebody put there."""
-        try:
-            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-        except FileNotFoundError:
-            return
-        _check_regular(mode)
-
-    @staticmethod
-    def _rename(temporary: bytes, name: bytes, directory: int) -> bool:
-        """Put the finished file in its place; False when somebody removed it meanwhile."""
-        try:
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        except FileNotFoundError:
-            return False
-        return True
-
     def _open_file(self, key: str) -> int:
         *folders, name = split_key(key)
         missing: OSError | None = None
@@ -366,7 +346,7 @@ class FileBackend:
                 missing = error
             else:
                 try:
-                    _check_regular(os.fstat(fd).st_mode)
+                    check_regular(os.fstat(fd).st_mode)
                 except BaseException:
                     os.close(fd)
                     raise
@@ -383,7 +363,7 @@ class FileBackend:
                 chain.descend(folders)
             except FileNotFoundError:
                 return ()
-            self._remove_entry(name, chain.leaf_fd)
+            remove_entry(name, chain.leaf_fd)
             left = chain.prune()
             if sync:
                 os.fsync(chain.fds[left])
@@ -395,37 +375,6 @@ class FileBackend:
             with contextlib.suppress(FileNotFoundError):
                 chain.descend(folders)
             os.fsync(chain.leaf_fd)
-
-    @staticmethod
-    def _remove_entry(name: bytes, directory: int) -> None:
-        """Unlink a file, or remove an empty directory; a missing one is fine."""
-        try:
-            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-            if not stat.S_ISDIR(mode):
-                _check_regular(mode)
-                os.unlink(name, dir_fd=directory)
-                return
-            try:
-                os.rmdir(name, dir_fd=directory)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                fd = open_directory(name, directory)
-                try:
-                    remove_stale_temporaries(fd)
-                finally:
-                    os.close(fd)
-                os.rmdir(name, dir_fd=directory)
-        except FileNotFoundError:
-            return
-
-
-def _check_regular(mode: int) -> None:
-    """Raise the system's error for what is no regular file."""
-    if stat.S_ISREG(mode):
-        return
-    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ELOOP if stat.S_ISLNK(mode) else errno.ENXIO
-    raise OSError(number, os.strerror(number))
 
 
 def _info(key: str, facts: os.stat_result, size_bytes: int) -> ObjectInfo:

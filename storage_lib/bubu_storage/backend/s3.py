@@ -13,15 +13,9 @@ Only this module and its ``s3_*`` neighbours import boto3; the factory loads the
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import os
-import threading
-import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 from itertools import chain
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
@@ -29,14 +23,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from bubu_storage.backend.s3_body import S3Body
-from bubu_storage.backend.s3_client import CaBundle, RetryRule, build_client, check_settings
+from bubu_storage.backend.s3_client import CaBundle, RetryRule, build_client, check_settings, known_secrets
+from bubu_storage.backend.s3_clock import StoreClock
 from bubu_storage.backend.s3_errors import NO_CODES, code_and_status, map_item_error, map_sdk_error
+from bubu_storage.backend.s3_listing import pages
 from bubu_storage.backend.s3_upload import PartPlan, parts_of, plan_part_size, sha256_base64, upload_parts
 from bubu_storage.backend.types import (
     EPOCH,
     Body,
     GetObjectResult,
-    ListedObject,
     ListPage,
     ObjectInfo,
     check_batch,
@@ -62,10 +57,6 @@ if TYPE_CHECKING:
 __all__ = ["S3Backend"]
 
 _SDK_ERRORS: Final = (ClientError, BotoCoreError, HTTPError, OSError)
-_LISTING_FIELDS: Final = frozenset({"Contents", "IsTruncated", "KeyCount", "Name"})
-"""One of these is in every listing, also in an empty one."""
-_CLOCK_SAMPLE_SECONDS: Final = 60.0
-"""How long a ``Date`` header is extrapolated before the store is asked again."""
 
 
 class S3Backend:
@@ -85,8 +76,9 @@ class S3Backend:
         check_settings(settings)
         self._settings = settings
         self._bucket = settings.bucket
-        self._secrets = _known_secrets(settings)
+        self._secrets = known_secrets(settings)
         self._ca_bundle = CaBundle(settings.ca_bundle_pem) if settings.ca_bundle_pem else None
+        self._clock = StoreClock()
         rule = RetryRule(settings.max_attempts, settings.max_backoff_seconds)
         try:
             self._client: S3Client = build_client(settings, rule, self._ca_bundle)
@@ -94,10 +86,7 @@ class S3Backend:
             if self._ca_bundle is not None:
                 self._ca_bundle.close()
             raise
-        self._client.meta.events.register("before-sign.s3.DeleteObjects", _add_content_md5)
-        self._client.meta.events.register("after-call.s3", self._note_date)
-        self._lock = threading.Lock()
-        self._clock_sample: tuple[datetime, float] | None = None
+        self._client.meta.events.register("after-call.s3", self._clock.note)
         self._checksums = True
         self.bulk_delete_is_emulated = False
 
@@ -220,7 +209,16 @@ class S3Backend:
         """
         check_prefix(prefix)
         check_page_size(page_size)
-        return self._pages(prefix, start_after, page_size)
+        return pages(
+            lambda more: self._page(prefix, page_size, more), start_after=start_after, store=self.name
+        )
+
+    def _page(self, prefix: str, page_size: int, more: dict[str, str]) -> dict[str, Any]:
+        with self._mapped("listed", None):
+            answer = self._client.list_objects_v2(
+                Bucket=self._bucket, Prefix=prefix, MaxKeys=page_size, **cast("dict[str, Any]", more)
+            )
+        return cast("dict[str, Any]", answer)
 
     def server_time(self) -> datetime:
         """Return the store's clock, from the ``Date`` of a recent answer; exact to a second.
@@ -228,21 +226,21 @@ class S3Backend:
         Raises:
             StorageError: the store does not answer, or without a date.
         """
-        sample = self._fresh_sample()
-        if sample is None:
+        now = self._clock.now()
+        if now is None:
             try:
                 with self._mapped("contacted", None):
                     self._client.head_bucket(Bucket=self._bucket)
             except StorageError:
                 # A refusal has a date too; whether the bucket may be used is not the question.
-                sample = self._fresh_sample()
-                if sample is None:
+                now = self._clock.now()
+                if now is None:
                     raise
             else:
-                sample = self._fresh_sample()
-        if sample is None:
+                now = self._clock.now()
+        if now is None:
             raise StorageError(f"{self.name} sends no Date header, so its clock cannot be told")
-        return sample
+        return now
 
     def close(self) -> None:
         """Close the connections; twice is fine."""
@@ -370,67 +368,6 @@ class S3Backend:
                 failed[key] = error
         return failed
 
-    def _pages(self, prefix: str, start_after: str, page_size: int) -> Iterator[ListPage]:
-        extra: dict[str, Any] = {"StartAfter": start_after} if start_after else {}
-        tokens: set[str] = set()
-        last = start_after
-        while True:
-            with self._mapped("listed", None):
-                answer = cast(
-                    "dict[str, Any]",
-                    self._client.list_objects_v2(
-                        Bucket=self._bucket, Prefix=prefix, MaxKeys=page_size, **extra
-                    ),
-                )
-            if not _LISTING_FIELDS & answer.keys():
-                # Some web page, say: taken for an empty listing it would mean "nothing is there".
-                raise StorageError(
-                    f"{self.name} cannot be listed: the answer is not one of an S3 store; check the endpoint",
-                    code="ListingFormat",
-                )
-            objects = tuple(map(_listed, answer.get("Contents", [])))
-            for one in objects:
-                if one.key <= last:
-                    raise StorageError(
-                        f"{self.name} lists {one.key!r} after {last!r}: not in byte order, or repeated; "
-                        "a listing of this store cannot be relied on",
-                        code="ListingOrder",
-                    )
-                last = one.key
-            if objects:
-                yield ListPage(objects)
-            if not answer.get("IsTruncated"):
-                return
-            token = answer.get("NextContinuationToken", "")
-            if not token or token in tokens:
-                raise StorageError(
-                    f"{self.name} says that a listing goes on but gives no new continuation token",
-                    code="ListingLoop",
-                )
-            tokens = {token} if objects else tokens | {token}
-            extra["ContinuationToken"] = token
-
-    def _note_date(self, http_response: Any = None, **_: Any) -> None:
-        """Remember the store's clock; called by the SDK after every answer."""
-        text = http_response.headers.get("date", "") if http_response is not None else ""
-        if not text:
-            return
-        try:
-            date = parsedate_to_datetime(text)
-        except ValueError:
-            return
-        date = date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
-        with self._lock:
-            self._clock_sample = (date, time.monotonic())
-
-    def _fresh_sample(self) -> datetime | None:
-        with self._lock:
-            sample = self._clock_sample
-        if sample is None:
-            return None
-        age = time.monotonic() - sample[1]
-        return sample[0] + timedelta(seconds=age) if age <= _CLOCK_SAMPLE_SECONDS else None
-
 
 class _SourceErrors(Iterator[bytes]):
     """Passes parts on and remembers what the source raised, to tell it from the store's errors."""
@@ -449,13 +386,6 @@ class _SourceErrors(Iterator[bytes]):
             raise
 
 
-def _known_secrets(settings: S3Settings) -> tuple[str, ...]:
-    """Return what must never enter a message, also where the SDK finds credentials by itself."""
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    given = (settings.access_key_id, settings.secret_access_key, settings.session_token)
-    return tuple(text for text in (*given, *(os.environ.get(name, "") for name in names)) if text)
-
-
 def _info(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
     return ObjectInfo(
         key=key,
@@ -467,23 +397,6 @@ def _info(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
     )
 
 
-def _listed(item: Mapping[str, Any]) -> ListedObject:
-    return ListedObject(
-        key=item["Key"],
-        size_bytes=item.get("Size", 0),
-        etag=item.get("ETag", ""),
-        last_modified=item.get("LastModified", EPOCH).astimezone(UTC),
-    )
-
-
 def _fits_xml(key: str) -> bool:
     """Tell whether XML 1.0 can carry a key: most control characters have no form in it."""
     return all(char >= " " and char not in "\ufffe\uffff\x7f" for char in key)
-
-
-def _add_content_md5(request: Any, **_: Any) -> None:
-    """Add the checksum that older stores insist on; newer ones have the SDK's besides."""
-    body = request.body
-    data = body.encode("utf-8") if isinstance(body, str) else bytes(body or b"")
-    digest = hashlib.md5(data, usedforsecurity=False).digest()
-    request.headers["Content-MD5"] = base64.b64encode(digest).decode("ascii")

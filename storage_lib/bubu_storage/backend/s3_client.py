@@ -7,7 +7,9 @@ a longest pause nor a ``Retry-After``; the classification is the one of `s3_erro
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import os
 import random
 import ssl
@@ -33,7 +35,7 @@ from bubu_storage.settings import MIN_PART_SIZE_BYTES, S3Settings
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["CaBundle", "RetryRule", "build_client", "check_settings"]
+__all__ = ["CaBundle", "RetryRule", "build_client", "check_settings", "known_secrets"]
 
 _DEFAULT_REGION: Final = "us-east-1"
 _MAX_POOL_CONNECTIONS: Final = 64
@@ -192,6 +194,13 @@ def _endpoint_faults(endpoint: str) -> list[str]:
     return faults
 
 
+def known_secrets(settings: S3Settings) -> tuple[str, ...]:
+    """Return what must never enter a message, also where the SDK finds credentials by itself."""
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    given = (settings.access_key_id, settings.secret_access_key, settings.session_token)
+    return tuple(text for text in (*given, *(os.environ.get(name, "") for name in names)) if text)
+
+
 def build_client(settings: S3Settings, rule: RetryRule, ca_bundle: CaBundle | None) -> S3Client:
     """Build the client; nothing is contacted but, maybe, a local credential source.
 
@@ -235,9 +244,18 @@ def build_client(settings: S3Settings, rule: RetryRule, ca_bundle: CaBundle | No
             **static,
         )
     except (BotoCoreError, ValueError) as error:
-        secrets = (settings.access_key_id, settings.secret_access_key, settings.session_token)
-        mapped = map_sdk_error(error, f"S3 store s3://{settings.bucket} cannot be opened", secrets=secrets)
+        action = f"S3 store s3://{settings.bucket} cannot be opened"
+        mapped = map_sdk_error(error, action, secrets=known_secrets(settings))
         raise ConfigurationError(mapped.message, code=mapped.code) from error
     events: Any = client.meta.events
     events.register_first("needs-retry.s3", rule.on_needs_retry, unique_id="bubu-retry")
+    events.register("before-sign.s3.DeleteObjects", _add_content_md5)
     return client
+
+
+def _add_content_md5(request: Any, **_: Any) -> None:
+    """Add the checksum that older stores insist on; newer ones have the SDK's besides."""
+    body = request.body
+    data = body.encode("utf-8") if isinstance(body, str) else bytes(body or b"")
+    digest = hashlib.md5(data, usedforsecurity=False).digest()
+    request.headers["Content-MD5"] = base64.b64encode(digest).decode("ascii")

@@ -11,10 +11,12 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bubu_storage.backend.s3_clock import StoreClock
 from bubu_storage.backend.s3_upload import parts_of, plan_part_size
 from bubu_storage.errors import (
     BucketNotFoundError,
@@ -592,6 +594,21 @@ def test_clock_of_a_store_that_does_not_tell(open_s3: Open) -> None:
             backend.server_time()
     with pytest.raises(UnavailableError):
         backend.server_time()
+
+
+def test_an_old_date_is_not_carried_on() -> None:
+    """After a minute the store is to be asked again; nonsense for a date is no date."""
+    now = [100.0]
+    clock = StoreClock(lambda: now[0])
+    clock.note(SimpleNamespace(headers={"date": "soon"}))
+    clock.note(SimpleNamespace(headers={}))
+    clock.note(None)
+    assert clock.now() is None
+    clock.note(SimpleNamespace(headers={"date": "Sat, 21 Nov 2026 06:00:00 GMT"}))
+    now[0] += 60
+    assert datetime(2026, 11, 21, 6, 1, tzinfo=UTC) == clock.now()
+    now[0] += 0.1
+    assert clock.now() is None
 
 
 # ---- the network
