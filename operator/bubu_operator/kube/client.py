@@ -1,41 +1,22 @@
 """A thin, synchronous, thread-safe way to the API server: plain dicts in and out.
 
-Wraps the transport of the official ``kubernetes`` package (its kubeconfig and in-cluster
-loading, TLS, token refresh, proxies), and none of its generated models: objects stay the
-JSON that the API sent, so unknown fields survive and nothing is parsed twice.
+None of the ``kubernetes`` package's generated models is used: objects stay the JSON that
+the API sent, so unknown fields survive and nothing is parsed twice.
 
 Invariants: every call has a timeout; every failure is a `KubeApiError`; no call retries by
-itself (callers own back-off); text from the server never carries a credential of ours.
+itself (callers own back-off).
 """
 
 from __future__ import annotations
 
-import json
-import os
-import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Self, TypeAlias, cast
-from urllib.parse import quote, urlencode
+from typing import Final, cast
+from urllib.parse import quote
 
-import urllib3
-from kubernetes.client.api_client import ApiClient
-from kubernetes.client.configuration import Configuration
-from kubernetes.client.exceptions import ApiException
-from kubernetes.config import incluster_config, kube_config
-from kubernetes.config.config_exception import ConfigException
-from yaml import YAMLError
-
-from bubu_operator.errors import (
-    KubeApiError,
-    KubeConfigError,
-    KubeNotFoundError,
-    KubeTimeoutError,
-    KubeUnreachableError,
-    kube_error,
-)
+from bubu_operator.errors import KubeApiError, KubeNotFoundError
 from bubu_operator.kube.resources import JsonObject, Resource
+from bubu_operator.kube.transport import Connection, JsonPatch, Transport
 from bubu_operator.kube.watch import WatchStream
 
 __all__ = ["DEFAULT_TIMEOUT_SECONDS", "Connection", "JsonPatch", "KubeClient", "ObjectList", "PatchType"]
@@ -43,15 +24,7 @@ __all__ = ["DEFAULT_TIMEOUT_SECONDS", "Connection", "JsonPatch", "KubeClient", "
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 """How long a request may go without an answer unless the caller says otherwise."""
 
-CONNECT_TIMEOUT_SECONDS: Final = 5.0
 DEFAULT_PAGE_SIZE: Final = 500
-POOL_CONNECTIONS: Final = 32
-LOWEST_ERROR_STATUS: Final = 400
-USER_AGENT: Final = "bubu-operator"
-
-
-JsonPatch: TypeAlias = list[JsonObject]
-"""The operations of a JSON patch (RFC 6902)."""
 
 
 class PatchType(StrEnum):
@@ -77,102 +50,8 @@ class ObjectList:
     continue_token: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """How to reach the API server.
-
-    Attributes:
-        server: URL.
-        ca_path: file of the certificate authority, None for the machine's own.
-        insecure: the server's certificate is not verified.
-        authorization: value of that header, "" for none.
-        certificate_path, private_key_path: of a client certificate.
-        proxy_url: None for a direct connection.
-    """
-
-    server: str
-    ca_path: str | None
-    insecure: bool
-    authorization: str = field(repr=False)
-    certificate_path: str | None
-    private_key_path: str | None
-    proxy_url: str | None
-
-
-class KubeClient:
-    """One API server, one identity. Share it between threads; close it once."""
-
-    def __init__(self, configuration: Configuration, *, user_agent: str = USER_AGENT) -> None:
-        config: Any = configuration
-        # A connection that cannot be made must show at once: callers have their own back-off.
-        config.retries = urllib3.Retry(
-            total=1,
-            connect=0,
-            read=1,
-            redirect=0,
-            status=0,
-            other=0,
-            allowed_methods=frozenset({"GET"}),
-            respect_retry_after_header=False,
-            raise_on_status=False,
-        )
-        config.connection_pool_maxsize = POOL_CONNECTIONS
-        config.keep_alive = True
-        self._configuration = config
-        self._api: Any = ApiClient(configuration)
-        self._user_agent = user_agent
-
-    @classmethod
-    def load(cls, kubeconfig: str | None = None, *, user_agent: str = USER_AGENT) -> Self:
-        """Connect by a given file, else ``$KUBECONFIG``, else the pod's account, else ``~/.kube/config``.
-
-        Raises:
-            KubeConfigError: none of them is usable.
-        """
-        configuration = Configuration()
-        path = kubeconfig or os.environ.get("KUBECONFIG") or None
-        try:
-            if path is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
-                cast("Any", incluster_config).load_incluster_config(client_configuration=configuration)
-            else:
-                cast("Any", kube_config).load_kube_config(
-                    config_file=path, client_configuration=configuration, persist_config=False
-                )
-        except (ConfigException, YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
-            where = f"kubeconfig {path}" if path else "the pod's service account or ~/.kube/config"
-            raise KubeConfigError(
-                f"cannot configure a connection from {where}: {' '.join(str(error).split())}. "
-                "Set KUBECONFIG, pass --kubeconfig, or run in a pod with a service account."
-            ) from error
-        return cls(configuration, user_agent=user_agent)
-
-    @property
-    def server(self) -> str:
-        """URL of the API server, for messages."""
-        return str(self._configuration.host)
-
-    def connection(self) -> Connection:
-        """Return how this client connects, with a current token, for a library that connects by itself."""
-        config = self._configuration
-        return Connection(
-            server=self.server,
-            ca_path=config.ssl_ca_cert or None,
-            insecure=not config.verify_ssl,
-            authorization=self._authorization().get("Authorization", ""),
-            certificate_path=config.cert_file or None,
-            private_key_path=config.key_file or None,
-            proxy_url=config.proxy or None,
-        )
-
-    def close(self) -> None:
-        """Release pooled connections; streams that are open must be closed by their owners."""
-        self._api.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+class KubeClient(Transport):
+    """The verbs of the API, for plain objects; see `Transport` for what holds it together."""
 
     # -- objects -------------------------------------------------------------------------
 
@@ -190,7 +69,9 @@ class KubeClient:
             KubeNotFoundError: there is none.
             KubeApiError: any other of the tree.
         """
-        return self._json("GET", _object_path(resource, name, namespace), timeout_seconds=timeout_seconds)
+        return self.request_json(
+            "GET", _object_path(resource, name, namespace), timeout_seconds=timeout_seconds
+        )
 
     def list_page(
         self,
@@ -215,7 +96,9 @@ class KubeClient:
             "limit": str(limit),
             "continue": continue_token,
         }
-        answer = self._json("GET", resource.path(namespace), query=query, timeout_seconds=timeout_seconds)
+        answer = self.request_json(
+            "GET", resource.path(namespace), query=query, timeout_seconds=timeout_seconds
+        )
         metadata: JsonObject = answer.get("metadata") or {}
         return ObjectList(
             items=tuple(cast("list[JsonObject]", answer.get("items") or [])),
@@ -264,13 +147,16 @@ class KubeClient:
         *,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> JsonObject:
-        """Create an object and return it as stored.
+        """Create an object and return it as stored; ``kind`` and ``apiVersion`` are added where absent.
 
         Raises:
             KubeConflictError: one of that name exists.
             KubeInvalidError: the server refuses it; the message says why.
         """
-        return self._json("POST", resource.path(namespace), body=body, timeout_seconds=timeout_seconds)
+        whole = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
+        return self.request_json(
+            "POST", resource.path(namespace), body=whole, timeout_seconds=timeout_seconds
+        )
 
     def patch(
         self,
@@ -306,7 +192,7 @@ class KubeClient:
         if subresource:
             path += f"/{subresource}"
         query = {"fieldManager": field_manager, "force": "true" if force else ""}
-        return self._json(
+        return self.request_json(
             "PATCH",
             path,
             query=query,
@@ -353,7 +239,7 @@ class KubeClient:
         Raises:
             KubeNotFoundError: there is none.
         """
-        self._json("DELETE", _object_path(resource, name, namespace), timeout_seconds=timeout_seconds)
+        self.request_json("DELETE", _object_path(resource, name, namespace), timeout_seconds=timeout_seconds)
 
     # -- streams -------------------------------------------------------------------------
 
@@ -384,131 +270,26 @@ class KubeClient:
             "timeoutSeconds": str(max(1, int(timeout_seconds))),
         }
         path = resource.path(namespace)
-        return WatchStream(
-            self._send("GET", path, query=query, timeout_seconds=inactivity_seconds), what=path
-        )
+        return WatchStream(self.send("GET", path, query=query, timeout_seconds=inactivity_seconds), what=path)
 
     def served(
         self, group: str, version: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     ) -> set[str]:
         """Return the plurals that the API server serves of a group's version; none if it does not know it."""
         try:
-            answer = self._json("GET", f"/apis/{group}/{version}", timeout_seconds=timeout_seconds)
+            answer = self.request_json("GET", f"/apis/{group}/{version}", timeout_seconds=timeout_seconds)
         except KubeNotFoundError:
             return set()
         return {str(item.get("name")) for item in cast("list[JsonObject]", answer.get("resources") or [])}
 
     def text(self, path: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> str:
         """Return the plain answer of a path such as ``/readyz``."""
-        return self._read(self._send("GET", path, timeout_seconds=timeout_seconds), path).decode(
+        return self.read(self.send("GET", path, timeout_seconds=timeout_seconds), path).decode(
             "utf-8", errors="replace"
         )
-
-    # -- transport -----------------------------------------------------------------------
-
-    def _json(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: JsonObject | JsonPatch | None = None,
-        content_type: str = "application/json",
-        timeout_seconds: float,
-    ) -> JsonObject:
-        response = self._send(
-            method, path, query=query, body=body, content_type=content_type, timeout_seconds=timeout_seconds
-        )
-        data = self._read(response, path)
-        try:
-            return cast("JsonObject", json.loads(data))
-        except ValueError as error:
-            raise KubeUnreachableError(
-                f"{method} {path}: the answer of {self.server} is no JSON; is a proxy in between?"
-            ) from error
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: JsonObject | JsonPatch | None = None,
-        content_type: str = "application/json",
-        timeout_seconds: float,
-    ) -> urllib3.HTTPResponse:
-        """Send a request; return an answer below 400 with its body unread, else raise."""
-        parameters = {key: value for key, value in (query or {}).items() if value}
-        url = self.server + path + (f"?{urlencode(parameters)}" if parameters else "")
-        headers = {"Accept": "application/json", "User-Agent": self._user_agent, **self._authorization()}
-        if body is not None:
-            headers["Content-Type"] = content_type
-        timeout = (min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), timeout_seconds)
-        what = f"{method} {path}"
-        try:
-            answer: Any = self._api.rest_client.request(
-                method, url, headers=headers, body=body, _request_timeout=timeout
-            )
-        except (urllib3.exceptions.HTTPError, ApiException, OSError, ssl.SSLError) as error:
-            raise _unreachable(what, self.server, error) from error
-        response = cast("urllib3.HTTPResponse", answer.response)
-        if response.status >= LOWEST_ERROR_STATUS:
-            raise _api_error(what, response, self._read(response, path))
-        return response
-
-    def _read(self, response: urllib3.HTTPResponse, path: str) -> bytes:
-        try:
-            return response.data or b""
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _unreachable(f"reading {path}", self.server, error) from error
-        finally:
-            response.release_conn()
-
-    def _authorization(self) -> dict[str, str]:
-        try:
-            token = self._configuration.get_api_key_with_prefix("BearerToken")
-        except (ConfigException, OSError) as error:
-            raise KubeUnreachableError(f"cannot read the token for {self.server}: {error}") from error
-        if token:
-            text = str(token)
-            return {"Authorization": text if " " in text else f"Bearer {text}"}
-        if self._configuration.username:
-            return {"Authorization": str(self._configuration.get_basic_auth_token())}
-        return {}
 
 
 def _object_path(resource: Resource, name: str, namespace: str | None) -> str:
     if not name:
         raise KubeApiError(f"a {resource.kind} without a name cannot be addressed")
     return f"{resource.path(namespace)}/{quote(name, safe='')}"
-
-
-def _unreachable(what: str, server: str, error: BaseException) -> KubeUnreachableError:
-    cause: BaseException = error
-    if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
-        cause = error.reason
-    timed_out = isinstance(cause, (urllib3.exceptions.TimeoutError, TimeoutError)) and not isinstance(
-        cause, urllib3.exceptions.NewConnectionError
-    )
-    if timed_out:
-        return KubeTimeoutError(f"{what}: {server} did not answer in time")
-    return KubeUnreachableError(f"{what}: cannot reach {server}: {type(cause).__name__}")
-
-
-def _api_error(what: str, response: urllib3.HTTPResponse, data: bytes) -> KubeApiError:
-    message, reason = "", ""
-    try:
-        parsed: Any = json.loads(data)
-    except ValueError:
-        message = data.decode("utf-8", errors="replace").strip()[:500]
-    else:
-        if isinstance(parsed, dict):
-            status = cast("JsonObject", parsed)
-            message, reason = str(status.get("message") or ""), str(status.get("reason") or "")
-    retry_after = response.headers.get("Retry-After", "")
-    return kube_error(
-        f"{what}: {message or response.reason or response.status}",
-        status=response.status,
-        reason=reason,
-        retry_after_seconds=float(retry_after) if retry_after.isdigit() else None,
-    )
