@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from bubu_operator.errors import OperatorError
 from bubu_operator.kube.informer import backoff_seconds
 from bubu_operator.kube.resources import ObjectKey
 
@@ -27,7 +28,7 @@ __all__ = ["Lane", "Reconcile", "StoreSlots"]
 logger = logging.getLogger(__name__)
 
 BACKOFF_BASE_SECONDS: Final = 1.0
-BACKOFF_MAX_SECONDS: Final = 300.0
+BACKOFF_MAX_SECONDS: Final = 60.0
 
 Reconcile: TypeAlias = Callable[[ObjectKey], "float | None"]
 """Looks at one object; returns after how many seconds to look again, or None for never."""
@@ -170,15 +171,23 @@ class Lane:
     def _do(self, key: ObjectKey) -> None:
         try:
             again = self._reconcile(key)
-        except Exception as error:  # the lane outlives every bug in a reconcile function
-            failures = self._failures(key) + 1
-            again = backoff_seconds(
-                failures, self._rng, base=BACKOFF_BASE_SECONDS, maximum=BACKOFF_MAX_SECONDS
-            )
-            logger.exception("%s %s failed, again in %.1f s: %s", self.name, key, again, type(error).__name__)
+        except OperatorError as error:
+            # The API server's trouble, said in one line; a traceback would add nothing.
+            again, failures = self._retry(key)
+            logger.warning("%s %s again in %.1f s: %s", self.name, key, again, error)
+            self._finish(key, again, failures)
+        except Exception:  # the lane outlives every bug in a reconcile function
+            again, failures = self._retry(key)
+            logger.exception("%s %s failed, again in %.1f s", self.name, key, again)
             self._finish(key, again, failures)
         else:
             self._finish(key, again, 0)
+
+    def _retry(self, key: ObjectKey) -> tuple[float, int]:
+        """Return the pause after one more failure, and how many there were in a row."""
+        failures = self._failures(key) + 1
+        pause = backoff_seconds(failures, self._rng, base=BACKOFF_BASE_SECONDS, maximum=BACKOFF_MAX_SECONDS)
+        return pause, failures
 
     def _failures(self, key: ObjectKey) -> int:
         with self._condition:

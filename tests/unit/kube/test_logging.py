@@ -1,0 +1,71 @@
+"""Logs: one line an event, of a known form, and nothing secret in any of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+
+import pytest
+
+from bubu_operator.errors import OptionsError
+from bubu_operator.kube.scrub import Redactor
+from bubu_operator.observability.logging import setup_logging
+
+
+@pytest.fixture
+def restore_logging():
+    """Put the root logger, and those that are quieted, back as they were."""
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level)
+    yield
+    root.handlers[:], root.level = before
+    logging.captureWarnings(capture=False)
+    for name in ("urllib3", "botocore", "boto3", "asyncio", "kopf", "kopf._core.reactor.running"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def planted():
+    """A redactor that knows a secret."""
+    redactor = Redactor()
+    redactor.add(["planted-secret"])
+    return redactor
+
+
+def test_json_lines_are_json_and_clean(restore_logging, planted):
+    """Messages, arguments, extras and tracebacks all pass the scrubber."""
+    out = io.StringIO()
+    setup_logging("info", "json", planted, stream=out)
+    log = logging.getLogger("some.module")
+
+    log.info("got %s", "planted-secret", extra={"port": 8080, "detail": "planted-secret"})
+    try:
+        int("planted-secret")
+    except ValueError:
+        log.exception("failed")
+    log.debug("not shown")
+
+    first, second = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert (first["level"], first["logger"], first["port"]) == ("info", "some.module", 8080)
+    assert first["message"] == "got [redacted]"
+    assert "ValueError" in second["exception"]
+    assert "planted" not in out.getvalue()
+
+
+def test_console_lines_are_clean_too(restore_logging, planted):
+    """The form for people hides the same things."""
+    out = io.StringIO()
+    setup_logging("debug", "console", planted, stream=out)
+
+    logging.getLogger("x").warning("planted-secret")
+
+    assert "[redacted]" in out.getvalue()
+    assert "planted" not in out.getvalue()
+
+
+@pytest.mark.parametrize(("level", "form"), [("loud", "json"), ("info", "xml")])
+def test_wrong_options_name_the_right_ones(planted, level, form):
+    """A mistyped option is one clear sentence."""
+    with pytest.raises(OptionsError, match="use one of"):
+        setup_logging(level, form, planted)
