@@ -115,8 +115,6 @@ class Sweeper:
             )
             self._queue.append(pending)
             self._queued_objects += facts.objects
-            if self._queued_objects >= MAX_BATCH_SIZE:
-                self.settle()
             return
         self.settle()
         if run.members is not None and facts.objects <= self._spec.max_delete:
@@ -169,8 +167,9 @@ class Sweeper:
         oldest = self._queue[0].listed_at
         for pending in self._queue:
             if pending.members is not None:
-                if len(keys) >= MAX_BATCH_SIZE or not self._looker.is_fresh(pending.listed_at):
+                if len(keys) >= MAX_BATCH_SIZE:
                     break
+                # Later runs were listed later: if the first is fresh, all are.
                 keys.extend(key for key, _ in pending.members[: MAX_BATCH_SIZE - len(keys)])
         result = self._deleter.delete(keys, valid_until=oldest + self._looker.fresh_seconds)
         left = result.done

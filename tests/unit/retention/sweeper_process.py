@@ -7,7 +7,6 @@ Says ``ready`` once it is about to begin, so that a kill hits the work and not t
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def save(path: Path, cursor: Cursor) -> None:
     """Replace the cursor file in one step."""
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(cursor.to_dict()))
-    os.replace(fresh, path)
+    fresh.replace(path)
 
 
 def main(base: str, cursor_file: str) -> None:

@@ -70,6 +70,7 @@ class Oracle:
         self.run_kept_since: dict[str, float] = {}
 
     def is_old(self, key: str, run: str) -> bool:
+        """Tell whether an object is old enough on its own."""
         limit = keep_seconds(self.spec, run)
         when = self.dates[key]
         if limit is None or when <= datetime(1970, 1, 1, tzinfo=UTC) or "/.bubu/" in key:
@@ -95,8 +96,11 @@ class Oracle:
         for run in set(self.run_kept_since) - kept_runs:
             del self.run_kept_since[run]
 
-    def check(self, key: str) -> None:
-        """Fail if this deletion is wrong."""
+    def check(self, key: str, now: float) -> None:
+        """Fail if this deletion, sent at ``now``, is wrong.
+
+        How long a request is under way is beyond any client.
+        """
         if key not in self.dates:
             return
         run = run_of(key)
@@ -105,7 +109,6 @@ class Oracle:
         rate = self.spec.requests_per_second
         interval = 1 / rate if rate else 0.0
         window = 2 * FRESH_SECONDS + 6 * (backend.latency_seconds + interval) + 0.1
-        now = self.world.time.seconds
         assert now - self.young_since.get(key, now) <= window, f"{key} has not been old for {window} s"
         members = sum(1 for other in self.dates if run_of(other) == run)
         # The promise for whole runs is for those that a pass can list and delete as a whole.
@@ -146,6 +149,60 @@ actions = st.one_of(
 interference = st.lists(st.tuples(st.integers(0, 12), actions), min_size=1, max_size=7)
 
 
+class Trouble:
+    """What happens between and to the requests of one pass."""
+
+    def __init__(self, machine: RetentionMachine, plan) -> None:
+        self.machine = machine
+        self.pending = sorted(plan, key=lambda step: step[0])
+        self.start = machine.world.backend.calls
+        self.sent: set[str] = set()
+        self.removed: set[str] = set()
+        self.late: list[BaseException] = []
+        self.is_stopping = False
+
+    def before(self, index: int, kind: str, called: tuple[str, ...]) -> None:
+        """Interfere as planned; then let the oracle judge the request."""
+        sent_at = self.machine.world.time.seconds
+        while self.pending and index - self.start >= self.pending[0][0]:
+            _, (what, *how) = self.pending.pop(0)
+            event(f"interfered: {what}")
+            self.interfere(what, how)
+        oracle = self.machine.oracle
+        oracle.look()
+        if kind in {"delete", "batch"}:
+            self.sent.update(called)
+            for key in called:
+                if kind == "delete" and (error := self.machine.refuse(key)):
+                    raise error
+                oracle.check(key, sent_at)
+
+    def after(self, _index: int, _kind: str, _called: tuple[str, ...]) -> None:
+        """Lose the answer if that was planned."""
+        self.machine.oracle.look()
+        if self.late:
+            raise self.late.pop()
+
+    def interfere(self, what: str, how: list) -> None:
+        """Do one planned thing."""
+        world = self.machine.world
+        match what:
+            case "put":
+                self.machine.put(*how)
+            case "remove":
+                world.store.delete_object(how[0])
+                self.removed.add(how[0])
+            case "stall":
+                world.time.advance(how[0])
+            case "stop":
+                self.is_stopping = True
+            case _:
+                error = SimulatedCrash() if what == "crash" else failure(how[1])
+                if how[0]:
+                    raise error
+                self.late.append(error)
+
+
 class RetentionMachine(RuleBasedStateMachine):
     """Passes among everything that can happen to a store."""
 
@@ -159,7 +216,7 @@ class RetentionMachine(RuleBasedStateMachine):
         short=st.sampled_from([1.0, 10.0, 60.0]),
         rules_on_inputs=st.booleans(),
     )
-    def build(self, batch, latency, max_scan, max_delete, rate, refused, short, rules_on_inputs):
+    def build(self, *, batch, latency, max_scan, max_delete, rate, refused, short, rules_on_inputs):
         """Choose the world and the policy."""
         self.world = World(batch=batch, latency_seconds=latency)
         rules = [
@@ -180,7 +237,7 @@ class RetentionMachine(RuleBasedStateMachine):
         self.refused = refused
         self.oracle = Oracle(self.world, self.spec)
         self.saved = Cursor()
-        self.stopping = False
+        self.sent: set[str] = set()
         if batch:
             self.world.backend.refuse = self.refuse
         for run in RUNS[:4]:
@@ -192,6 +249,7 @@ class RetentionMachine(RuleBasedStateMachine):
         return PermissionDeniedError("retained") if key in self.refused else None
 
     def put(self, key: str, age: float) -> None:
+        """Store an object that looks so many days old."""
         self.world.store.put_object(key or "x", b"x")
         self.world.store.set_last_modified(key or "x", self.world.time.now() - timedelta(days=age))
 
@@ -243,54 +301,17 @@ class RetentionMachine(RuleBasedStateMachine):
     def run_pass(self, spec: PassSpec, plan) -> set[str]:
         """Run one pass; return what others removed during it."""
         backend, world = self.world.backend, self.world
-        pending = sorted(plan, key=lambda step: step[0])
-        start = backend.calls
         backend.requests.clear()
-        self.sent: set[str] = set()
-        self.stopping = False
-        removed: set[str] = set()
-        late: list[BaseException] = []
-
-        def before(index: int, kind: str, called: tuple[str, ...]) -> None:
-            while pending and index - start >= pending[0][0]:
-                _, (what, *how) = pending.pop(0)
-                event(f"interfered: {what}")
-                match what:
-                    case "put":
-                        self.put(*how)
-                    case "remove":
-                        world.store.delete_object(how[0])
-                        removed.add(how[0])
-                    case "stall":
-                        world.time.advance(how[0])
-                    case "stop":
-                        self.stopping = True
-                    case "crash" | "error":
-                        error = SimulatedCrash() if what == "crash" else failure(how[1])
-                        if how[0]:
-                            raise error
-                        late.append(error)
-            self.oracle.look()
-            if kind in {"delete", "batch"}:
-                self.sent.update(called)
-                for key in called:
-                    if kind == "delete" and self.refuse(key):
-                        raise PermissionDeniedError("retained")
-                    self.oracle.check(key)
-
-        def after(_index: int, _kind: str, _called: tuple[str, ...]) -> None:
-            self.oracle.look()
-            if late:
-                raise late.pop()
-
-        backend.before, backend.after = before, after
+        trouble = Trouble(self, plan)
+        self.sent = trouble.sent
+        backend.before, backend.after = trouble.before, trouble.after
         world.cursor = self.saved
         last: list[Cursor] = [self.saved]
         try:
             report = world.run(
                 spec,
                 on_checkpoint=lambda part: last.append(Cursor.from_dict(part.cursor.to_dict())),
-                should_stop=lambda: self.stopping,
+                should_stop=lambda: trouble.is_stopping,
             )
             self.saved = report.cursor
             self.check_report(report, spec)
@@ -300,7 +321,7 @@ class RetentionMachine(RuleBasedStateMachine):
             backend.before = backend.after = lambda *_: None
         assert backend.scanned <= spec.max_scan
         assert len(self.sent) <= spec.max_delete
-        return removed
+        return trouble.removed
 
     def check_report(self, report: PassReport, spec: PassSpec) -> None:
         """The books agree with what the store saw."""
@@ -328,7 +349,7 @@ class RetentionMachine(RuleBasedStateMachine):
             return
         members: dict[str, int] = {}
         others = 0
-        for key in self.world.keys():
+        for key in self.world.all_keys():
             run = run_of(key)
             if run is None:
                 others += 1
@@ -342,7 +363,7 @@ class RetentionMachine(RuleBasedStateMachine):
                     break
             else:
                 raise AssertionError("the cycle did not end within the bound")
-        left = [key for key in self.world.keys() if run_of(key) in due]
+        left = [key for key in self.world.all_keys() if run_of(key) in due]
         assert set(left) <= self.refused, f"still there: {left}"
 
 
@@ -387,7 +408,7 @@ def test_a_dry_cycle_names_exactly_what_enforcing_deletes(objects, max_scan, max
 
     world.cycle(replace(spec, dry_run=False), most_passes=400)
 
-    gone = {entry.key for entry in before} - set(world.keys())
+    gone = {entry.key for entry in before} - set(world.all_keys())
     assert {run_of(key) for key in gone} == planned
     assert gone == {entry.key for entry in before if run_of(entry.key) in planned}
 
@@ -403,4 +424,4 @@ def test_a_single_object_goes_exactly_when_it_is_older_than_all_keeps(age, keep)
 
     world.run(spec)
 
-    assert (world.keys() == []) is (age > max(keep, DAY))
+    assert (world.all_keys() == []) is (age > max(keep, DAY))

@@ -175,7 +175,7 @@ def test_every_reason_is_either_kept_or_due():
     reserved=st.integers(0, 1),
     complete=st.booleans(),
 )
-def test_a_run_is_due_exactly_when_nothing_keeps_it(age, keeps, min_age, undated, reserved, complete):
+def test_a_run_is_due_exactly_when_nothing_keeps_it(*, age, keeps, min_age, undated, reserved, complete):
     """The chain agrees with the sentence: whole, ours to judge, dated, and older than every keep."""
     spec = spec_of(rules=tuple(RetentionRule("outputs/a/", keep) for keep in keeps), min_age_seconds=min_age)
     run = facts(age, undated=undated, reserved=reserved, complete=complete)

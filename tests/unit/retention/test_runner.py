@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -53,7 +54,7 @@ class TestWhatGoes:
 
         report = world.run(spec_of())
 
-        assert world.keys() == [
+        assert world.all_keys() == [
             "outputs/a/mixed/last",
             "outputs/a/mixed/o00000",
             "outputs/a/mixed/o00001",
@@ -103,7 +104,7 @@ class TestWhatGoes:
 
         listed = [key for request in world.backend.requests for key in request.keys]
         assert not [key for key in listed if key.startswith(".bubu/")]
-        assert world.keys() == [".bubu/claim"]
+        assert world.all_keys() == [".bubu/claim"]
 
     def test_ages_go_by_the_clock_of_the_store(self, world):
         """A local clock that is a month ahead or behind changes nothing but the reported skew."""
@@ -128,7 +129,7 @@ class TestWhatGoes:
         world.put("outputs/a/run/x", 99)
         world.run(spec_of())
 
-        assert world.keys() == ["outputs/a/"]
+        assert world.all_keys() == ["outputs/a/"]
 
     def test_overdue_is_about_what_is_still_there(self, world):
         """What went is only in the lag; what failed is overdue until it is gone."""
@@ -190,7 +191,7 @@ class TestLimits:
         report = world.run(spec_of(max_delete=10))
 
         assert report.stopped_by is StoppedBy.MAX_DELETE
-        assert world.keys() == [f"outputs/a/r2/o{n:05}" for n in range(4)]
+        assert world.all_keys() == [f"outputs/a/r2/o{n:05}" for n in range(4)]
         assert by_reason(report) == {"Deleted": 8, "DueDeferred": 4}
         assert (report.attempted, report.deleted.objects) == (8, 8)
         assert report.cursor == Cursor("outputs/a/r1/o00003")
@@ -207,9 +208,11 @@ class TestLimits:
         reports = world.cycle(spec)
 
         assert [report.deleted.objects for report in reports] == [10, 10, 6]
+        assert [report.stopped_by for report in reports[:2]] == [StoppedBy.MAX_DELETE] * 2
+        assert all(report.relisted <= 25 for report in reports)
         assert reports[0].cursor.run.phase is Phase.SWEEPING
         assert reports[0].cursor.run.position == "outputs/a/big/o00009"
-        assert world.keys() == []
+        assert world.all_keys() == []
 
     @pytest.mark.parametrize(("max_scan", "max_delete"), [(1, 1), (1, 5), (3, 2), (7, 100), (20, 1)])
     def test_a_run_larger_than_max_scan_goes_in_a_bounded_number_of_passes(self, world, max_scan, max_delete):
@@ -220,7 +223,7 @@ class TestLimits:
 
         reports = world.cycle(spec, most_passes=70)
 
-        assert world.keys() == [f"outputs/a/young/o{n:05}" for n in range(3)]
+        assert world.all_keys() == [f"outputs/a/young/o{n:05}" for n in range(3)]
         assert all(report.scanned <= max_scan for report in reports)
         assert all(report.attempted <= max_delete for report in reports)
 
@@ -301,10 +304,20 @@ class TestCheckpoints:
         world.run(spec_of(max_scan=10_000))
 
         scanned = [report.scanned for report in world.checkpoints]
-        assert all(later - earlier <= 1000 for earlier, later in zip(scanned, scanned[1:], strict=False))
+        assert all(later - earlier <= 1000 for earlier, later in pairwise(scanned))
         assert all(report.finished_at is None and report.stopped_by is None for report in world.checkpoints)
         positions = [report.cursor.run.position for report in world.checkpoints if report.cursor.run]
         assert positions == [f"outputs/a/r{n:05}/x" for n in (999, 1999, 2499)]
+
+    def test_a_stop_in_the_middle_of_a_run_is_where_the_next_pass_goes_on(self, single_world):
+        """The cursor tells the last member that was dealt with."""
+        world = single_world
+        keys = world.fill("outputs/a/run/", 6, 40)
+        report = world.run(spec_of(), should_stop=lambda: len(world.backend.deletions) == 2)
+
+        assert by_reason(report) == {"Deleted": 2, "DueDeferred": 4}
+        assert (report.cursor.run.phase, report.cursor.run.position) == (Phase.SWEEPING, keys[1])
+        assert world.run(spec_of()).deleted.objects == 4
 
     def test_a_cursor_in_the_middle_of_a_run_does_not_judge_its_rest(self, world):
         """Old-dated members that appear behind a decided run wait for the next cycle."""
@@ -351,7 +364,7 @@ class TestCheckpoints:
         reports = world.cycle(spec_of(max_scan=4, max_delete=3, dry_run=dry_run))
 
         name = {"undated": "KeptUnknownDate", "reserved": "KeptReserved"}[odd]
-        assert by_reason(reports[-1]) == {name: len(world.keys())}
+        assert by_reason(reports[-1]) == {name: len(world.all_keys())}
         assert world.backend.deletions == []
 
     def test_a_cursor_behind_everything_ends_the_cycle(self, world):
@@ -370,7 +383,7 @@ class TestCheckpoints:
 
         reports = world.cycle(longer)
 
-        assert len(world.keys()) == 5
+        assert len(world.all_keys()) == 5
         assert by_reason(reports[-1]) == {"KeptWithin": 5}
 
     def test_a_small_unfinished_run_is_scanned_anew_by_the_next_pass(self, world):
@@ -433,7 +446,7 @@ class TestFreshness:
         self.interfere(world, 6, act)
         report = world.run(spec_of(budget_seconds=600))
 
-        assert world.keys() == ["outputs/a/r3/late", *[f"outputs/a/r3/o{n:05}" for n in range(6)]]
+        assert world.all_keys() == ["outputs/a/r3/late", *[f"outputs/a/r3/o{n:05}" for n in range(6)]]
         assert by_reason(report) == {"Deleted": 12, "KeptNewerMember": 6}
         assert report.relisted >= 6
         outcome = world.outcomes[-1]
@@ -457,7 +470,7 @@ class TestFreshness:
 
         assert 0 < report.deleted.objects < 8
         assert by_reason(report)["KeptNewerMember"] >= 12 - 8
-        assert f"outputs/a/run/{late}" in world.keys()
+        assert f"outputs/a/run/{late}" in world.all_keys()
 
     def test_a_run_that_grew_beyond_what_is_left_is_not_begun(self, single_world):
         """Old-dated members that arrived meanwhile: the run goes whole in the next pass."""
@@ -475,7 +488,7 @@ class TestFreshness:
         report = world.run(spec)
 
         assert (report.stopped_by, report.deleted.objects) == (StoppedBy.MAX_DELETE, 6)
-        assert len(world.keys("outputs/a/r2/")) == 6
+        assert len(world.all_keys("outputs/a/r2/")) == 6
         assert world.run(spec).deleted.objects == 6
 
     def test_a_run_that_cannot_be_looked_at_whole_any_more_is_left(self, world):
@@ -492,7 +505,7 @@ class TestFreshness:
         assert (report.stopped_by, report.relisted) == (StoppedBy.MAX_SCAN, 4)
         assert world.backend.deletions == []
         assert by_reason(world.run(spec))["KeptNewerMember"] == 6
-        assert world.keys("outputs/a/r1/") == keys
+        assert world.all_keys("outputs/a/r1/") == keys
 
     def test_what_is_new_in_a_run_that_is_being_deleted_survives(self, world):
         """Deletion is by exact key: an object that was never listed is never deleted."""
@@ -501,7 +514,7 @@ class TestFreshness:
 
         world.run(spec_of())
 
-        assert "outputs/a/run/new" in world.keys()
+        assert "outputs/a/run/new" in world.all_keys()
 
     def test_what_an_earlier_pass_saw_is_looked_at_again(self, world):
         """A member that was overwritten after its page was scanned saves the run."""
@@ -512,7 +525,7 @@ class TestFreshness:
 
         world.cycle(spec)
 
-        assert world.keys() == keys
+        assert world.all_keys() == keys
 
     def test_a_large_run_is_looked_at_before_every_instalment(self, world):
         """A young member ahead of the position saves what is left."""
@@ -524,7 +537,7 @@ class TestFreshness:
         report = world.run(spec)
 
         assert by_reason(report)["KeptNewerMember"] == 21
-        assert len(world.keys("outputs/a/big/")) == 21
+        assert len(world.all_keys("outputs/a/big/")) == 21
 
     def test_a_young_member_behind_the_position_saves_the_rest_too(self, world):
         """The look begins at the start of the run, not at the position."""
@@ -536,7 +549,7 @@ class TestFreshness:
         report = world.run(spec)
 
         assert by_reason(report)["KeptNewerMember"] == 21
-        assert len(world.keys("outputs/a/big/")) == 21
+        assert len(world.all_keys("outputs/a/big/")) == 21
 
     def test_members_that_cannot_be_deleted_do_not_block_a_large_run(self, world):
         """More failing keys at its start than a pass may scan: the others still go."""
@@ -545,7 +558,7 @@ class TestFreshness:
 
         reports = world.cycle(spec_of(max_scan=6, max_delete=4), most_passes=60)
 
-        assert world.keys() == keys[:15]
+        assert world.all_keys() == keys[:15]
         assert sum(report.failed.objects for report in reports) == 15
         assert reports[0].error_count == 0
         assert any(report.errors for report in reports)
@@ -558,7 +571,7 @@ class TestFreshness:
 
         world.cycle(spec, most_passes=20)
 
-        assert world.keys() == []
+        assert world.all_keys() == []
 
     def test_a_low_request_rate_is_not_the_end_of_deleting(self, world):
         """One request in ten seconds: each listing is older than freshness, and it still goes on."""
@@ -566,7 +579,7 @@ class TestFreshness:
             world.fill(f"outputs/a/{name}/", 3, 40)
         world.cycle(spec_of(requests_per_second=0.1, budget_seconds=60), most_passes=10)
 
-        assert world.keys() == []
+        assert world.all_keys() == []
 
 
 class TestErrors:
@@ -584,7 +597,7 @@ class TestErrors:
 
         assert report.stopped_by is StoppedBy.STORE_ERROR
         assert report.errors[0].message == str(error)
-        assert world.keys() == ["outputs/a/r29/x"], "the open run was not judged"
+        assert world.all_keys() == ["outputs/a/r29/x"], "the open run was not judged"
         assert report.cursor.after == "outputs/a/r28/x"
         world.backend.before = lambda *_: None
         assert world.run(spec_of()).deleted.objects == 1
@@ -602,8 +615,10 @@ class TestErrors:
         assert [request.kind for request in world.backend.requests] == []
 
     def test_a_missing_bucket_ends_the_pass(self, world):
-        """The cursor does not move over keys that were not dealt with."""
+        """The cursor does not move over keys that were not dealt with, not even by what comes after."""
         world.put("outputs/a/r/x", 40)
+        world.put("outputs/a/s/x", 3)
+        world.put("outputs/a/t", 3)
         fail(world, BucketNotFoundError("no bucket"), kind="batch")
 
         report = world.run(spec_of())
@@ -637,7 +652,7 @@ class TestErrors:
         report = world.run(spec_of())
 
         assert report.stopped_by is StoppedBy.THROTTLED
-        assert len(world.keys()) == 3
+        assert len(world.all_keys()) == 3
         world.backend.before = lambda *_: None
         assert world.run(spec_of()).deleted.objects == 3
 
@@ -679,6 +694,7 @@ class LyingStore:
         self.delete_objects = world.backend.delete_objects
 
     def list_objects(self, prefix: str = "", *, start_after: str = "", page_size: int = 1000):
+        """Lie about a listing."""
         pages = self.inner.list_objects(prefix, start_after=start_after, page_size=page_size)
         yield from self.lie(pages)
 
@@ -730,6 +746,7 @@ class TestLies:
 
         class Forgetful(LyingStore):
             def list_objects(self, prefix="", *, start_after="", page_size=1000):
+                del start_after
                 yield from inner.list_objects(prefix, start_after="", page_size=page_size)
 
         world.backend = Forgetful(world, None)
@@ -767,7 +784,7 @@ class TestDryRun:
         for number in range(7):
             world.fill(f"outputs/a/r{number}/", 5, 10 * number)
         for dry_run in (True, False):
-            total = len(world.keys())
+            total = len(world.all_keys())
             reports = world.cycle(spec_of(dry_run=dry_run, max_scan=8, max_delete=6))
             final = set(Reason) - PROVISIONAL_REASONS
             assert sum(report.total(final).objects for report in reports) == total

@@ -26,11 +26,14 @@ class Endless:
         self.deleted = 0
 
     def server_time(self):
+        """Tell a fixed time."""
         return START
 
     def list_objects(
         self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
     ) -> Iterator[ListPage]:
+        """Make up the next pages."""
+        del prefix
         number = int(start_after.rsplit("/", 1)[1]) + 1 if start_after else 0
         while number < self.objects:
             last = min(number + page_size, self.objects)
@@ -44,10 +47,12 @@ class Endless:
             )
             number = last
 
-    def delete_object(self, key: str) -> None:
+    def delete_object(self, _key: str) -> None:
+        """Count one deletion."""
         self.deleted += 1
 
     def delete_objects(self, keys) -> dict[str, Exception]:
+        """Count a batch of deletions."""
         self.deleted += len(keys)
         return {}
 

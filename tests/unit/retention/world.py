@@ -26,16 +26,20 @@ class FakeTime:
     slept: list[float] = field(default_factory=list)
 
     def monotonic(self) -> float:
+        """Stand in for a monotonic clock."""
         return self.seconds
 
     def now(self) -> datetime:
+        """Stand in for a wall clock."""
         return START + timedelta(seconds=self.seconds - 1000.0)
 
     def sleep(self, seconds: float) -> None:
+        """Let time pass, and remember that it was slept."""
         self.slept.append(seconds)
         self.seconds += seconds
 
     def advance(self, seconds: float) -> None:
+        """Let time pass."""
         self.seconds += seconds
 
 
@@ -80,6 +84,7 @@ class Watched:
         self.after(index, request.kind, request.keys)
 
     def server_time(self) -> datetime:
+        """Pass on the store's clock."""
         index = self._enter("server_time")
         answer = self.inner.server_time()
         self._leave(index, Request("server_time", self.time.seconds))
@@ -88,6 +93,7 @@ class Watched:
     def list_objects(
         self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
     ) -> Iterator[ListPage]:
+        """Pass on a listing; each page is a call, and a short one is the last, as on S3."""
         pages = self.inner.list_objects(prefix, start_after=start_after, page_size=page_size)
         while True:
             index = self._enter("list")
@@ -103,16 +109,19 @@ class Watched:
                 return
 
     def delete_object(self, key: str) -> None:
+        """Pass on a deletion."""
         index = self._enter("delete", (key,))
         self.inner.delete_object(key)
         self._leave(index, Request("delete", self.time.seconds, (key,)))
 
     @property
     def scanned(self) -> int:
+        """List entries that were answered."""
         return sum(request.entries for request in self.requests)
 
     @property
     def deletions(self) -> list[str]:
+        """Keys that were sent for deletion, in order."""
         return [
             key for request in self.requests if request.kind in {"delete", "batch"} for key in request.keys
         ]
@@ -126,6 +135,7 @@ class WatchedBatch(Watched):
         self.refuse: Callable[[str], StorageError | None] = lambda _key: None
 
     def delete_objects(self, keys: Sequence[str]) -> dict[str, StorageError]:
+        """Pass on a batch, but for the keys that are refused."""
         index = self._enter("batch", tuple(keys))
         failed = {key: error for key in keys if (error := self.refuse(key)) is not None}
         self.inner.delete_objects([key for key in keys if key not in failed])
@@ -161,9 +171,11 @@ class World:
         return keys
 
     def listed(self, prefix: str = "") -> list[ListedObject]:
+        """Return everything in the store."""
         return [entry for page in self.store.list_objects(prefix) for entry in page.objects]
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def all_keys(self, prefix: str = "") -> list[str]:
+        """Return the keys in the store."""
         return [entry.key for entry in self.listed(prefix)]
 
     def run(self, spec: PassSpec, **options: object) -> PassReport:
