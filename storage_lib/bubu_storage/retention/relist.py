@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 from typing import Final
 
 from bubu_storage.backend.types import ObjectBackend
@@ -16,7 +17,7 @@ from bubu_storage.retention.cursor import RunProgress
 from bubu_storage.retention.gate import Gate
 from bubu_storage.retention.ledger import Ledger
 from bubu_storage.retention.rules import Decision, RunFacts, decide_run
-from bubu_storage.retention.scan import MAX_HELD_OBJECTS, Listing, Member, OpenRun
+from bubu_storage.retention.scan import MAX_HELD_OBJECTS, MAX_PAGE_SIZE, Listing, Member, OpenRun
 from bubu_storage.retention.spec import PassSpec
 
 __all__ = ["FRESH_SECONDS", "Looker", "View"]
@@ -34,7 +35,7 @@ class View:
         last_key: the last of them.
         candidates: members behind the position, as many as may be held.
         candidates_at: when the first of them was listed, by the monotonic clock.
-        has_more: there may be further members behind the candidates.
+        has_more: there are further members behind the candidates, as far as was looked.
         ended: the look reached the end of the run.
         is_collecting: the whole run had been looked at just before; this look was only for
             fresh candidates.
@@ -79,6 +80,11 @@ class Looker:
         """Tell whether what was listed at this time is at most (a share of) so old."""
         return self._gate.now - listed_at <= self.fresh_seconds * share
 
+    def _stays_fresh(self, candidates_at: float) -> bool:
+        """Tell whether candidates will still be fresh when the rest of the scan is used up."""
+        pages = ceil(self._ledger.scan_left / MAX_PAGE_SIZE)
+        return self.is_fresh(candidates_at - pages * self._gate.latency_seconds)
+
     def decide(self, facts: RunFacts) -> Decision:
         """Judge a run by the rules and the clock of this pass."""
         return decide_run(facts, self._spec, self._now)
@@ -97,6 +103,7 @@ class Looker:
         """
         ledger, gate = self._ledger, self._gate
         held_most = min(ledger.delete_left, MAX_HELD_OBJECTS)
+        # Kept back to list the candidates once more, should looking ahead take too long.
         reserve = min(held_most, ledger.scan_left // 2)
         before_left = 0 if is_collecting else ledger.scan_left // 2
         start = run.position if before_left == 0 else ""
@@ -134,10 +141,9 @@ class Looker:
                 if is_collecting:
                     is_enough = len(candidates) == held_most or not self.is_fresh(candidates_at, share=0.5)
                 else:
-                    is_late = not self.is_fresh(candidates_at) and ledger.scan_left <= reserve
+                    is_late = ledger.scan_left <= reserve and not self._stays_fresh(candidates_at)
                     is_enough = is_first and bool(candidates) and (is_late or gate.is_past(0.5))
                 if is_enough:
-                    has_more = True
                     break
         finally:
             listing.close()

@@ -396,6 +396,21 @@ class TestCheckpoints:
         assert report.cursor == Cursor("outputs/a/r1/o00007")
         assert world.run(spec_of(max_scan=10)).relisted == 0
 
+    def test_a_large_unfinished_run_is_not_scanned_anew(self, world):
+        """At most a page is ever scanned a second time."""
+        world.fill("outputs/a/r1/", 1, 3)
+        keys = world.fill("outputs/a/r2/", 3000, 40)
+
+        assert world.run(spec_of(max_scan=2000)).cursor.run.position == keys[1998]
+
+    def test_a_pass_that_is_always_stopped_early_still_gets_on(self, world):
+        """One page a pass, in the middle of the run that it began with: the next goes on there."""
+        keys = world.fill("outputs/a/run/", 1500, 40)
+        report = world.run(spec_of(max_scan=10_000), should_stop=lambda: world.backend.calls == 2)
+
+        assert report.stopped_by is StoppedBy.STOPPED
+        assert report.cursor.run.position == keys[999]
+
 
 class TestFreshness:
     """Deletions are based on what was listed a moment ago, or the run is looked at again."""
@@ -562,12 +577,14 @@ class TestFreshness:
         assert sum(report.failed.objects for report in reports) == 15
         assert reports[0].error_count == 0
         assert any(report.errors for report in reports)
+        assert max(Counter(world.backend.deletions).values()) == 1
 
-    def test_a_slow_store_is_not_listed_for_ever(self, world):
+    @pytest.mark.parametrize(("objects", "max_scan", "budget"), [(2500, 5000, 100), (6000, 4000, 1000)])
+    def test_a_slow_store_is_not_listed_for_ever(self, world, objects, max_scan, budget):
         """Pages that take longer than freshness lasts still lead to deletions."""
-        world.fill("outputs/a/big/", 2500, 40)
+        world.fill("outputs/a/big/", objects, 40)
         world.backend.latency_seconds = 9.0
-        spec = spec_of(max_scan=5000, max_delete=1000, budget_seconds=100)
+        spec = spec_of(max_scan=max_scan, max_delete=1000, budget_seconds=budget)
 
         world.cycle(spec, most_passes=20)
 
