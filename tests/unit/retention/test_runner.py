@@ -313,6 +313,7 @@ class TestCheckpoints:
         """The cursor tells the last member that was dealt with."""
         world = single_world
         keys = world.fill("outputs/a/run/", 6, 40)
+        world.fill("outputs/a/young/", 1, 0.5)
         report = world.run(spec_of(), should_stop=lambda: len(world.backend.deletions) == 2)
 
         assert by_reason(report) == {"Deleted": 2, "DueDeferred": 4}
@@ -493,6 +494,7 @@ class TestFreshness:
         world.backend.latency_seconds = 3.0
         world.fill("outputs/a/r1/", 6, 40)
         world.fill("outputs/a/r2/", 4, 40)
+        world.fill("outputs/a/r3/", 1, 3)
 
         def grow() -> None:
             world.put("outputs/a/r2/p", 40)
@@ -566,12 +568,13 @@ class TestFreshness:
         assert by_reason(report)["KeptNewerMember"] == 21
         assert len(world.all_keys("outputs/a/big/")) == 21
 
-    def test_members_that_cannot_be_deleted_do_not_block_a_large_run(self, world):
+    @pytest.mark.parametrize("max_scan", [6, 100])
+    def test_members_that_cannot_be_deleted_do_not_block_a_large_run(self, world, max_scan):
         """More failing keys at its start than a pass may scan: the others still go."""
         keys = world.fill("outputs/a/big/", 40, 40)
         world.backend.refuse = lambda key: PermissionDeniedError("no") if key < keys[15] else None
 
-        reports = world.cycle(spec_of(max_scan=6, max_delete=4), most_passes=60)
+        reports = world.cycle(spec_of(max_scan=max_scan, max_delete=4), most_passes=60)
 
         assert world.all_keys() == keys[:15]
         assert sum(report.failed.objects for report in reports) == 15
