@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from bubu_storage.payload.context import max_recursion_depth as max_recursion_depth
     from bubu_storage.payload.context import step_run_id as step_run_id
     from bubu_storage.payload.context import storage_schema as storage_schema
+    from bubu_storage.payload.kube import KubeRefResolver as KubeRefResolver
     from bubu_storage.payload.paths import namespaced_key as namespaced_key
-    from bubu_storage.payload.refs import KubeRefResolver as KubeRefResolver
     from bubu_storage.payload.refs import storage_ref as storage_ref
     from bubu_storage.settings import FileSettings as FileSettings
     from bubu_storage.settings import ManagerSettings as ManagerSettings
@@ -107,8 +107,9 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "bubu_storage.manager": ("StorageManager",),
     "bubu_storage.payload.context": ("max_recursion_depth", "step_run_id", "storage_schema"),
+    "bubu_storage.payload.kube": ("KubeRefResolver",),
     "bubu_storage.payload.paths": ("namespaced_key",),
-    "bubu_storage.payload.refs": ("KubeRefResolver", "storage_ref"),
+    "bubu_storage.payload.refs": ("storage_ref",),
     "bubu_storage.settings": ("FileSettings", "ManagerSettings", "RetentionPolicy", "S3Settings"),
     "bubu_storage.shared": ("reset_shared_managers", "shared_manager"),
     "bubu_storage.wire": (

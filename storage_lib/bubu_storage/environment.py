@@ -23,6 +23,7 @@ from bubu_storage.gotext import parse_go_bool, parse_go_int
 from bubu_storage.settings import MIN_PART_SIZE_BYTES, BackendSettings, FileSettings, S3Settings
 from bubu_storage.wire import (
     DEFAULT_INPUT_PREFIX,
+    DEFAULT_MAX_HYDRATED_SIZE,
     DEFAULT_MAX_INLINE_SIZE,
     DEFAULT_MAX_RECURSION_DEPTH,
     DEFAULT_OUTPUT_PREFIX,
@@ -71,6 +72,7 @@ class ManagerFields(TypedDict):
     input_prefix: str
     max_inline_size_bytes: int
     max_recursion_depth: int
+    max_hydrated_size_bytes: int
     timeout_seconds: float
     workload_namespace: str
 
@@ -98,7 +100,8 @@ def read_manager(env: Mapping[str, str]) -> ManagerFields:
         backend=_read_backend(env),
         output_prefix=env.get("BUBU_STORAGE_OUTPUT_PREFIX") or DEFAULT_OUTPUT_PREFIX,
         input_prefix=env.get("BUBU_STORAGE_INPUT_PREFIX") or DEFAULT_INPUT_PREFIX,
-        max_inline_size_bytes=_read_max_inline_size(env),
+        max_inline_size_bytes=_read_size(env, "BUBU_MAX_INLINE_SIZE", DEFAULT_MAX_INLINE_SIZE, least=0),
+        max_hydrated_size_bytes=_read_size(env, "BUBU_MAX_HYDRATED_SIZE", DEFAULT_MAX_HYDRATED_SIZE, least=1),
         max_recursion_depth=_positive(
             env, "BUBU_MAX_RECURSION_DEPTH", DEFAULT_MAX_RECURSION_DEPTH, parse_go_int
         ),
@@ -166,18 +169,18 @@ def _read_backend(env: Mapping[str, str]) -> BackendSettings | None:
     )
 
 
-def _read_max_inline_size(env: Mapping[str, str]) -> int:
-    text = env.get("BUBU_MAX_INLINE_SIZE", "")
+def _read_size(env: Mapping[str, str], name: str, default: int, *, least: int) -> int:
+    text = env.get(name, "")
     if not text:
-        return DEFAULT_MAX_INLINE_SIZE
+        return default
     try:
         size = parse_go_int(text)
     except ValueError as error:
         raise ConfigurationError(
-            f"BUBU_MAX_INLINE_SIZE is {text!r}: {error}; write a number of bytes, as 1024"
+            f"{name} is {text!r}: {error}; write a number of bytes, as {default}"
         ) from None
-    if size < 0:
-        raise ConfigurationError(f"BUBU_MAX_INLINE_SIZE is {text!r}; it must be 0 or more bytes")
+    if size < least:
+        raise ConfigurationError(f"{name} is {text!r}; it must be {least} or more bytes")
     return size
 
 

@@ -57,7 +57,8 @@ class BackendHolder:
     """
 
     def __init__(self, handle: BackendHandle, *, max_workers: int) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: an abandoned listing may be finalized, and leave `in_use`, at any moment.
+        self._lock = threading.RLock()
         self._handle = handle
         self._max_workers = max_workers
         self._executor: ThreadPoolExecutor | None = None

@@ -10,10 +10,11 @@ outlives its one deadline; a reference in a returned document is the only thing 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any, Final, Self
 
 from bubu_storage.backend.types import Body, ListedObject, ListPage, ObjectBackend
@@ -23,9 +24,9 @@ from bubu_storage.payload.codec import Default
 from bubu_storage.payload.context import current_max_recursion_depth, current_schema
 from bubu_storage.payload.dehydrate import Plan, PlanOptions, measure_document, plan_dehydrate, plan_inputs
 from bubu_storage.payload.hydrate import Fetcher, HydrateOptions, hydrate
-from bubu_storage.payload.paths import check_path, clean_path, is_within, store_key
-from bubu_storage.payload.refs import KubeRefResolver
-from bubu_storage.settings import FileSettings, ManagerSettings
+from bubu_storage.payload.kube import KubeRefResolver
+from bubu_storage.payload.paths import check_path, clean_path, is_within, require_text, store_key
+from bubu_storage.settings import FileSettings, ManagerSettings, S3Settings
 from bubu_storage.transfer import Transfer
 from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE, RESERVED_PREFIX
 
@@ -33,6 +34,8 @@ __all__ = ["StorageManager"]
 
 _LEAST_HOPS: Final = 2
 """`dehydrate_inputs` itself writes chains of two; they come back whatever the budget."""
+
+_log: Final = logging.getLogger(__name__)
 
 DEFAULT_MAX_WORKERS: Final = 8
 """Objects of one manager in flight at a time."""
@@ -134,7 +137,9 @@ class StorageManager:
         Args:
             data: any JSON value; also tuples, and bytes as base64 text. Never changed.
             run_id: usually ``<namespace>/<name>`` of the step run (see `namespaced_key`); the
-                same id writes to the same paths.
+                same id writes to the same paths. Never leave it empty: all runs that do share
+                one directory and overwrite each other's objects (the Go SDK allows it, so it
+                is only logged).
             default: converts values of other types, as for ``json.dumps``.
 
         Returns:
@@ -173,13 +178,15 @@ class StorageManager:
             data: any JSON value. Never changed.
             allowed_prefixes: paths of whole segments, as ``outputs/team-a``; a reference to
                 anywhere else is refused. Set it when the document comes from somebody who
-                may not read the whole store. None allows all.
+                may not read the whole store (and use `hydrate_storage_refs_only` when they
+                may not read the namespace's Secrets either). None allows all.
 
         Raises:
             ObjectNotFoundError: a reference is stale.
             CorruptObjectError: an object is not a stored object.
             RefCycleError, DepthError: references lead in a circle, or too far.
             RefNotAllowedError, SelectorError, KubeRefError: see there.
+            LimitExceededError: larger than ``settings.max_hydrated_size_bytes``.
             StorageDisabledError: a reference, and no store.
             StorageTimeoutError: not finished in time.
             StorageError: the store failed.
@@ -195,17 +202,13 @@ class StorageManager:
 
         Raises:
             ObjectNotFoundError: nothing there.
-            InvalidKeyError: see `payload.paths.store_key`.
+            InvalidKeyError: empty, absolute, too long, with ``..`` or NUL, or in ``.bubu/``.
+            LimitExceededError: larger than ``settings.max_hydrated_size_bytes``.
             StorageDisabledError, StorageTimeoutError, StorageError: as for `hydrate`.
         """
         key = store_key(path)
-        with self._transfer("read_blob") as (transfer, backend):
-
-            def read() -> bytes:
-                with backend.get_object(key) as found:
-                    return found.read()
-
-            return transfer.run(read)
+        with self._transfer("read_blob") as (transfer, _):
+            return transfer.run(lambda: transfer.read(key))
 
     def write_blob(self, path: str, data: Body, *, content_type: str = DEFAULT_BLOB_CONTENT_TYPE) -> str:
         """Store bytes as they are, replacing what was there, and return the object's ETag.
@@ -243,12 +246,13 @@ class StorageManager:
 
         Raises:
             InvalidKeyError: empty, absolute, or with ``..``.
-            StorageDisabledError: there is no store.
+            StorageDisabledError, StorageError: there is no store, or the manager is closed.
             StorageTimeoutError: one page took longer than the timeout (a listing as a whole
                 has no limit).
         """
         directory = clean_path(check_path(prefix, "prefix"))
-        self._holder.current.require()
+        with self._holder.in_use() as handle:
+            handle.require()
         return self._list(directory)
 
     def close(self) -> None:
@@ -279,6 +283,11 @@ class StorageManager:
     def __enter__(self) -> Self:
         return self
 
+    def __repr__(self) -> str:
+        backend = self._holder.current.backend
+        store = "no store" if backend is None else backend.name
+        return f"<{type(self).__name__} on {store}{', closed' if self.closed else ''}>"
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -290,6 +299,10 @@ class StorageManager:
     def _dehydrate(
         self, data: Any, run_id: str, default: Default | None, *, inputs: bool, max_inline_size: int | None
     ) -> Any:
+        if not require_text(run_id, "run_id"):
+            _log.warning(
+                "run_id is empty: runs without one overwrite each other's objects; give '<namespace>/<name>'"
+            )
         settings = self._settings
         limit = settings.max_inline_size_bytes
         if max_inline_size is not None and max_inline_size > 0:
@@ -327,6 +340,7 @@ class StorageManager:
             workload_namespace=settings.workload_namespace,
             kube_resolver=self._kube_resolver,
             allowed_prefixes=None if allowed_prefixes is None else _clean_prefixes(allowed_prefixes),
+            max_copied_bytes=settings.max_hydrated_size_bytes,
         )
         with self._holder.in_use() as handle:
             if handle.backend is None:
@@ -367,6 +381,7 @@ class StorageManager:
             timeout_seconds=self._settings.timeout_seconds,
             operation=operation,
             local=handle.local,
+            max_read_bytes=self._settings.max_hydrated_size_bytes,
         )
         try:
             yield transfer, backend
@@ -398,15 +413,25 @@ def _open(settings: ManagerSettings) -> BackendHandle:
 
 
 def _check_limits(settings: ManagerSettings, max_workers: int) -> None:
+    _check_type(settings, ManagerSettings, "settings", "ManagerSettings(backend=FileSettings('/data'))")
+    if settings.backend is not None:
+        _check_type(settings.backend, FileSettings | S3Settings, "settings.backend", "FileSettings('/data')")
     for name, value, least in (
         ("max_inline_size_bytes", settings.max_inline_size_bytes, 0),
         ("max_recursion_depth", settings.max_recursion_depth, 1),
+        ("max_hydrated_size_bytes", settings.max_hydrated_size_bytes, 1),
         ("max_workers", max_workers, 1),
     ):
+        _check_type(value, int, name, str(least))
         if value < least:
             raise ConfigurationError(f"{name} is {value}; it must be {least} or more")
     if not settings.timeout_seconds > 0:
         raise ConfigurationError(f"timeout_seconds is {settings.timeout_seconds}; it must be above 0")
+
+
+def _check_type(value: object, wanted: type | UnionType, name: str, example: str) -> None:
+    if not isinstance(value, wanted):
+        raise TypeError(f"{name} is a {type(value).__name__}; give something like {example}")
 
 
 def _measured_inline(data: Any, default: Default | None, limit: int) -> Any:

@@ -8,11 +8,12 @@ read is in `bubu_storage.environment`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Self, TypeAlias
 
 from bubu_storage.wire import (
     DEFAULT_INPUT_PREFIX,
+    DEFAULT_MAX_HYDRATED_SIZE,
     DEFAULT_MAX_INLINE_SIZE,
     DEFAULT_MAX_RECURSION_DEPTH,
     DEFAULT_OUTPUT_PREFIX,
@@ -79,6 +80,13 @@ class S3Settings:
     sse: str = ""
     sse_kms_key_id: str = ""
 
+    def __repr__(self) -> str:
+        shown = {item.name: getattr(self, item.name) for item in fields(self) if item.repr}
+        if "@" in self.endpoint:
+            # Such an endpoint is refused when the store is opened; until then it must not leak.
+            shown["endpoint"] = "…@" + self.endpoint.rpartition("@")[2]
+        return f"S3Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
 
 BackendSettings: TypeAlias = FileSettings | S3Settings
 
@@ -92,6 +100,8 @@ class ManagerSettings:
         output_prefix, input_prefix: where `dehydrate` and `dehydrate_inputs` write.
         max_inline_size_bytes: larger values are offloaded.
         max_recursion_depth: nesting and reference budget.
+        max_hydrated_size_bytes: the most that one call reads into memory: stored objects, each
+            counted once, and again what is copied because several references lead to it.
         timeout_seconds: for one whole call of the manager.
         workload_namespace: the only namespace whose ConfigMaps and Secrets documents may
             refer to; "" for none.
@@ -102,6 +112,7 @@ class ManagerSettings:
     input_prefix: str = DEFAULT_INPUT_PREFIX
     max_inline_size_bytes: int = DEFAULT_MAX_INLINE_SIZE
     max_recursion_depth: int = DEFAULT_MAX_RECURSION_DEPTH
+    max_hydrated_size_bytes: int = DEFAULT_MAX_HYDRATED_SIZE
     timeout_seconds: float = DEFAULT_STORAGE_TIMEOUT_SECONDS
     workload_namespace: str = ""
 

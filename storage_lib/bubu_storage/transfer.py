@@ -18,7 +18,7 @@ from concurrent.futures import Executor, Future, wait
 from typing import Any, TypeVar
 
 from bubu_storage.backend.types import ObjectBackend
-from bubu_storage.errors import StorageTimeoutError
+from bubu_storage.errors import LimitExceededError, StorageTimeoutError
 from bubu_storage.payload.dehydrate import PlannedObject
 from bubu_storage.payload.stored import decode_stored_object
 from bubu_storage.wire import CONTENT_TYPE_JSON
@@ -41,6 +41,7 @@ class Transfer:
         timeout_seconds: for the whole call, from now.
         operation: its name, for messages.
         local: whether the store answers without a network in between.
+        max_read_bytes: most that the call loads, each object counted once.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Transfer:
         timeout_seconds: float,
         operation: str,
         local: bool,
+        max_read_bytes: int,
     ) -> None:
         self._backend = backend
         self._executor = executor
@@ -60,6 +62,9 @@ class Transfer:
         self._deadline = time.monotonic() + timeout_seconds
         self._operation = operation
         self._local = local
+        self._max_read_bytes = max_read_bytes
+        self._read_bytes = 0
+        self._read_lock = threading.Lock()
         self._stop = threading.Event()
         self._loading: dict[str, Future[Any]] = {}
         self._loaded: dict[str, Any] = {}
@@ -126,6 +131,7 @@ class Transfer:
             StorageTimeoutError: the call's deadline is over.
         """
         if key in self._loaded:
+            self._check_deadline()
             return self._loaded[key]
         future = self._loading.pop(key, None)
         value = self.run(lambda: self._load(key)) if future is None else self._result(future)
@@ -138,10 +144,29 @@ class Transfer:
         for future in self._loading.values():
             future.cancel()
 
-    def _load(self, key: str) -> Any:
+    def read(self, key: str) -> bytes:
+        """Return an object's bytes; for `run`, or a thread of its own.
+
+        Raises:
+            LimitExceededError: with this one the call would have loaded too much.
+            StorageError: it is missing, or cannot be read.
+        """
         with self._backend.get_object(key) as found:
-            data = found.read()
-        return decode_stored_object(data, key)
+            # Before reading; no backend gives more than it has announced.
+            size = found.info.size_bytes
+            with self._read_lock:
+                self._read_bytes += size
+                total = self._read_bytes
+            if total > self._max_read_bytes:
+                raise LimitExceededError(
+                    f"object {key!r} has {size} bytes, {total} in all in this call, more than the limit of "
+                    f"{self._max_read_bytes}; raise BUBU_MAX_HYDRATED_SIZE if there is memory for it",
+                    key=key,
+                )
+            return found.read()
+
+    def _load(self, key: str) -> Any:
+        return decode_stored_object(self.read(key), key)
 
     def _write(self, planned: PlannedObject) -> None:
         body = planned.body()
@@ -152,7 +177,7 @@ class Transfer:
         return future.result()
 
     def _wait(self, futures: Sequence[Future[Any]]) -> None:
-        remaining = max(0.0, self._deadline - time.monotonic())
+        remaining = min(max(0.0, self._deadline - time.monotonic()), threading.TIMEOUT_MAX)
         if wait(futures, timeout=remaining).not_done:
             self._stop.set()
             for future in futures:

@@ -15,6 +15,7 @@ __all__ = [
     "DEFAULT_FILE_PATH",
     "DEFAULT_INPUT_PREFIX",
     "DEFAULT_MAX_BULK_SIZE",
+    "DEFAULT_MAX_HYDRATED_SIZE",
     "DEFAULT_MAX_INLINE_SIZE",
     "DEFAULT_MAX_RECURSION_DEPTH",
     "DEFAULT_OUTPUT_PREFIX",
@@ -63,6 +64,7 @@ DEFAULT_BLOB_CONTENT_TYPE: Final = "application/octet-stream"
 
 DEFAULT_MAX_INLINE_SIZE: Final = 1024  # DefaultMaxInlineSize, bytes
 DEFAULT_MAX_BULK_SIZE: Final = 262_144  # bytes of a partly dehydrated map or list that is still kept inline
+DEFAULT_MAX_HYDRATED_SIZE: Final = 1 << 30  # bytes of one hydrated document; the Go SDK has no limit
 DEFAULT_MAX_RECURSION_DEPTH: Final = 10  # DefaultMaxRecursionDepth
 DEFAULT_STORAGE_TIMEOUT_SECONDS: Final = 300.0  # DefaultStorageTimeout
 DEFAULT_RETENTION_GC_INTERVAL_SECONDS: Final = 120.0  # DefaultRetentionGCInterval

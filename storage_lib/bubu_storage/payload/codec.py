@@ -376,7 +376,7 @@ def _normalize_one(item: Any, default: Default | None, where: list[Any]) -> tupl
         if isinstance(item, float):
             return float(item), None
         if isinstance(item, (bytes, bytearray, memoryview)):
-            return base64.b64encode(cast("bytes", item)).decode("ascii"), None
+            return base64.b64encode(bytes(cast("bytes", item))).decode("ascii"), None
         if default is None:
             break
         item = default(item)

@@ -3,7 +3,9 @@
 The caller supplies a `Fetcher`, so this module does no I/O of its own. What counts towards
 limits: a reference that leads to a document with references costs one hop each, up to the
 recursion budget; nesting of plain data costs nothing (up to the format's own limit). A
-reference that leads back to an object being resolved is a `RefCycleError` at once.
+reference that leads back to an object being resolved is a `RefCycleError` at once. What is
+copied out of stored documents counts against a size limit, so a few small documents that
+refer to each other many times over cannot blow up into a huge result.
 
 Invariants: the input is never changed and the result shares nothing mutable with it; an
 object is fetched once per call however often it is referred to; documents are walked in
@@ -12,13 +14,14 @@ their own order, so the same fault always gives the same error.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, cast
 
 from bubu_storage.errors import (
     DepthError,
+    InvalidKeyError,
+    LimitExceededError,
     ObjectNotFoundError,
     RefCycleError,
     RefNotAllowedError,
@@ -26,23 +29,19 @@ from bubu_storage.errors import (
     StorageDisabledError,
     StorageError,
 )
-from bubu_storage.payload.codec import MAX_NESTING, pairs_of
-from bubu_storage.payload.paths import clean_path, format_json_path, is_within, store_key
-from bubu_storage.payload.refs import (
-    KubeRefResolver,
-    contains_ref,
-    has_kube_ref_key,
-    is_storage_ref,
-    parse_kube_ref,
-    resolve_kube_ref,
-)
+from bubu_storage.payload.codec import pairs_of
+from bubu_storage.payload.kube import KubeRefResolver, KubeValues
+from bubu_storage.payload.paths import clean_path, format_json_path, is_within, shown, store_key
+from bubu_storage.payload.refs import contains_ref, is_storage_ref
+from bubu_storage.payload.scan import Refs, find_refs
 from bubu_storage.payload.selector import WILDCARD, Step, describe_step, parse_selector
-from bubu_storage.wire import STORAGE_PATH_KEY, STORAGE_REF_KEY
+from bubu_storage.wire import DEFAULT_MAX_HYDRATED_SIZE, STORAGE_PATH_KEY, STORAGE_REF_KEY
 
 __all__ = ["Fetcher", "HydrateOptions", "hydrate"]
 
 _PREFETCH_FROM: Final = 2  # a single object is simply fetched
-_log: Final = logging.getLogger(__name__)
+_CONTAINER_BYTES: Final = 64  # about what an empty map or list takes, and each place in it
+_SLOT_BYTES: Final = 8
 
 
 class Fetcher(Protocol):
@@ -74,6 +73,8 @@ class HydrateOptions:
         kube_resolver: reads them.
         allowed_prefixes: paths of whole segments; references elsewhere are refused. None
             allows the whole store.
+        max_copied_bytes: most that is copied out of loaded documents, each as often as it
+            is referred to: texts by their characters, maps and lists by their size in memory.
     """
 
     max_hops: int
@@ -83,6 +84,7 @@ class HydrateOptions:
     workload_namespace: str = ""
     kube_resolver: KubeRefResolver | None = None
     allowed_prefixes: tuple[str, ...] | None = None
+    max_copied_bytes: int = DEFAULT_MAX_HYDRATED_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,6 @@ class _Hop:
     key: str
     parent: _Hop | None
     count: int
-
-
-_Keys: TypeAlias = list[str | int]
-_ROOT: Final[_Keys] = []
 
 
 @dataclass(slots=True)
@@ -112,6 +110,29 @@ class _Frame:
     document: int
 
 
+class _Where:
+    """A place in a document; spelt out only when a message needs it."""
+
+    __slots__ = ("_document", "_key", "_stack")
+
+    def __init__(self, stack: Sequence[_Frame], document: int, key: Any) -> None:
+        self._stack = stack
+        self._document = document
+        self._key = key
+
+    def json_path(self) -> str:
+        if len(self._stack) <= 1:
+            return "$"
+        return format_json_path([*(above.key for above in self._stack[self._document + 1 :]), self._key])
+
+    def of(self, hop: _Hop | None) -> str:
+        path = self.json_path()
+        return f"{path} of {hop.key!r}" if hop else path
+
+
+_ROOT: Final = _Where((), 0, None)
+
+
 def hydrate(data: Any, fetcher: Fetcher, options: HydrateOptions) -> Any:
     """Return a copy of the data with every reference resolved.
 
@@ -122,6 +143,7 @@ def hydrate(data: Any, fetcher: Fetcher, options: HydrateOptions) -> Any:
         RefCycleError: a reference leads back to itself.
         RefNotAllowedError: a reference outside the allowed prefixes.
         SelectorError: a selector does not fit.
+        LimitExceededError: the result is too large.
         KubeRefError: a ConfigMap or Secret reference cannot be resolved.
     """
     if not options.enabled and contains_ref(data, options.ref_search_depth):
@@ -146,6 +168,8 @@ class _Hydration:
         self._fetcher = fetcher
         self._options = options
         self._handed_out: set[str] = set()
+        self._kube = KubeValues(options.workload_namespace, options.kube_resolver)
+        self._copied_bytes = 0
 
     def resolve_all(self, value: Any, hop: _Hop | None) -> Any:
         """Copy a value with everything in it resolved.
@@ -154,7 +178,7 @@ class _Hydration:
             value: as found in the document.
             hop: the object it comes from, None for the caller's data.
         """
-        self._prefetch(_scan(value))
+        self._prefetch(find_refs(value))
         holder: list[Any] = []
         stack = [_Frame(None, holder, iter(((None, value),)), hop, 0)]
         while True:
@@ -167,10 +191,8 @@ class _Hydration:
                 if isinstance(item, dict):
                     container = cast("dict[Any, Any]", item)
                     if STORAGE_REF_KEY in container or len(container) == 1:
-                        keys = [*(above.key for above in stack[frame.document + 1 :]), key]
-                        if len(stack) == 1:
-                            keys = _ROOT
-                        resolved, final, item_hop = self._resolve_map(container, frame.hop, keys)
+                        where = _Where(stack, frame.document, key)
+                        resolved, final, item_hop = self._resolve_map(container, frame.hop, where)
                         if final:
                             item, container = resolved, None  # noqa: PLW2901 - what stands in its place
                         else:
@@ -179,7 +201,11 @@ class _Hydration:
                     container = cast("list[Any]", item)
                 copy = cast("Any", item)
                 if container is not None:
+                    if item_hop is not None:
+                        self._charge(_CONTAINER_BYTES + _SLOT_BYTES * len(container))
                     copy = _empty_like(container)
+                elif item_hop is not None and isinstance(copy, str):
+                    self._charge(len(copy))
                 if in_map:
                     out[key] = copy
                 else:
@@ -195,7 +221,7 @@ class _Hydration:
                     return holder[0]
 
     def _resolve_map(
-        self, found: dict[Any, Any], hop: _Hop | None, keys: _Keys
+        self, found: dict[Any, Any], hop: _Hop | None, where: _Where
     ) -> tuple[Any, bool, _Hop | None]:
         """Follow a map as long as it is a reference.
 
@@ -207,91 +233,93 @@ class _Hydration:
         while isinstance(value, dict):
             current = cast("dict[Any, Any]", value)
             if STORAGE_REF_KEY in current and is_storage_ref(current):
-                target = self._follow(current, hop, keys)
+                target = self._follow(current, hop, where)
                 selector = current.get(STORAGE_PATH_KEY, "")
                 steps = self._steps(selector, target.key)
-                value = self._fetch(target, hop, keys)
+                value = self._fetch(target, hop, where)
                 if steps:
                     return self._select(value, steps, target, selector), True, None
                 hop = target
-                keys = _ROOT
+                where = _ROOT
                 if isinstance(value, (dict, list)):
-                    refs = _scan(cast("Any", value))
+                    refs = find_refs(cast("Any", value))
                     if not refs.paths and not refs.kube and target.key not in self._handed_out:
                         # Ours alone and nothing to replace: no need for a copy.
                         self._handed_out.add(target.key)
                         return cast("Any", value), True, None
                     self._prefetch(refs)
                 continue
-            kube = self._kube_value(current, keys)
+            kube = self._kube.find(current, where.json_path) if self._options.kube_refs else None
             if kube is not None:
+                self._charge(kube[1])
                 return kube[0], True, None
             return current, False, hop
         return cast("Any", value), not isinstance(value, list), hop
 
-    def _kube_value(self, found: dict[Any, Any], keys: _Keys) -> tuple[Any] | None:
-        """Return what a Kubernetes reference stands for, in a tuple of one; None for data."""
-        if not self._options.kube_refs or not has_kube_ref_key(found):
-            return None
-        ref = parse_kube_ref(found, self._options.workload_namespace)
-        if ref is None:
-            _log.warning(
-                "%s looks like a ConfigMap or Secret reference and is none for this workload "
-                "(malformed, another namespace, or no BUBU_POD_NAMESPACE): left as data",
-                format_json_path(keys),
+    def _charge(self, size_bytes: int) -> None:
+        """Count what is about to be copied."""
+        self._copied_bytes += size_bytes
+        limit = self._options.max_copied_bytes
+        if self._copied_bytes > limit:
+            raise LimitExceededError(
+                f"the references lead to {self._copied_bytes} bytes or more, more than the limit of {limit}; "
+                "look for documents that refer to the same object many times over, or raise "
+                "BUBU_MAX_HYDRATED_SIZE"
             )
-            return None
-        return (resolve_kube_ref(ref, self._options.kube_resolver),)
 
-    def _follow(self, ref: dict[Any, Any], hop: _Hop | None, keys: _Keys) -> _Hop:
+    def _follow(self, ref: dict[Any, Any], hop: _Hop | None, where: _Where) -> _Hop:
         """Check a reference and return the hop to its object."""
-        place = _place(hop, keys)
         if not self._options.enabled:
             raise _disabled()
-        path = cast("str", ref[STORAGE_REF_KEY])
-        key = store_key(path, f"storage reference at {place}:")
+        try:
+            key = store_key(cast("str", ref[STORAGE_REF_KEY]))
+        except InvalidKeyError as error:
+            raise InvalidKeyError(
+                f"the reference at {where.of(hop)} cannot be followed: {error.message}", key=error.key
+            ) from None
         if not self._is_allowed(key):
             allowed = ", ".join(self._options.allowed_prefixes or ()) or "none"
             raise RefNotAllowedError(
-                f"the reference at {place} leads to {key!r}, outside the allowed prefixes ({allowed})",
+                f"the reference at {where.of(hop)} leads to {key!r}, outside the allowed prefixes "
+                f"({allowed})",
                 key=key,
-                json_path=format_json_path(keys),
+                json_path=where.json_path(),
             )
         ancestor = hop
         while ancestor is not None:
             if ancestor.key == key:
                 raise RefCycleError(
-                    f"the reference at {place} leads back to {key!r}, which is being resolved",
+                    f"the reference at {where.of(hop)} leads back to {key!r}, which is being resolved",
                     key=key,
-                    json_path=format_json_path(keys),
+                    json_path=where.json_path(),
                 )
             ancestor = ancestor.parent
         count = hop.count + 1 if hop else 1
         if count > self._options.max_hops:
             raise DepthError(
-                f"the reference at {place} is number {count} of a chain; at most {self._options.max_hops} "
-                "are followed (BUBU_MAX_RECURSION_DEPTH)",
+                f"the reference at {where.of(hop)} is number {count} of a chain; at most "
+                f"{self._options.max_hops} are followed (BUBU_MAX_RECURSION_DEPTH)",
                 key=key,
-                json_path=format_json_path(keys),
+                json_path=where.json_path(),
             )
         return _Hop(key, hop, count)
 
-    def _fetch(self, target: _Hop, hop: _Hop | None, keys: _Keys) -> Any:
+    def _fetch(self, target: _Hop, hop: _Hop | None, where: _Where) -> Any:
         try:
             return self._fetcher.get(target.key)
         except ObjectNotFoundError as error:
             raise ObjectNotFoundError(
-                f"the reference at {_place(hop, keys)} leads to {target.key!r}, which does not exist; it was "
+                f"the reference at {where.of(hop)} leads to {target.key!r}, which does not exist; it was "
                 "deleted, or never written to this store",
                 key=target.key,
                 status=error.status,
                 code=error.code,
             ) from error
         except StorageError as error:
-            error.add_note(f"while resolving the reference at {_place(hop, keys)} to {target.key!r}")
+            error.add_note(f"while resolving the reference at {where.of(hop)} to {target.key!r}")
             raise
 
-    def _prefetch(self, refs: _Refs) -> None:
+    def _prefetch(self, refs: Refs) -> None:
         if not self._options.enabled or len(refs.paths) < _PREFETCH_FROM:
             return
         # Unique and clean, in document order. What cannot be a key fails when it is its turn.
@@ -346,6 +374,7 @@ class _Hydration:
                 raise selection.error(step, f"needs a list and found {_kind(value)}")
             items = cast("list[Any]", value)
             if step is WILDCARD:
+                self._charge(_CONTAINER_BYTES + _SLOT_BYTES * len(items))
                 rest = steps[number + 1 :]
                 return [self._apply(item, rest, hop, selection, in_wildcard=True) for item in items]
             if not 0 <= step < len(items):
@@ -365,7 +394,8 @@ class _Selection:
 
     def error(self, step: Step, reason: str) -> SelectorError:
         return SelectorError(
-            f"selector {self.selector!r} does not fit object {self.key!r}: {describe_step(step)} {reason}",
+            f"selector {shown(self.selector)} does not fit object {self.key!r}: "
+            f"{describe_step(step)} {reason}",
             key=self.key,
         )
 
@@ -374,57 +404,11 @@ def _empty_like(container: Any) -> Any:
     return {} if isinstance(container, dict) else []
 
 
-def _place(hop: _Hop | None, keys: _Keys) -> str:
-    path = format_json_path(keys)
-    return f"{path} of {hop.key!r}" if hop else path
-
-
 def _is_fetchable(key: str) -> bool:
     try:
         return store_key(key) == key
     except StorageError:
         return False
-
-
-@dataclass(slots=True)
-class _Refs:
-    """What a document refers to, in its order; ``kube``: also, perhaps, to Kubernetes."""
-
-    paths: list[str]
-    kube: bool = False
-
-
-def _scan(value: Any) -> _Refs:
-    """Find the references in a value without following any.
-
-    Raises:
-        DepthError: nested deeper than the format allows.
-    """
-    refs = _Refs([])
-    stack: list[Iterator[Any]] = [iter((value,))]
-    while stack:
-        for item in stack[-1]:
-            if isinstance(item, dict):
-                found = cast("dict[Any, Any]", item)
-                if STORAGE_REF_KEY in found and is_storage_ref(found):
-                    refs.paths.append(found[STORAGE_REF_KEY])
-                    continue
-                refs.kube = refs.kube or has_kube_ref_key(found)
-                stack.append(iter(found.values()))
-            elif isinstance(item, (list, tuple)):
-                stack.append(iter(cast("list[Any]", item)))
-            else:
-                continue
-            if len(stack) > MAX_NESTING:
-                raise _too_deep()
-            break
-        else:
-            stack.pop()
-    return refs
-
-
-def _too_deep() -> DepthError:
-    return DepthError(f"the data is nested {MAX_NESTING} levels deep or more, or contains itself")
 
 
 def _kind(value: Any) -> str:

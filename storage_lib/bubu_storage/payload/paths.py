@@ -15,6 +15,7 @@ import json
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
+from bubu_storage.backend.types import check_key
 from bubu_storage.errors import InvalidKeyError
 from bubu_storage.goduration import trim_go_space
 from bubu_storage.wire import RESERVED_PREFIX
@@ -31,6 +32,8 @@ __all__ = [
     "join_path",
     "namespaced_key",
     "object_path",
+    "require_text",
+    "shown",
     "store_key",
 ]
 
@@ -44,6 +47,26 @@ _ROOT_FILE_NAME: Final = "output.json"
 _CLIMB: Final = ".."
 _ESCAPED_CLIMB: Final = "%2E%2E"
 _MAX_STEM_BYTES: Final = 200
+_SHOWN_CHARACTERS: Final = 120
+_SHOWN_KEYS: Final = 16
+
+
+def shown(text: str) -> str:
+    """Quote a text for a message, cut short where it is long."""
+    if len(text) <= _SHOWN_CHARACTERS:
+        return repr(text)
+    return f"{text[:_SHOWN_CHARACTERS]!r}… ({len(text)} characters)"
+
+
+def require_text(value: object, what: str) -> str:
+    """Return an argument that has to be text.
+
+    Raises:
+        TypeError: it is something else; paths of the file system have no place here.
+    """
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"{what} must be a str, not {type(value).__name__}")
 
 
 def clean_path(path: str) -> str:
@@ -85,12 +108,12 @@ def check_path(path: str, what: str = "path") -> str:
     Raises:
         InvalidKeyError: with the reason.
     """
-    if not path:
+    if not require_text(path, what):
         raise InvalidKeyError(f"the {what} is empty", key=path)
     if path.startswith("/"):
-        raise InvalidKeyError(f"{what} {path!r} is absolute; paths are relative to the store", key=path)
+        raise InvalidKeyError(f"{what} {shown(path)} is absolute; paths are relative to the store", key=path)
     if _CLIMB in path.replace("\\", "/").split("/"):
-        raise InvalidKeyError(f"{what} {path!r} has a '..' segment and could leave the store", key=path)
+        raise InvalidKeyError(f"{what} {shown(path)} has a '..' segment and could leave the store", key=path)
     return path
 
 
@@ -98,18 +121,20 @@ def store_key(path: str, what: str = "path") -> str:
     """Check a path from outside and return the clean object key it means.
 
     Raises:
-        InvalidKeyError: see `check_path`; also for the store itself (``.``) and for
-            ``.bubu/``, which is the operator's own area.
+        InvalidKeyError: see `check_path` and `backend.types.check_key` (too long, NUL, no
+            valid Unicode); also for the store itself (``.``) and for ``.bubu/``, which is
+            the operator's own area.
     """
     key = clean_path(check_path(path, what))
     if key == ".":
-        raise InvalidKeyError(f"{what} {path!r} means the store itself, not an object in it", key=path)
+        raise InvalidKeyError(f"{what} {shown(path)} means the store itself, not an object in it", key=path)
     if is_within(key, RESERVED_PREFIX.rstrip("/")):
         raise InvalidKeyError(
-            f"{what} {path!r} lies in {RESERVED_PREFIX}, which is reserved for the operator's own objects",
+            f"{what} {shown(path)} lies in {RESERVED_PREFIX}, which is reserved for the operator's own "
+            "objects",
             key=path,
         )
-    return key
+    return check_key(key)
 
 
 def is_within(path: str, directory: str) -> bool:
@@ -172,7 +197,7 @@ def object_path(prefix: str, run_id: str, name: str) -> str:
     run_directory = join_path(prefix, run_id)
     if not is_within(run_directory, join_path(prefix)):
         raise InvalidKeyError(
-            f"run id {run_id!r} leads out of the prefix {prefix!r}; give an id as '<namespace>/<name>'",
+            f"run id {shown(run_id)} leads out of the prefix {prefix!r}; give an id as '<namespace>/<name>'",
             key=natural,
         )
     if not is_within(natural, run_directory):
@@ -181,14 +206,22 @@ def object_path(prefix: str, run_id: str, name: str) -> str:
     return store_key(natural, "storage path")
 
 
-def format_json_path(keys: KeyPath) -> str:
-    """Write a key path for people: ``$.a[3]["odd key"]``."""
-    text = "$"
+def format_json_path(keys: Sequence[object]) -> str:
+    """Write a key path for people: ``$.a[3]["odd key"]``; long ones without their middle."""
+    if len(keys) > _SHOWN_KEYS:
+        half = _SHOWN_KEYS // 2
+        left_out = f"…({len(keys) - 2 * half} levels)…"
+        return "$" + _steps(keys[:half]) + left_out + _steps(keys[-half:])
+    return "$" + _steps(keys)
+
+
+def _steps(keys: Sequence[object]) -> str:
+    text = ""
     for key in keys:
-        if isinstance(key, int):
-            text += f"[{key}]"
-        elif key.isidentifier():
-            text += f".{key}"
+        if not isinstance(key, str):
+            text += f"[{key}]" if isinstance(key, int) else f"[{shown(repr(key))}]"
+        elif len(key) > _SHOWN_CHARACTERS:
+            text += f"[{json.dumps(key[:_SHOWN_CHARACTERS])}…]"
         else:
-            text += f"[{json.dumps(key)}]"
+            text += f".{key}" if key.isidentifier() else f"[{json.dumps(key)}]"
     return text

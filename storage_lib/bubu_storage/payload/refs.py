@@ -1,4 +1,4 @@
-"""References inside documents: to stored objects, and to ConfigMap and Secret keys.
+"""References to stored objects, as they stand inside documents.
 
 A map is a reference only if its keys say so exactly; anything that merely looks like one
 is data and stays untouched. The test that dehydrate uses ("does this hold a reference?")
@@ -7,18 +7,12 @@ differs a little from the one hydrate uses, on the wire too, so both are here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from collections.abc import Iterator
+from typing import Any, cast
 
-from bubu_storage.errors import KubeRefError
-from bubu_storage.goduration import trim_go_space
 from bubu_storage.payload.codec import encode_string
-from bubu_storage.payload.decoder import MalformedJsonError, decode_json, decode_text
 from bubu_storage.payload.paths import check_path
 from bubu_storage.wire import (
-    KUBE_CONFIG_MAP_REF_KEY,
-    KUBE_SECRET_REF_KEY,
     STORAGE_CONTENT_TYPE_KEY,
     STORAGE_PATH_KEY,
     STORAGE_REF_KEY,
@@ -27,32 +21,7 @@ from bubu_storage.wire import (
     STORAGE_SCHEMA_VERSION_KEY,
 )
 
-__all__ = [
-    "KubeRef",
-    "KubeRefResolver",
-    "RefWriter",
-    "contains_ref",
-    "is_storage_ref",
-    "parse_kube_ref",
-    "ref_verdict",
-    "resolve_kube_ref",
-    "storage_ref",
-]
-
-
-class KubeRefResolver(Protocol):
-    """Reads single keys of ConfigMaps and Secrets; the library itself knows no Kubernetes.
-
-    Implementations raise `KubeRefError`, or any ``LookupError``, for a missing object or key.
-    """
-
-    def config_map_value(self, namespace: str, name: str, key: str) -> str:
-        """Return one text of a ConfigMap's ``data`` (not ``binaryData``)."""
-        ...
-
-    def secret_value(self, namespace: str, name: str, key: str) -> bytes:
-        """Return one value of a Secret's ``data``, decoded from base64."""
-        ...
+__all__ = ["RefWriter", "contains_ref", "is_storage_ref", "ref_verdict", "storage_ref"]
 
 
 def is_storage_ref(value: dict[Any, Any]) -> bool:
@@ -152,124 +121,3 @@ class RefWriter:
     def length(self, path: str, content_type: str) -> int:
         """Return the bytes of the JSON form of what `make` returns."""
         return self._fixed_length + len(encode_string(path).encode("utf-8")) + len(content_type) + 2
-
-
-@dataclass(frozen=True, slots=True)
-class KubeRef:
-    """A reference to one key of a ConfigMap or Secret.
-
-    Attributes:
-        kind: ``ConfigMap`` or ``Secret``.
-        namespace, name, key: where.
-        format: ``auto``, ``raw``, ``json``, or what the document says in its place.
-    """
-
-    kind: str
-    namespace: str
-    name: str
-    key: str
-    format: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name} key {self.key!r}"
-
-
-_KUBE_KINDS: Final = ((KUBE_CONFIG_MAP_REF_KEY, "ConfigMap"), (KUBE_SECRET_REF_KEY, "Secret"))
-
-
-def parse_kube_ref(value: dict[Any, Any], workload_namespace: str) -> KubeRef | None:
-    """Read a map as a Kubernetes reference; None when it is data.
-
-    It is one only if the reference key is its single key, a workload namespace is known,
-    and the reference names no other namespace than that.
-    """
-    if len(value) != 1:
-        return None
-    for key, kind in _KUBE_KINDS:
-        if key in value:
-            return _parse_kube_value(kind, value[key], trim_go_space(workload_namespace))
-    return None
-
-
-def has_kube_ref_key(value: dict[Any, Any]) -> bool:
-    """Tell whether a map of one key looks as if it was meant as a Kubernetes reference."""
-    return len(value) == 1 and any(key in value for key, _ in _KUBE_KINDS)
-
-
-def _parse_kube_value(kind: str, value: Any, workload_namespace: str) -> KubeRef | None:
-    if isinstance(value, str):
-        location, colon, key = trim_go_space(value).partition(":")
-        if not colon:
-            return None
-        namespace, slash, name = location.partition("/")
-        if not slash:
-            namespace, name = "", location
-        format_ = ""
-    elif isinstance(value, dict):
-        fields = cast("dict[Any, Any]", value)
-        namespace, name, key, format_ = (
-            _text(fields, field) for field in ("namespace", "name", "key", "format")
-        )
-    else:
-        return None
-    namespace, name, key = trim_go_space(namespace), trim_go_space(name), trim_go_space(key)
-    if not name or not key or not workload_namespace or namespace not in {"", workload_namespace}:
-        return None
-    return KubeRef(kind, workload_namespace, name, key, trim_go_space(format_).lower() or "auto")
-
-
-def _text(fields: dict[Any, Any], name: str) -> str:
-    value = fields.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def resolve_kube_ref(ref: KubeRef, resolver: KubeRefResolver | None) -> Any:
-    """Read what a Kubernetes reference stands for.
-
-    Raises:
-        KubeRefError: no resolver, missing object or key, unsupported format, bad JSON. The
-            value itself is never in the message.
-    """
-    if resolver is None:
-        raise KubeRefError(
-            f"{ref} cannot be read: this manager has no access to Kubernetes; pass kube_resolver= to "
-            "StorageManager, or use hydrate_storage_refs_only to leave such references as they are"
-        )
-    reader: Callable[[Any], Any] | None = _FORMATS.get(ref.format)
-    if reader is None:
-        raise KubeRefError(f"{ref}: unsupported format {ref.format[:40]!r}; use auto, raw or json")
-    try:
-        if ref.kind == "ConfigMap":
-            text = resolver.config_map_value(ref.namespace, ref.name, ref.key)
-        else:
-            text = decode_text(resolver.secret_value(ref.namespace, ref.name, ref.key))
-    except KubeRefError:
-        raise
-    except LookupError as error:
-        raise KubeRefError(f"{ref} does not exist") from error
-    try:
-        return reader(text)
-    except MalformedJsonError:
-        # The cause would show parts of a Secret.
-        raise KubeRefError(f"{ref} has format json and its value is not JSON") from None
-
-
-def _read_auto(text: str) -> Any:
-    trimmed = trim_go_space(text)
-    if not trimmed:
-        return ""
-    try:
-        return decode_json(trimmed)
-    except MalformedJsonError:
-        return text
-
-
-def _read_raw(text: str) -> Any:
-    return text
-
-
-_FORMATS: Final[dict[str, Callable[[str], Any]]] = {
-    "auto": _read_auto,
-    "raw": _read_raw,
-    "json": decode_json,
-}

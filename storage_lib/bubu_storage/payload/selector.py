@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 from bubu_storage.errors import SelectorError
 from bubu_storage.goduration import trim_go_space
 from bubu_storage.gotext import parse_go_int
+from bubu_storage.payload.paths import shown
 
 __all__ = ["WILDCARD", "Step", "Wildcard", "describe_step", "parse_selector"]
 
@@ -47,7 +48,7 @@ def parse_selector(selector: str) -> tuple[Step, ...]:
         elif head == "[":
             end = text.find("]", position)
             if end < 0:
-                raise SelectorError(f"selector {selector!r}: '[' at character {position} has no ']'")
+                raise SelectorError(f"selector {shown(selector)}: '[' at character {position} has no ']'")
             steps.append(_parse_index(text[position + 1 : end], selector))
             position = end + 1
         else:
@@ -56,7 +57,7 @@ def parse_selector(selector: str) -> tuple[Step, ...]:
             )
             name = trim_go_space(text[position:end])
             if not name:
-                raise SelectorError(f"selector {selector!r}: blank field name at character {position}")
+                raise SelectorError(f"selector {shown(selector)}: blank field name at character {position}")
             steps.append(name)
             position = end
     return tuple(steps)
@@ -67,17 +68,17 @@ def _parse_index(text: str, selector: str) -> Step:
     if index == "*":
         return WILDCARD
     if not index:
-        raise SelectorError(f"selector {selector!r}: empty index; write a number or *")
+        raise SelectorError(f"selector {shown(selector)}: empty index; write a number or *")
     try:
         return parse_go_int(index)
     except ValueError:
         raise SelectorError(
-            f"selector {selector!r}: invalid index {index[:40]!r}; write a decimal number or *"
+            f"selector {shown(selector)}: invalid index {shown(index)}; write a decimal number or *"
         ) from None
 
 
 def describe_step(step: Step) -> str:
     """Name a step for a message."""
     if isinstance(step, str):
-        return f"field {step!r}"
+        return f"field {shown(step)}"
     return "wildcard [*]" if step is WILDCARD else f"index [{step}]"

@@ -78,7 +78,7 @@ def test_a_hanging_store(storage, operation, call):
     storage.close()
 
     assert time.monotonic() - began < 5
-    assert str(caught.value).startswith(f"{operation} on slow://store did not finish within 0.2 s")
+    assert str(caught.value).startswith(f"{operation} on slow://store did not finish within 0\.2 s")
     assert "BUBU_STORAGE_TIMEOUT" in str(caught.value)
     assert isinstance(caught.value, (TimeoutError, TransientError))
 
@@ -114,3 +114,23 @@ def test_a_local_store_keeps_the_deadline_between_objects(tmp_path):
         with pytest.raises(StorageTimeoutError):
             storage.hydrate({"$bubuStorageRef": "a"})
         assert storage.dehydrate({"short": 1}, run_id="r") == {"short": 1}
+
+
+_REF = b'{"$bubuStorageRef":"%d"}'
+
+
+def test_the_deadline_holds_where_nothing_is_loaded_any_more():
+    """Objects that have been loaded are asked for again and again: that takes time as well."""
+    with StorageManager.in_memory() as full:
+        for level in range(1, 10):
+            full.write_blob(
+                f"{level}", b'{"contentType":"json","data":[%s]}' % b",".join([_REF % (level - 1)] * 10)
+            )
+        full.write_blob("0", b'{"contentType":"json","data":null}')
+        with StorageManager(ManagerSettings(timeout_seconds=0.2), full.backend) as storage:
+            started = time.monotonic()
+            with pytest.raises(
+                StorageTimeoutError, match=r"hydrate on memory:// did not finish within 0\.2 s"
+            ):
+                storage.hydrate({"$bubuStorageRef": "9"})
+            assert time.monotonic() - started < 5

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from pathlib import Path
 
 import pytest
 
-from bubu_storage import FileSettings, ManagerSettings, StorageManager, storage_ref
+from bubu_storage import FileSettings, ManagerSettings, S3Settings, StorageManager, storage_ref
 from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.errors import (
     ConfigurationError,
@@ -240,6 +241,7 @@ def test_disabled_storage():
     [
         {"max_inline_size_bytes": -1},
         {"max_recursion_depth": 0},
+        {"max_hydrated_size_bytes": 0},
         {"timeout_seconds": 0.0},
         {"timeout_seconds": float("nan")},
     ],
@@ -339,6 +341,118 @@ def test_a_missing_run_id_is_a_programming_error(storage):
     """Run ids are given by name, so that they cannot be confused with data."""
     with pytest.raises(TypeError):
         storage.dehydrate({}, "ns/run")
+
+
+@pytest.mark.parametrize("run_id", [None, 7, b"ns/run", Path("ns/run")])
+def test_run_ids_are_text(storage, run_id):
+    """Nothing else is taken for an id, not even None, which a missing variable gives; nothing is written."""
+    with pytest.raises(TypeError, match=f"run_id must be a str, not {type(run_id).__name__}"):
+        storage.dehydrate("x" * 2000, run_id=run_id)
+    assert list(storage.list_objects(".")) == []
+
+
+def test_an_empty_run_id_is_logged(storage, caplog):
+    """The Go SDK allows it, though such runs overwrite each other's objects."""
+    assert storage.dehydrate("x" * 2000, run_id="")[REF] == "outputs/output.json"
+    assert "run_id is empty" in caplog.text
+
+
+@pytest.mark.parametrize("bad", ["a\x00b", "a" * 1100, "a\ud800"])
+def test_ids_and_keys_that_no_store_takes(storage, bad):
+    """Are found out before anything is written, with their place in the document."""
+    data = {"first": "x" * 2000, "second": "y" * 2000}
+    with pytest.raises(InvalidKeyError, match=r"\$\.first cannot be offloaded"):
+        storage.dehydrate(data, run_id=bad)
+    if "\ud800" not in bad:  # in keys it becomes U+FFFD
+        with pytest.raises(InvalidKeyError, match="cannot be offloaded"):
+            storage.dehydrate({"first": "x" * 2000, bad: "y" * 2000}, run_id="r")
+    with pytest.raises(InvalidKeyError, match=r"the reference at \$.a cannot be followed"):
+        storage.hydrate({"a": {REF: bad}})
+    assert list(storage.list_objects(".")) == []
+
+
+@pytest.mark.parametrize("path", [None, 5, b"a", Path("a")])
+def test_paths_are_text(storage, path):
+    """Wherever a path is expected, the error says so."""
+    for action in (
+        storage.read_blob,
+        storage.delete,
+        storage.list_objects,
+        lambda path: storage.write_blob(path, b""),
+    ):
+        with pytest.raises(TypeError, match="must be a str, not"):
+            action(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (FileSettings("/nowhere"), r"settings is a FileSettings; .* ManagerSettings\(backend=FileSettings"),
+        ("s3://bucket", "settings is a str"),
+        (None, "settings is a NoneType"),
+        (ManagerSettings(backend="/data"), r"settings.backend is a str; .* FileSettings"),
+        (ManagerSettings(max_inline_size_bytes="1024"), "max_inline_size_bytes is a str"),
+    ],
+)
+def test_settings_of_the_wrong_type(settings, words):
+    """The error shows what to write."""
+    with pytest.raises(TypeError, match=words):
+        StorageManager(settings)
+
+
+def test_how_much_is_read(storage):
+    """A call reads no more than the limit, and refuses before it reads."""
+    storage.write_blob("blob", b"x" * 1001)
+    small = storage.dehydrate([["x" * 400], ["y" * 400], "z" * 2000], run_id="r")
+    strict = StorageManager(ManagerSettings(max_hydrated_size_bytes=1000), storage.backend)
+    enough = StorageManager(ManagerSettings(max_hydrated_size_bytes=5000), storage.backend)
+    with strict, enough:
+        for action in (lambda: strict.read_blob("blob"), lambda: strict.hydrate(small)):
+            with pytest.raises(LimitExceededError, match="more than the limit of 1000; raise BUBU_MAX_HYDR"):
+                action()
+        assert enough.read_blob("blob") == b"x" * 1001
+        assert enough.hydrate(small)[2] == "z" * 2000
+
+
+def test_all_objects_of_a_call_count_together():
+    """Each one once, however many references lead to it; also when loaded in parallel."""
+    backend = MemoryBackend()
+    with StorageManager(ManagerSettings(), backend) as storage:
+        small = storage.dehydrate([f"{n}" * 2000 for n in range(5)], run_id="r")
+    for limit, fits in ((10_300, True), (10_000, False)):
+        with StorageManager(ManagerSettings(max_hydrated_size_bytes=limit), backend) as storage:
+            if fits:
+                assert len(storage.hydrate(small)) == 5
+            else:
+                with pytest.raises(LimitExceededError, match="in all in this call"):
+                    storage.hydrate(small)
+
+
+def test_closed_managers_refuse_at_once():
+    """A listing, too, and not only when its first object is asked for."""
+    storage = StorageManager.in_memory()
+    storage.close()
+    with pytest.raises(StorageError, match="closed"):
+        storage.list_objects(".")
+    assert repr(storage) == "<StorageManager on memory://, closed>"
+
+
+def test_a_manager_says_what_it_works_on(tmp_path):
+    """Without a secret in it."""
+    assert repr(StorageManager.from_env({})) == "<StorageManager on no store>"
+    with StorageManager(ManagerSettings(backend=FileSettings(str(tmp_path)))) as storage:
+        assert repr(storage) == f"<StorageManager on file://{tmp_path}>"
+    settings = S3Settings("b", endpoint="https://user:PLANTED@host", secret_access_key="PLANTED")
+    assert "PLANTED" not in repr(settings)
+    assert "host" in repr(settings)
+
+
+def test_timeouts_of_any_length():
+    """A timeout that is longer than any clock still works; on a foreign store it is waited for."""
+    for seconds in (float("inf"), 1e12):
+        with StorageManager(ManagerSettings(timeout_seconds=seconds), MemoryBackend()) as storage:
+            storage.write_blob("a", b"x")
+            assert storage.read_blob("a") == b"x"
 
 
 def test_secrets_in_documents_never_show_in_errors(storage):

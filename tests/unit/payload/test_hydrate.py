@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 
 import pytest
 
@@ -12,11 +13,13 @@ from bubu_storage.errors import (
     DepthError,
     InvalidKeyError,
     KubeRefError,
+    LimitExceededError,
     ObjectNotFoundError,
     RefCycleError,
     RefNotAllowedError,
     SelectorError,
     StorageDisabledError,
+    StorageError,
     is_not_found,
 )
 from bubu_storage.payload.hydrate import HydrateOptions, hydrate
@@ -339,6 +342,43 @@ def test_kubernetes_references():
         run(data, objects, workload_namespace="ns")
 
 
+def test_a_kubernetes_value_is_read_once_and_handed_out_as_copies():
+    """A document cannot make one call per reference, nor two places share one list."""
+    asked = []
+
+    class Counting(Cluster):
+        def secret_value(self, *where):
+            """Count."""
+            asked.append(where)
+            return super().secret_value(*where)
+
+    data = [{"$bubuSecretRef": "s:k"}] * 100
+
+    result = run(data, workload_namespace="ns", kube_resolver=Counting("[1]"))
+
+    assert result == [[1]] * 100
+    assert asked == [("ns", "s", "k")]
+    result[0].append(2)
+    assert result[1] == [1]
+
+
+def test_kubernetes_values_count_against_the_limit():
+    """A large ConfigMap that a document names many times over is one more way to blow it up."""
+    data = [{"$bubuConfigMapRef": "c:k"}] * 10
+    options = {"workload_namespace": "ns", "kube_resolver": Cluster("x" * 1000)}
+
+    assert len(run(data, max_copied_bytes=11_000, **options)) == 10
+    with pytest.raises(LimitExceededError):
+        run(data, max_copied_bytes=9_000, **options)
+
+
+def test_lookalikes_of_kubernetes_references_do_not_flood_the_log(caplog):
+    """One line for a whole call."""
+    with caplog.at_level(logging.WARNING):
+        run([{"$bubuSecretRef": "x"}] * 50, workload_namespace="ns")
+    assert len(caplog.records) == 1
+
+
 def test_what_looks_like_a_kubernetes_reference_is_left_with_a_warning(caplog):
     """Data stays data, as in the Go SDK, but not without a word."""
     with caplog.at_level(logging.WARNING):
@@ -359,6 +399,69 @@ def test_disabled_storage():
     for data in (ref("x"), {"a": [ref("x", 5)]}, deep):
         with pytest.raises(StorageDisabledError, match="BUBU_STORAGE_PROVIDER"):
             run(data, **options)
+
+
+@pytest.mark.parametrize("leaf", [["x" * 10] * 10, "x" * 100, {"k": None}])
+def test_small_documents_cannot_blow_up(leaf):
+    """Ten objects that each name the next one ten times stand for ten billion values."""
+    objects = {"0": leaf, **{str(n): [ref(str(n - 1))] * 10 for n in range(1, 10)}}
+    with pytest.raises(LimitExceededError, match=r"limit of 1000000; .*BUBU_MAX_HYDRATED_SIZE"):
+        run(ref("9"), objects, max_copied_bytes=1_000_000)
+    assert len(run(ref("2"), objects, max_copied_bytes=1_000_000)) == 10
+
+
+def test_wildcards_cannot_blow_up():
+    """Many references that each select all of one long list are charged for their lists."""
+    objects = {"list": [None] * 1000}
+    selected = [ref("list", "[*]")] * 100
+    assert len(run(selected, objects, max_copied_bytes=900_000)) == 100
+    with pytest.raises(LimitExceededError):
+        run(selected, objects, max_copied_bytes=800_000)
+
+
+def test_plain_data_and_documents_used_once_cost_nothing():
+    """The limit is about what references bring together, not about what the caller holds already."""
+    objects = {"once": ["x" * 1000]}
+    assert run([ref("once"), "y" * 1000], objects, max_copied_bytes=0) == [["x" * 1000], "y" * 1000]
+
+
+def test_deep_documents_take_linear_time():
+    """A document of 10,000 levels and 20,000 small maps takes moments, not minutes."""
+    leaves = [{"k": n} for n in range(20_000)]
+    deep = [leaves, ref("x")]
+    for _ in range(9_000):
+        deep = {"k": deep}
+    started = time.perf_counter()
+
+    result = run(ref("deep"), {"deep": deep, "x": 1})
+
+    for _ in range(9_000):
+        result = result["k"]
+    assert result == [leaves, 1]
+    assert time.perf_counter() - started < 5
+
+
+def test_messages_stay_short_whatever_the_document():
+    """Paths, keys and selectors of any length are cut in messages."""
+    deep = {"k" * 10_000: [ref("gone")]}
+    for _ in range(5_000):
+        deep = [deep]
+    for data in (
+        deep,
+        ref("../" * 10_000),
+        ref("a" * 10_000),
+        ref("x", "y" * 10_000),
+        ref("x", "[" * 10_000),
+    ):
+        with pytest.raises(StorageError) as caught:
+            run(data, {"x": {}})
+        assert len(str(caught.value)) < 1000
+
+
+def test_keys_that_are_no_text_have_a_place_too():
+    """Data from Python code may hold such keys; a failing reference below one is still reported."""
+    with pytest.raises(ObjectNotFoundError, match=r"\$\[7\]\['None'\] leads"):
+        run({7: {None: ref("gone")}})
 
 
 def test_other_values_pass():

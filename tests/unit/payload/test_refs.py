@@ -8,16 +8,8 @@ from hypothesis import strategies as st
 
 from bubu_storage.errors import InvalidKeyError, KubeRefError
 from bubu_storage.payload.codec import encode
-from bubu_storage.payload.refs import (
-    KubeRef,
-    RefWriter,
-    contains_ref,
-    is_storage_ref,
-    parse_kube_ref,
-    ref_verdict,
-    resolve_kube_ref,
-    storage_ref,
-)
+from bubu_storage.payload.kube import KubeRef, parse_kube_ref, resolve_kube_ref
+from bubu_storage.payload.refs import RefWriter, contains_ref, is_storage_ref, ref_verdict, storage_ref
 
 REF, PATH, TYPE = "$bubuStorageRef", "$bubuStoragePath", "$bubuStorageContentType"
 
@@ -171,7 +163,7 @@ def test_secret_bytes_that_are_no_text():
         (
             KubeRef("Secret", "ns", "other", "k", "auto"),
             Cluster(""),
-            "Secret ns/other key 'k' does not exist",
+            "Secret 'ns/other' key 'k' does not exist",
         ),
         (KubeRef("Secret", "ns", "c", "k", "yaml"), Cluster(""), "unsupported format 'yaml'"),
         (KubeRef("Secret", "ns", "c", "k", "json"), Cluster("hunter2"), "is not JSON"),

@@ -53,7 +53,8 @@ def test_malformed(selector, reason):
     """The error quotes the selector and says what is wrong."""
     with pytest.raises(SelectorError, match=reason) as caught:
         parse_selector(selector)
-    assert repr(selector) in str(caught.value)
+    assert repr(selector[:100])[:-1] in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 @given(st.text(alphabet="ab.[]*+-01 \t", max_size=15))

@@ -78,6 +78,14 @@ def test_inline_sizes(text, size):
     assert manager(BUBU_MAX_INLINE_SIZE=text).max_inline_size_bytes == size
 
 
+def test_hydrated_sizes():
+    """Bytes, above 0; a GiB unless told otherwise."""
+    assert manager().max_hydrated_size_bytes == 1 << 30
+    assert manager(BUBU_MAX_HYDRATED_SIZE="5000").max_hydrated_size_bytes == 5000
+    for text in ("0", "-1", "1Gi", " 5"):
+        refused({"BUBU_MAX_HYDRATED_SIZE": text}, "BUBU_MAX_HYDRATED_SIZE", repr(text))
+
+
 @pytest.mark.parametrize("text", ["-1", "1k", " 5", "5 ", "1_000", "1.0", "٣", "9223372036854775808", "x"])
 def test_bad_inline_sizes_are_refused(text):
     """A limit that is not understood must not become another limit."""
