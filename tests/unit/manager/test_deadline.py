@@ -78,7 +78,7 @@ def test_a_hanging_store(storage, operation, call):
     storage.close()
 
     assert time.monotonic() - began < 5
-    assert str(caught.value).startswith(f"{operation} on slow://store did not finish within 0\.2 s")
+    assert str(caught.value).startswith(f"{operation} on slow://store did not finish within 0.2 s")
     assert "BUBU_STORAGE_TIMEOUT" in str(caught.value)
     assert isinstance(caught.value, (TimeoutError, TransientError))
 

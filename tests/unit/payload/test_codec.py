@@ -144,6 +144,7 @@ def test_subclasses_count_as_what_they_are():
 def test_bytes_become_base64():
     """As Go writes a byte slice."""
     assert encode([b"\x00\xff", bytearray(b"a"), memoryview(b"bc")]) == b'["AP8=","YQ==","YmM="]'
+    assert encode(memoryview(b"b-c")[::2]) == b'"YmM="'
 
 
 def test_default_converts_unknown_types():
