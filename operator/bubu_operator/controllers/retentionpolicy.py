@@ -20,6 +20,7 @@ from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy, StorageKind
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.neighbours import ConfigRef, Neighbours
 from bubu_operator.controllers.passes import PassJob, PassRunner
 from bubu_operator.controllers.scheduler import StoreSlots
 from bubu_operator.controllers.selection import select_for_namespace
@@ -72,6 +73,10 @@ class _Store:
     def key(self) -> ObjectKey:
         return ObjectKey(self.config.metadata.namespace, self.config.metadata.name)
 
+    @property
+    def ref(self) -> ConfigRef:
+        return ConfigRef(self.resource.kind, self.key)
+
 
 class PolicyReconciler:
     """Looks at one policy at a time; passes run in the calling thread."""
@@ -83,6 +88,7 @@ class PolicyReconciler:
         self._slots = slots
         self._runner = runner
         self._wake = wake
+        self._neighbours = Neighbours(context)
 
     def __call__(self, key: ObjectKey) -> float | None:
         """Bring one policy on; see `Reconcile`."""
@@ -122,10 +128,15 @@ class PolicyReconciler:
             return RECHECK_SECONDS, False
         now = self._context.clock()
         due = decide_due(policy, now)
-        obj = self._accept(obj, store, format_time(due.at or now))
         wait = ((due.at or now) - now).total_seconds()
         if wait > 0:
+            self._accept(obj, store, format_time(due.at or now))
             return wait, False
+        guarded = self._neighbours.guard(prepared, policy, store.ref)
+        if isinstance(guarded, PlanProblem):
+            self._refuse(obj, guarded, store)
+            return RECHECK_SECONDS, False
+        obj = self._accept(obj, store, format_time(now))
         if not self._slots.acquire(store_identity(store.config), key):
             return QUEUE_RECHECK_SECONDS, True
         access = resolve_store(self._context, store.config)
@@ -136,7 +147,7 @@ class PolicyReconciler:
             PassJob(
                 obj=obj,
                 policy=RetentionPolicy.model_validate(obj),
-                plan=prepared,
+                plan=guarded,
                 settings=for_pass(store.config, access.settings),
                 due=due,
                 interrupted=self._watch_for_changes(key, policy, store),

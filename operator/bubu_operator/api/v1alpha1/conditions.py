@@ -116,6 +116,11 @@ class Reason(_Word):
         "PrefixOutsideStore",
         "A rule's prefix lies below neither outputPrefix nor inputPrefix of the store; it would never match.",
     )
+    PREFIX_OVERLAPS = (
+        "PrefixOverlaps",
+        "What the policy would clean lies inside another config's part of the store; give one of them "
+        "another outputPrefix or inputPrefix.",
+    )
 
     # Retention policies: passes
     PASS_PENDING = ("PassPending", "No pass has run yet.")

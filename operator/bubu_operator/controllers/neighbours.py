@@ -1,0 +1,166 @@
+"""Gathers what `bubu_operator.retention.overlap` judges: all configs, and a namespace's policies.
+
+Configs are read as they are, without the models: one that is invalid, or whose store does not
+answer, still has objects. Their list is kept for a few seconds, because many policies can be
+due at once; policies are read anew for every pass.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from bubu_operator.api.v1alpha1.base import describe_validation_error
+from bubu_operator.api.v1alpha1.conditions import Reason
+from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy, StorageKind
+from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.selection import select_for_namespace
+from bubu_operator.errors import KubeForbiddenError
+from bubu_operator.kube.resources import (
+    CLUSTER_STORAGE_CONFIGS,
+    RETENTION_POLICIES,
+    STORAGE_CONFIGS,
+    JsonObject,
+    ObjectKey,
+    metadata_of,
+    section,
+)
+from bubu_operator.retention.overlap import OtherPolicy, Place, guard_plan
+from bubu_operator.retention.plan import PassPlan, PlanProblem
+from bubu_storage.wire import DEFAULT_INPUT_PREFIX, DEFAULT_OUTPUT_PREFIX
+
+__all__ = ["ConfigRef", "Neighbours", "place_of"]
+
+LIST_SECONDS: Final = 10.0
+"""A config younger than this may be missed; nothing under five minutes old is ever deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRef:
+    """Names a config: `StorageKind`'s value, and its key."""
+
+    kind: str
+    key: ObjectKey
+
+
+class Neighbours:
+    """Adds to a plan what others protect; thread-safe."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._places: dict[ConfigRef, Place] = {}
+        self._listed_at = float("-inf")
+
+    def guard(self, plan: PassPlan, policy: RetentionPolicy, config: ConfigRef) -> PassPlan | PlanProblem:
+        """Return the plan that respects everybody else, or why the policy must not run.
+
+        Raises:
+            KubeApiError: a list could not be read whole; nothing is guessed.
+        """
+        namespace = policy.metadata.namespace
+        places = self._known(namespace)
+        own = places.get(config)
+        if own is None:
+            places = self._known(namespace, anew=True)
+            own = places.get(config)
+        if own is None:
+            return PlanProblem(
+                Reason.STORAGE_CONFIG_NOT_FOUND, f"{config.kind} {config.key.name} has just been deleted"
+            )
+        others: list[OtherPolicy] = []
+        for item in self._context.client.list(RETENTION_POLICIES, namespace).items:
+            name = str(metadata_of(item).get("name"))
+            if name == policy.metadata.name:
+                continue
+            try:
+                other = RetentionPolicy.model_validate({**item, "status": {}})
+            except ValidationError as error:
+                return PlanProblem(
+                    Reason.INVALID_SPEC,
+                    f"RetentionPolicy {name} of this namespace is invalid, so what it keeps is unknown: "
+                    f"{describe_validation_error(error)}",
+                )
+            place = places.get(self._config_of(other) or config)
+            if place is not None:
+                others.append(OtherPolicy(name, other.spec, place))
+        return guard_plan(plan, own, namespace, places.values(), others)
+
+    def _config_of(self, policy: RetentionPolicy) -> ConfigRef | None:
+        """Return which config a policy is about; None where nothing can be chosen for it."""
+        reference, namespace = policy.spec.storage_ref, policy.metadata.namespace
+        if reference is None:
+            chosen = select_for_namespace(self._context.client, namespace).config
+            if chosen is None:
+                return None
+            kind, name = chosen.kind, chosen.name
+        else:
+            kind, name = reference.kind.value, reference.name
+        cluster = kind == StorageKind.CLUSTER_STORAGE_CONFIG.value
+        return ConfigRef(kind, ObjectKey("" if cluster else namespace, name))
+
+    def _known(self, namespace: str, *, anew: bool = False) -> dict[ConfigRef, Place]:
+        with self._lock:
+            now = self._context.monotonic()
+            if anew or now - self._listed_at >= LIST_SECONDS:
+                self._places = _read_places(self._context, namespace)
+                self._listed_at = now
+            return self._places
+
+
+def _read_places(context: Context, namespace: str) -> dict[ConfigRef, Place]:
+    client = context.client
+    try:
+        configs = list(client.list(STORAGE_CONFIGS).items)
+    except KubeForbiddenError:
+        # A controller for some namespaces may have no right to see the others.
+        watched = context.options.namespaces or (namespace,)
+        configs = [item for each in watched for item in client.list(STORAGE_CONFIGS, each).items]
+    places: dict[ConfigRef, Place] = {}
+    for resource, items in (
+        (STORAGE_CONFIGS, configs),
+        (CLUSTER_STORAGE_CONFIGS, client.list(CLUSTER_STORAGE_CONFIGS).items),
+    ):
+        for item in items:
+            metadata = metadata_of(item)
+            key = ObjectKey(str(metadata.get("namespace") or ""), str(metadata.get("name") or ""))
+            # Tenants read this: another namespace is in the path that they wrote, its config's name is not.
+            owner = (
+                f"a {resource.kind} of namespace {key.namespace}"
+                if key.namespace
+                else f"{resource.kind} {key}"
+            )
+            place = place_of(section(item, "spec"), owner=owner, namespace=key.namespace)
+            if place is not None:
+                places[ConfigRef(resource.kind, key)] = place
+    return places
+
+
+def place_of(
+    spec: JsonObject, *, owner: str, namespace: str, realpath: Callable[[str], str] = os.path.realpath
+) -> Place | None:
+    """Return where a config's objects are; None where every pod has a store of its own.
+
+    Args:
+        spec: as the API has it.
+        owner: for messages.
+        namespace: "" for a cluster-wide config.
+        realpath: resolves links in a local path.
+    """
+    s3, file = section(spec, "s3"), section(spec, "file")
+    if s3:
+        base = f"s3:{s3.get('bucket')}/"
+    elif file.get("volumeClaimName"):
+        base = f"pvc:{namespace}/{file['volumeClaimName']}/"
+    elif file.get("path") and "emptyDir" not in file:
+        base = f"file:{realpath(str(file['path'])).rstrip('/')}/"
+    else:
+        return None
+    output = str(spec.get("outputPrefix") or DEFAULT_OUTPUT_PREFIX).strip("/") + "/"
+    input_ = str(spec.get("inputPrefix") or DEFAULT_INPUT_PREFIX).strip("/") + "/"
+    return Place(owner, base, (output, input_), namespace)
