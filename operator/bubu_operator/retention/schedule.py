@@ -30,6 +30,7 @@ class DueReason(StrEnum):
     INTERRUPTED = "Interrupted"
     RUN_NOW = "RunNow"
     INTERVAL = "Interval"
+    CLOCK_SET_BACK = "ClockSetBack"
     SUSPENDED = "Suspended"
 
 
@@ -63,6 +64,8 @@ def decide_due(policy: RetentionPolicy, now: datetime) -> Due:
     finished = last.finish_time
     if finished is None or last.stopped_by == StoppedBy.STOPPED.value:
         return Due(now, DueReason.INTERRUPTED, asked)
-    interval = timedelta(seconds=policy.spec.interval_seconds)
-    # A finish in the future (a clock that was set back) must not hold passes up.
-    return Due(min(finished, now) + interval, DueReason.INTERVAL, asked)
+    if finished > now:
+        # The clock was set back: how long ago the last pass ended is unknown, and waiting until the
+        # clock is there again could take for ever. The pass that starts now puts the time right.
+        return Due(now, DueReason.CLOCK_SET_BACK, asked)
+    return Due(finished + timedelta(seconds=policy.spec.interval_seconds), DueReason.INTERVAL, asked)
