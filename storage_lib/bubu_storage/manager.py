@@ -5,7 +5,8 @@ The manager is a thin, synchronous, thread-safe shell: it plans with the pure fu
 backend. asyncio callers use ``asyncio.to_thread``.
 
 Invariants: a returned document refers only to objects that have been written; no call
-outlives its one deadline; a reference in a returned document is the only thing that lasts.
+waits for its store, or goes on asking it, beyond its one deadline (time for encoding, and a
+local disk that hangs, are not interrupted); no call reads more than a stated limit.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from types import TracebackType, UnionType
+from types import TracebackType
 from typing import Any, Final, Self
 
 from bubu_storage.backend.types import Body, ListedObject, ListPage, ObjectBackend
 from bubu_storage.errors import ConfigurationError, StorageDisabledError
 from bubu_storage.lifetime import BackendHandle, BackendHolder
+from bubu_storage.opening import check_limits, open_handle
 from bubu_storage.payload.codec import Default
 from bubu_storage.payload.context import current_max_recursion_depth, current_schema
 from bubu_storage.payload.dehydrate import Plan, PlanOptions, measure_document, plan_dehydrate, plan_inputs
 from bubu_storage.payload.hydrate import Fetcher, HydrateOptions, hydrate
 from bubu_storage.payload.kube import KubeRefResolver
 from bubu_storage.payload.paths import check_path, clean_path, is_within, require_text, store_key
-from bubu_storage.settings import FileSettings, ManagerSettings, S3Settings
+from bubu_storage.settings import ManagerSettings
 from bubu_storage.transfer import Transfer
 from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE, RESERVED_PREFIX
 
@@ -72,11 +74,13 @@ class StorageManager:
         max_workers: int = DEFAULT_MAX_WORKERS,
         keep_superseded: bool = True,
     ) -> None:
-        _check_limits(settings, max_workers)
+        check_limits(settings, max_workers)
         self._settings = settings
         self._kube_resolver = kube_resolver
         self._keep_superseded = keep_superseded
-        handle = _open(settings) if backend is None else BackendHandle(backend, owned=False, local=False)
+        handle = (
+            open_handle(settings) if backend is None else BackendHandle(backend, owned=False, local=False)
+        )
         self._holder = BackendHolder(handle, max_workers=max_workers)
         self._max_workers = max_workers
 
@@ -274,8 +278,8 @@ class StorageManager:
         """
         if settings == self._settings:
             return
-        _check_limits(settings, self._max_workers)
-        fresh = _open(settings) if settings.backend != self._settings.backend else None
+        check_limits(settings, self._max_workers)
+        fresh = open_handle(settings) if settings.backend != self._settings.backend else None
         self._settings = settings
         if fresh is not None:
             self._holder.exchange(fresh)
@@ -400,38 +404,6 @@ class _NoStore(Fetcher):
     def get(self, key: str) -> Any:
         """Fail."""
         raise StorageDisabledError(f"storage is disabled; {key!r} cannot be read", key=key)
-
-
-def _open(settings: ManagerSettings) -> BackendHandle:
-    if settings.backend is None:
-        return BackendHandle(None, owned=False, local=True)
-    from bubu_storage.backend.factory import open_backend  # noqa: PLC0415 - a disabled store needs none
-
-    return BackendHandle(
-        open_backend(settings.backend), owned=True, local=isinstance(settings.backend, FileSettings)
-    )
-
-
-def _check_limits(settings: ManagerSettings, max_workers: int) -> None:
-    _check_type(settings, ManagerSettings, "settings", "ManagerSettings(backend=FileSettings('/data'))")
-    if settings.backend is not None:
-        _check_type(settings.backend, FileSettings | S3Settings, "settings.backend", "FileSettings('/data')")
-    for name, value, least in (
-        ("max_inline_size_bytes", settings.max_inline_size_bytes, 0),
-        ("max_recursion_depth", settings.max_recursion_depth, 1),
-        ("max_hydrated_size_bytes", settings.max_hydrated_size_bytes, 1),
-        ("max_workers", max_workers, 1),
-    ):
-        _check_type(value, int, name, str(least))
-        if value < least:
-            raise ConfigurationError(f"{name} is {value}; it must be {least} or more")
-    if not settings.timeout_seconds > 0:
-        raise ConfigurationError(f"timeout_seconds is {settings.timeout_seconds}; it must be above 0")
-
-
-def _check_type(value: object, wanted: type | UnionType, name: str, example: str) -> None:
-    if not isinstance(value, wanted):
-        raise TypeError(f"{name} is a {type(value).__name__}; give something like {example}")
 
 
 def _measured_inline(data: Any, default: Default | None, limit: int) -> Any:

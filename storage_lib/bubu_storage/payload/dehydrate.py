@@ -24,17 +24,15 @@ from bubu_storage.errors import EncodeError, InvalidKeyError, StorageError
 from bubu_storage.payload.codec import (
     MAX_NESTING,
     Default,
-    NotPlainError,
     container_overhead,
     located,
     measure,
     normalize,
     pairs_of,
-    scalar_text,
     string_length,
     too_deep,
-    type_of,
 )
+from bubu_storage.payload.numbers import NotPlainError, scalar_text, type_of
 from bubu_storage.payload.paths import (
     INPUT_FILE_NAME,
     distinct_file_name,

@@ -31,10 +31,10 @@ from bubu_storage.errors import (
 )
 from bubu_storage.payload.codec import pairs_of
 from bubu_storage.payload.kube import KubeRefResolver, KubeValues
-from bubu_storage.payload.paths import clean_path, format_json_path, is_within, shown, store_key
+from bubu_storage.payload.paths import clean_path, format_json_path, is_within, store_key
 from bubu_storage.payload.refs import contains_ref, is_storage_ref
 from bubu_storage.payload.scan import Refs, find_refs
-from bubu_storage.payload.selector import WILDCARD, Step, describe_step, parse_selector
+from bubu_storage.payload.selector import WILDCARD, Selection, Step, kind_of, parse_selector
 from bubu_storage.wire import DEFAULT_MAX_HYDRATED_SIZE, STORAGE_PATH_KEY, STORAGE_REF_KEY
 
 __all__ = ["Fetcher", "HydrateOptions", "hydrate"]
@@ -343,14 +343,14 @@ class _Hydration:
 
     def _select(self, value: Any, steps: tuple[Step, ...], hop: _Hop, selector: str) -> Any:
         """Apply a selector to a loaded document; only what it leads through is loaded further."""
-        return self._apply(value, steps, hop, _Selection(selector, hop.key), in_wildcard=False)
+        return self._apply(value, steps, hop, Selection(selector, hop.key), in_wildcard=False)
 
     def _apply(
         self,
         value: Any,
         steps: tuple[Step, ...],
         hop: _Hop | None,
-        selection: _Selection,
+        selection: Selection,
         *,
         in_wildcard: bool,
     ) -> Any:
@@ -362,7 +362,7 @@ class _Hydration:
                 hop = None
             if isinstance(step, str):
                 if not isinstance(value, dict):
-                    raise selection.error(step, f"needs an object and found {_kind(value)}")
+                    raise selection.error(step, f"needs an object and found {kind_of(value)}")
                 fields = cast("dict[Any, Any]", value)
                 if step not in fields:
                     if in_wildcard:
@@ -371,7 +371,7 @@ class _Hydration:
                 value = fields[step]
                 continue
             if not isinstance(value, (list, tuple)):
-                raise selection.error(step, f"needs a list and found {_kind(value)}")
+                raise selection.error(step, f"needs a list and found {kind_of(value)}")
             items = cast("list[Any]", value)
             if step is WILDCARD:
                 self._charge(_CONTAINER_BYTES + _SLOT_BYTES * len(items))
@@ -385,21 +385,6 @@ class _Hydration:
         return value if hop is None else self.resolve_all(value, hop)
 
 
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """A selector at work, for messages."""
-
-    selector: str
-    key: str
-
-    def error(self, step: Step, reason: str) -> SelectorError:
-        return SelectorError(
-            f"selector {shown(self.selector)} does not fit object {self.key!r}: "
-            f"{describe_step(step)} {reason}",
-            key=self.key,
-        )
-
-
 def _empty_like(container: Any) -> Any:
     return {} if isinstance(container, dict) else []
 
@@ -409,15 +394,3 @@ def _is_fetchable(key: str) -> bool:
         return store_key(key) == key
     except StorageError:
         return False
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    return "a string" if isinstance(value, str) else "a number"

@@ -8,15 +8,16 @@ the steps happens in `hydrate`, which loads what lies on the way.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from bubu_storage.errors import SelectorError
 from bubu_storage.goduration import trim_go_space
 from bubu_storage.gotext import parse_go_int
 from bubu_storage.payload.paths import shown
 
-__all__ = ["WILDCARD", "Step", "Wildcard", "describe_step", "parse_selector"]
+__all__ = ["WILDCARD", "Selection", "Step", "Wildcard", "kind_of", "parse_selector"]
 
 
 class Wildcard(Enum):
@@ -77,8 +78,37 @@ def _parse_index(text: str, selector: str) -> Step:
         ) from None
 
 
-def describe_step(step: Step) -> str:
+def _describe_step(step: Step) -> str:
     """Name a step for a message."""
     if isinstance(step, str):
         return f"field {shown(step)}"
     return "wildcard [*]" if step is WILDCARD else f"index [{step}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A selector and the key of the object that it is applied to, for messages."""
+
+    selector: str
+    key: str
+
+    def error(self, step: Step, reason: str) -> SelectorError:
+        """Return the error for a step that does not fit."""
+        return SelectorError(
+            f"selector {shown(self.selector)} does not fit object {self.key!r}: "
+            f"{_describe_step(step)} {reason}",
+            key=self.key,
+        )
+
+
+def kind_of(value: Any) -> str:
+    """Name the JSON type of a value for a message."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    return "a string" if isinstance(value, str) else "a number"

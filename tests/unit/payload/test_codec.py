@@ -16,11 +16,11 @@ from bubu_storage.payload.codec import (
     encode,
     encode_measured,
     encode_string,
-    float_text,
     measure,
     normalize,
     string_length,
 )
+from bubu_storage.payload.numbers import float_text
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON = st.recursive(

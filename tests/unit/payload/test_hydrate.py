@@ -337,7 +337,10 @@ def test_kubernetes_references():
 
     assert run(data, objects, **options) == {"a": ref("gone"), "b": [ref("gone")]}
     assert run(ref("x", "[0]"), objects, **options) == ref("gone")
-    assert run(data, objects, kube_refs=False) == {"a": {"$bubuSecretRef": "s:k"}, "b": objects["x"]}
+    assert run(data, objects, kube_refs=False, **options) == {
+        "a": {"$bubuSecretRef": "s:k"},
+        "b": objects["x"],
+    }
     with pytest.raises(KubeRefError, match="kube_resolver="):
         run(data, objects, workload_namespace="ns")
 

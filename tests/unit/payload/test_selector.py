@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bubu_storage.errors import SelectorError
-from bubu_storage.payload.selector import WILDCARD, describe_step, parse_selector
+from bubu_storage.payload.selector import WILDCARD, Selection, parse_selector
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,10 @@ def test_total(selector):
 
 def test_descriptions():
     """Steps are named in messages as people write them."""
-    assert [describe_step(step) for step in ("a", 3, WILDCARD)] == ["field 'a'", "index [3]", "wildcard [*]"]
+    errors = [Selection("s", "k").error(step, "is odd") for step in ("a", 3, WILDCARD)]
+    assert [error.message.partition(": ")[2] for error in errors] == [
+        "field 'a' is odd",
+        "index [3] is odd",
+        "wildcard [*] is odd",
+    ]
+    assert {error.key for error in errors} == {"k"}
