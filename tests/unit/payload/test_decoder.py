@@ -26,6 +26,7 @@ from bubu_storage.payload.decoder import MalformedJsonError, decode_json, decode
         (b'{"a":1,"a":2}', {"a": 2}),
         (rb'"\ud83d\ude00\/\u003c"', "😀/<"),
         (rb'"\ud800x\udc00\uD800"', "\ufffdx\ufffd\ufffd"),
+        (rb'"\uD800"', "\ufffd"),
         (rb'{"\ud800":["\udfff"]}', {"\ufffd": ["\ufffd"]}),
         (b'"a\xff\xfeb"', "a\ufffd\ufffdb"),
         (b'"\xe2\x82"', "\ufffd\ufffd"),

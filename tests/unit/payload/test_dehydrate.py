@@ -24,9 +24,10 @@ def paths(plan):
     return [item.path.removeprefix("outputs/ns/run/") for item in plan.objects if not item.superseded]
 
 
-def test_the_input_stays_untouched_and_the_result_shares_nothing():
+@pytest.mark.parametrize("other", [{}, {"e": (1, 2)}], ids=["plain", "to be converted"])
+def test_the_input_stays_untouched_and_the_result_shares_nothing(other):
     """A caller may change either without changing the other."""
-    data = {"a": [{"b": "x" * 20}, {"$bubuStorageRef": "r"}], "c": {"d": [1]}, "e": (1, 2)}
+    data = {"a": [{"b": "x" * 20}, {"$bubuStorageRef": "r"}], "c": {"d": [1]}, **other}
     before = copy.deepcopy(data)
 
     plan = plan_dehydrate(data, options(limit=1000))
@@ -80,6 +81,18 @@ def test_no_object_lies_below_another_ones_path():
     first, second = sorted(paths(plan))
     assert {first, second} & {"x.json", "x.json/y.json"}
     assert not second.startswith(first + "/")
+
+
+def test_no_object_has_the_path_of_a_directory():
+    """Also where the object inside has been named first."""
+    plan = plan_dehydrate({"p": {"q.r.json/x": "1" * 20}, "p.q": {"r": "2" * 20}}, options())
+
+    inner, outer = paths(plan)
+    assert inner == "p.q.r.json/x.json"
+    assert outer.startswith("p.q.r~")
+    assert [plan.result["p"]["q.r.json/x"][REF], plan.result["p.q"]["r"][REF]] == [
+        f"outputs/ns/run/{name}" for name in (inner, outer)
+    ]
 
 
 def test_bulk_offload_marks_what_nothing_refers_to():
@@ -210,6 +223,25 @@ def test_inputs_within_the_limit_are_like_outputs():
 
     plan = plan_inputs({"input": "x" * 300}, options(limit=200))
     assert paths(plan) == ["input.json"]
+
+
+def test_inputs_of_exactly_the_limit_stay_inline():
+    """One byte more, and the document as a whole goes to input.json."""
+    data = ["x", {REF: "r"}]
+    limit = len(encode(data))
+
+    assert plan_inputs(data, options(limit=limit)).result == data
+    assert plan_inputs(data, options(limit=limit - 1)).result[REF] == "outputs/ns/run/input.json"
+
+
+def test_floats_inside_references_are_written_as_go_writes_them():
+    """The informative fields of a reference may hold anything; 1.0 is written as 1 in all stored bytes."""
+    data = [{REF: "r", "$bubuStorageContentType": 1.0}, "x"]
+
+    (whole,) = plan_inputs(data, options(limit=5)).objects
+
+    assert whole.body() == b'{"contentType":"json","data":' + encode(data) + b"}"
+    assert b":1," in whole.body()
 
 
 def test_nested_fields_named_input_keep_their_names():
