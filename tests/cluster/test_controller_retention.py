@@ -60,10 +60,12 @@ class World:
 
     def objects(self) -> set[str]:
         """Return the keys of everything that is stored as data."""
+        # os.walk and not rglob: a pass may remove a directory while we look.
         return {
-            str(path.relative_to(self.store))
-            for path in self.store.rglob("*")
-            if path.is_file() and ".bubu" not in path.parts
+            str(Path(folder, name).relative_to(self.store))
+            for folder, _, names in os.walk(self.store)
+            for name in names
+            if ".bubu" not in Path(folder).parts
         }
 
     def config(self, **spec: Any) -> None:

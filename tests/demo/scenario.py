@@ -64,7 +64,7 @@ class Demo:
                     store.stop()
                 cluster.stop(keep_logs=self._keep)
         finally:
-            if completed and not self._keep:
+            if operator is None or (completed and not self._keep):
                 shutil.rmtree(self._workdir, ignore_errors=True)
             else:
                 narrator.console.print(f"\nLogs of the operator: {self._workdir}", markup=False)
