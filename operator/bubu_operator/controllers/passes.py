@@ -40,7 +40,7 @@ from bubu_operator.retention.status import (
 from bubu_storage.retention.report import PassReport
 from bubu_storage.settings import FileSettings, S3Settings
 
-__all__ = ["PassJob", "PassRunner"]
+__all__ = ["GRACE_SECONDS", "PassJob", "PassRunner"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,10 @@ GRACE_SECONDS: Final = 30.0
 """For the process to start, and for a request that was under way when the budget ended."""
 
 STOP_SECONDS: Final = 3.0
+"""For the process to end, once it was asked to or has reported."""
+
 MAX_WRITE_FAILURES: Final = 3
+MAX_LAST_WORDS_CHARACTERS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +83,27 @@ class PassRunner:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def run(self, job: PassJob) -> None:
+    def run(self, job: PassJob) -> bool:
         """Run a pass to its end, whatever end that is.
+
+        Returns:
+            False when somebody else has started a pass of this policy meanwhile, as a second
+            controller would: that one's is to be left alone.
 
         Raises:
             KubeApiError: the start could not be written down; nothing was started.
         """
+        supervision = _Supervision(self._context, job)
         try:
-            _Supervision(self._context, job).run()
+            supervision.run()
         except (KubeNotFoundError, StatusRefusedError) as error:
             # Deleted, or somebody else's by now: nothing is left to write to.
             logger.info("the pass of %s ended without a trace: %s", job.policy.key, error)
+        if supervision.taken_over:
+            logger.warning(
+                "another controller runs passes of %s; there should be one controller", job.policy.key
+            )
+        return not supervision.taken_over
 
 
 class _Supervision:
@@ -117,6 +130,7 @@ class _Supervision:
         self._written_at = float("-inf")
         self._write_failures = 0
         self._deletion_announced = not self._first_deletion()
+        self.taken_over = False
 
     def run(self) -> None:
         self._write(lambda old: started_status(old, self._start), owned=False)
@@ -156,28 +170,34 @@ class _Supervision:
                 break
             if line is not None and line.report is not None:
                 self._report, self._unwritten = line.report, True
-                final = line.type is LineType.REPORT
+                if not final and line.type is LineType.REPORT:
+                    final = True
+                    deadline = min(deadline, monotonic() + STOP_SECONDS)
             elif line is not None and line.type is LineType.ERROR:
                 complaint = line.message
             if not final:
                 self._checkpoint()
-            if not stopped:
+            if not stopped and not final:
                 stopped = self._why_stop() or ""
                 if stopped:
                     logger.info("pass of %s is stopped: %s", self._job.policy.key, stopped)
                     process.ask_to_stop()
                     deadline = min(deadline, monotonic() + STOP_SECONDS)
-            if monotonic() >= deadline and not final:
+            if monotonic() >= deadline:
                 process.kill()
                 complaint = complaint or (
-                    "" if stopped else "the process outlived its budget and was killed; the next pass resumes"
+                    ""
+                    if stopped or final
+                    else "the process outlived its budget and was killed; the next pass resumes"
                 )
                 deadline = float("inf")
         if final and self._report is not None:
             return judge_report(self._report)
         if stopped:
             return Verdict(False, Reason.PASS_FAILED, f"cut short: {stopped}; the next pass resumes")
-        last_words = line.complaint.strip().rsplit("\n", 1)[-1]
+        # Scrubbed before it is cut: the rest of a secret would not be known as one.
+        last_words = self._context.redactor.scrub(line.complaint).strip().rsplit("\n", 1)[-1]
+        last_words = last_words[-MAX_LAST_WORDS_CHARACTERS:]
         return Verdict(
             False,
             Reason.PASS_FAILED,
@@ -239,6 +259,7 @@ class _Supervision:
         def guarded(current: JsonObject) -> JsonObject | None:
             status = section(current, "status")
             if owned and section(status, "lastPass").get("startTime") != self._start.start_time:
+                self.taken_over = True
                 return None
             if not owned and metadata_of(current).get("generation") != self._start.generation:
                 return None

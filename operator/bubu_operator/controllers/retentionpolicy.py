@@ -21,7 +21,8 @@ from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy, Storage
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.neighbours import ConfigRef, Neighbours
-from bubu_operator.controllers.passes import PassJob, PassRunner
+from bubu_operator.controllers.parsing import parse_object
+from bubu_operator.controllers.passes import GRACE_SECONDS, PassJob, PassRunner
 from bubu_operator.controllers.scheduler import StoreSlots
 from bubu_operator.controllers.selection import select_for_namespace
 from bubu_operator.controllers.store_access import (
@@ -110,7 +111,7 @@ class PolicyReconciler:
         if metadata_of(obj).get("deletionTimestamp") or self._context.stopping.is_set():
             return None, False
         try:
-            policy = RetentionPolicy.model_validate(obj)
+            policy = parse_object(RetentionPolicy, obj)
         except ValidationError as error:
             self._refuse(obj, PlanProblem(Reason.INVALID_SPEC, describe_validation_error(error)), None)
             return None, False
@@ -143,16 +144,19 @@ class PolicyReconciler:
         if isinstance(access, Refusal):
             self._refuse(obj, PlanProblem(Reason.STORAGE_NOT_READY, access.message), store)
             return RECHECK_SECONDS, False
-        self._runner.run(
+        is_ours = self._runner.run(
             PassJob(
                 obj=obj,
-                policy=RetentionPolicy.model_validate(obj),
+                policy=parse_object(RetentionPolicy, obj),
                 plan=guarded,
                 settings=for_pass(store.config, access.settings),
                 due=due,
                 interrupted=self._watch_for_changes(key, policy, store),
             )
         )
+        if not is_ours:
+            # Coming back at once would take the pass over in turn, and neither would ever end.
+            return prepared.spec.budget_seconds + GRACE_SECONDS, False
         # The next look reads what was written, so the wait is reckoned in one place only.
         return 0.0, False
 
@@ -211,7 +215,7 @@ class PolicyReconciler:
         if metadata_of(obj).get("deletionTimestamp"):
             return PlanProblem(Reason.STORAGE_CONFIG_NOT_FOUND, f"{what} is being deleted")
         try:
-            config = model.model_validate(obj)
+            config = parse_object(model, obj)
         except ValidationError as error:
             return PlanProblem(
                 Reason.STORAGE_NOT_READY, f"{what} is invalid: {describe_validation_error(error)}"

@@ -31,6 +31,7 @@ from bubu_operator.controllers.config_status import (
     only_wording,
 )
 from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.parsing import parse_object
 from bubu_operator.controllers.store_access import (
     AnyConfig,
     Refusal,
@@ -99,7 +100,7 @@ class ConfigReconciler:
         if metadata_of(obj).get("deletionTimestamp"):
             return None
         try:
-            config = self._model.model_validate(obj)
+            config = parse_object(self._model, obj)
         except ValidationError as error:
             verdict = Verdict(
                 ready=ConditionStatus.FALSE,

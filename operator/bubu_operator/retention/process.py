@@ -2,17 +2,20 @@
 
 Invariants: the document goes through a pipe; the write end of that pipe stays open while
 this object lives and is inherited by nobody, so a dead controller ends its passes; every
-process that was started is waited for; a process that does not obey is killed by its pid.
+process that was started is waited for; a process that does not obey is killed by its pid;
+whatever it writes, a bounded part of it is remembered; its temporary files go with it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Final, Self
 
@@ -23,6 +26,13 @@ __all__ = ["PassEnded", "PassProcess", "pass_command"]
 
 STDERR_TAIL_BYTES: Final = 4096
 STDIN_WAIT_SECONDS: Final = 1.0
+MAX_LINE_BYTES: Final = 4 << 20
+"""A report is some kilobytes; what is longer is none."""
+
+MAX_WAITING_LINES: Final = 256
+"""Of checkpoints that nobody has fetched yet the oldest are dropped: each says more than the one before."""
+
+_READ_BYTES: Final = 1 << 16
 
 
 def pass_command() -> list[str]:
@@ -49,19 +59,17 @@ class PassProcess:
     def __init__(
         self, document: PassDocument, *, environment: Mapping[str, str], command: Sequence[str] | None = None
     ) -> None:
-        self._lines: queue.Queue[PassLine | PassEnded] = queue.Queue()
+        self._lines: queue.Queue[PassLine | PassEnded] = queue.Queue(MAX_WAITING_LINES)
         self._stderr = bytearray()
+        self._stderr_lock = threading.Lock()
         self._stdin_lock = threading.Lock()
-        # A session of its own: Ctrl-C in a terminal is for the controller, which then asks its passes.
-        self._process = subprocess.Popen(
-            list(command or pass_command()),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(environment),
-            close_fds=True,
-            start_new_session=True,
-        )
+        # A process that is killed cannot tidy up after itself.
+        self._scratch = tempfile.TemporaryDirectory(prefix="bubu-pass-", ignore_cleanup_errors=True)
+        try:
+            self._process = self._start(list(command or pass_command()), dict(environment))
+        except OSError:
+            self._scratch.cleanup()
+            raise
         self._threads = [
             threading.Thread(target=self._read_errors, name=f"pass-{self.pid}-err", daemon=True),
             threading.Thread(target=self._read_lines, name=f"pass-{self.pid}-out", daemon=True),
@@ -72,6 +80,18 @@ class PassProcess:
         ]
         for thread in self._threads:
             thread.start()
+
+    def _start(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C in a terminal is for the controller, which then asks its passes.
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment | {"TMPDIR": self._scratch.name},
+            close_fds=True,
+            start_new_session=True,
+        )
 
     @property
     def pid(self) -> int:
@@ -104,6 +124,7 @@ class PassProcess:
             self._pipe(self._process.stdin).close()
         self._pipe(self._process.stdout).close()
         self._pipe(self._process.stderr).close()
+        self._scratch.cleanup()
 
     def __enter__(self) -> Self:
         return self
@@ -124,18 +145,31 @@ class PassProcess:
             self._stdin_lock.release()
 
     def _read_lines(self) -> None:
-        for line in self._pipe(self._process.stdout):
+        for line in _lines_of(self._pipe(self._process.stdout).fileno()):
             try:
-                self._lines.put(PassLine.from_line(line))
+                self._put(PassLine.from_line(line))
             except ConfigurationError as error:
-                self._stderr += f"{error}\n".encode()
+                self._note(f"{error}\n".encode())
         exit_code = self._process.wait()
         self._threads[0].join()
-        self._lines.put(PassEnded(exit_code, self._stderr.decode("utf-8", errors="replace")))
+        self._put(PassEnded(exit_code, self._stderr.decode("utf-8", errors="replace")))
+
+    def _put(self, line: PassLine | PassEnded) -> None:
+        while True:
+            try:
+                return self._lines.put_nowait(line)
+            except queue.Full:
+                with contextlib.suppress(queue.Empty):
+                    self._lines.get_nowait()
 
     def _read_errors(self) -> None:
-        for line in self._pipe(self._process.stderr):
-            self._stderr += line
+        descriptor = self._pipe(self._process.stderr).fileno()
+        while chunk := os.read(descriptor, _READ_BYTES):
+            self._note(chunk)
+
+    def _note(self, text: bytes) -> None:
+        with self._stderr_lock:
+            self._stderr += text
             del self._stderr[:-STDERR_TAIL_BYTES]
 
     @staticmethod
@@ -143,3 +177,17 @@ class PassProcess:
         if stream is None:
             raise AssertionError("all three streams are pipes")
         return stream
+
+
+def _lines_of(descriptor: int) -> Iterator[bytes]:
+    """Yield whole lines; one that is too long is cut, so that it counts as none of ours."""
+    held = bytearray()
+    while chunk := os.read(descriptor, _READ_BYTES):
+        *lines, rest = chunk.split(b"\n")
+        for line in lines:
+            yield bytes(held) + line
+            held.clear()
+        held += rest
+        del held[MAX_LINE_BYTES:]
+    if held:
+        yield bytes(held)

@@ -32,6 +32,9 @@ __all__ = [
 
 MAX_MESSAGE_CHARACTERS: Final = 1000
 MAX_SAMPLE_CHARACTERS: Final = 500
+MAX_TOTAL: Final = 1 << 53
+"""Beyond this a sum stands still: the API's numbers end, and a status that is refused is never written."""
+
 
 _FAILURES: Final = frozenset({StoppedBy.STORE_ERROR, StoppedBy.BAD_LISTING, StoppedBy.THROTTLED})
 
@@ -150,8 +153,8 @@ def progress_status(old: JsonObject, start: PassStart, report: PassReport, redac
         "totals": {
             **section(old, "totals"),
             "passes": start.passes,
-            "deletedObjects": start.deleted_objects + report.deleted.objects,
-            "deletedBytes": start.deleted_bytes + report.deleted.size_bytes,
+            "deletedObjects": min(MAX_TOTAL, start.deleted_objects + report.deleted.objects),
+            "deletedBytes": min(MAX_TOTAL, start.deleted_bytes + report.deleted.size_bytes),
         },
     }
 
@@ -178,7 +181,12 @@ def finished_status(
     if report is None:
         last["stoppedBy"] = Reason.PASS_FAILED.value
     new["lastPass"] = last
-    totals = {"deletedObjects": 0, "deletedBytes": 0, **section(new, "totals"), "passes": start.passes + 1}
+    totals = {
+        "deletedObjects": 0,
+        "deletedBytes": 0,
+        **section(new, "totals"),
+        "passes": min(MAX_TOTAL, start.passes + 1),
+    }
     new["totals"] = totals
     new["nextPassTime"] = format_time(now + timedelta(seconds=interval_seconds))
     for field in ("oldestOverdueSeconds", "oldestOverdueSince"):

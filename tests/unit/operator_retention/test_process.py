@@ -215,6 +215,42 @@ def test_a_process_that_reads_nothing_blocks_nobody(store):
     assert time.monotonic() - began < 10
 
 
+def test_a_flood_is_not_remembered(store):
+    """However much a process writes and whoever is late to listen: the end arrives, memory does not grow."""
+    checkpoint = PassLine(LineType.ERROR, message="x").to_line()
+    script = (
+        f"import sys; [sys.stdout.write({checkpoint!r}) for _ in range(20_000)];"
+        "sys.stdout.write('z' * 20_000_000 + chr(10));"
+        "sys.stderr.write('e' * 20_000_000); sys.stderr.write('last')"
+    )
+    with start(document(store), command=[sys.executable, "-c", script]) as process:
+        deadline = time.monotonic() + 30
+        while alive(process.pid) and time.monotonic() < deadline:
+            threading.Event().wait(0.02)
+        end, seen = wait_for(process, lambda line: isinstance(line, PassEnded))
+        while not isinstance(end, PassEnded):
+            end, more = wait_for(process, lambda line: isinstance(line, PassEnded))
+            seen += more
+
+    assert end.complaint.endswith("last")
+    assert len(end.complaint) <= 4096
+    assert len(seen) <= 257
+
+
+def test_temporary_files_of_a_killed_process_go_with_it(store, tmp_path, monkeypatch):
+    """A bundle of certificates, say: it must not fill the disk pass by pass."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    error = PassLine(LineType.ERROR, message="ready").to_line()
+    script = (
+        f"import tempfile, time; tempfile.mkstemp(); print({error.strip()!r}, flush=True); time.sleep(60)"
+    )
+    with start(document(store), command=[sys.executable, "-c", script]) as process:
+        wait_for(process, lambda _: True)
+        assert [path for path in tmp_path.rglob("tmp*") if path.is_file()]
+
+    assert not list(tmp_path.glob("bubu-pass-*"))
+
+
 def test_a_store_that_cannot_be_opened_is_an_error_line(tmp_path):
     """The reason comes as a line, not as a traceback."""
     (tmp_path / "file").write_text("x", encoding="utf-8")

@@ -1,0 +1,189 @@
+"""Supervising a pass: whatever its process does, it ends, and the status says how."""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+
+import pytest
+
+from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
+from bubu_operator.controllers import passes
+from bubu_operator.controllers.context import Context, ControllerOptions
+from bubu_operator.controllers.passes import PassJob, PassRunner
+from bubu_operator.kube.conditions import find_condition
+from bubu_operator.kube.events import EventRecorder
+from bubu_operator.kube.resources import RETENTION_POLICIES
+from bubu_operator.kube.scrub import Redactor
+from bubu_operator.retention.document import LineType, PassLine
+from bubu_operator.retention.plan import plan_pass
+from bubu_operator.retention.process import PassProcess
+from bubu_operator.retention.schedule import decide_due
+from bubu_storage.backend.memory import MemoryBackend
+from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.runner import run_pass
+from bubu_storage.settings import FileSettings
+from tests.unit.controllers.fake_api import FakeApi
+
+POLICY = {
+    "metadata": {"name": "tidy", "namespace": "team-a", "generation": 1, "uid": "u"},
+    "spec": {
+        "rules": [{"prefix": "outputs/", "keep": {"within": "1d"}}],
+        "limits": {"budgetSeconds": 1},
+        "interval": "1h",
+    },
+}
+
+
+@pytest.fixture
+def api():
+    """An API server with one policy."""
+    return FakeApi((RETENTION_POLICIES, POLICY))
+
+
+@pytest.fixture
+def context(api):
+    """What the runner needs."""
+    redactor = Redactor()
+    events = EventRecorder(api, redactor, controller="c", instance="i")
+    return Context(client=api, events=events, redactor=redactor, options=ControllerOptions())
+
+
+def job(api, interrupted=lambda: None):
+    """A pass that is due now."""
+    obj = api.get(RETENTION_POLICIES, "tidy", "team-a")
+    policy = RetentionPolicy.model_validate(obj)
+    plan = plan_pass(
+        policy.spec, namespace="team-a", output_prefix="outputs", input_prefix="inputs", store="s"
+    )
+    return PassJob(obj, policy, plan, FileSettings("/nowhere"), decide_due(policy, passes_now()), interrupted)
+
+
+def passes_now():
+    """The wall clock, as the controller has it."""
+    return Context.__dataclass_fields__["clock"].default()
+
+
+def report_line():
+    """A report as a process writes it."""
+    plan = job(FakeApi((RETENTION_POLICIES, POLICY))).plan
+    report = run_pass(MemoryBackend(), plan.spec, Cursor())
+    return PassLine(LineType.REPORT, report).to_line()
+
+
+@pytest.fixture
+def child(monkeypatch):
+    """Let passes run a Python script instead of the real command; short graces."""
+    monkeypatch.setattr(passes, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(passes, "STOP_SECONDS", 0.5)
+
+    def use(script):
+        command = [sys.executable, "-c", script]
+        monkeypatch.setattr(passes, "PassProcess", partial(PassProcess, command=command))
+
+    return use
+
+
+def status(api):
+    """The policy's status as it is."""
+    return api.get(RETENTION_POLICIES, "tidy", "team-a")["status"]
+
+
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (STUBBORN + "time.sleep(60)", "outlived its budget"),
+        ("print('{\"type\": \"report\"'); print('rubbish')", "none of its own"),
+        ("import os; os.write(1, bytes(range(256)) * 100)", "before its report"),
+        ("import sys; sys.stderr.write('x' * 5_000_000 + ' the end'); sys.exit(7)", "the end"),
+        ("import sys; sys.stdout.write('y' * 9_000_000); sys.exit(7)", "code 7"),
+        ("import sys; sys.exit('AKIAIOSFODNN7EXAMPLE')", "[redacted]"),
+    ],
+)
+def test_a_process_that_misbehaves(api, context, child, script, message):
+    """It hangs, babbles, floods or tells secrets: the pass has failed, the reason is short and clean."""
+    child(script)
+    began = time.monotonic()
+
+    assert PassRunner(context).run(job(api))
+
+    assert time.monotonic() - began < 15
+    reconciled = find_condition(status(api)["conditions"], "Reconciled")
+    assert (reconciled["status"], reconciled["reason"]) == ("False", "PassFailed")
+    assert message in reconciled["message"]
+    assert len(reconciled["message"]) <= 1000
+    assert "finishTime" in status(api)["lastPass"]
+    assert [reason for reason, _ in api.events] == ["PassFailed"]
+
+
+def test_a_process_that_reports_and_then_hangs(api, context, child):
+    """The report counts; the process is killed and holds nothing up."""
+    child(STUBBORN + f"print({report_line().strip()!r}, flush=True); time.sleep(60)")
+    began = time.monotonic()
+
+    assert PassRunner(context).run(job(api))
+
+    assert time.monotonic() - began < 10
+    assert find_condition(status(api)["conditions"], "Reconciled")["reason"] == "PassSucceeded"
+
+
+def test_a_process_that_ignores_the_request_to_stop(api, context, child):
+    """A pass whose policy has changed is killed soon; the message says why it was cut short."""
+    child(STUBBORN + "time.sleep(60)")
+
+    assert PassRunner(context).run(job(api, interrupted=lambda: "the policy has changed"))
+
+    reconciled = find_condition(status(api)["conditions"], "Reconciled")
+    assert reconciled["message"] == "cut short: the policy has changed; the next pass resumes"
+
+
+def test_a_pass_that_another_controller_takes_over(api, context, child):
+    """The loser ends, writes nothing more, and says that the policy is somebody else's."""
+    child(f"import time; print({report_line().strip()!r}, flush=True)")
+    taken = {**POLICY, "status": {"lastPass": {"startTime": "2020-01-01T00:00:00Z", "mode": "DryRun"}}}
+    writes = []
+
+    def other_controller():
+        writes.append(1)
+        if len(writes) == 2:
+            version = api.get(RETENTION_POLICIES, "tidy", "team-a")["metadata"]["resourceVersion"]
+            api.put(
+                RETENTION_POLICIES, {**taken, "metadata": {**POLICY["metadata"], "resourceVersion": version}}
+            )
+
+    api.before_patch = other_controller
+
+    assert not PassRunner(context).run(job(api))
+
+    assert status(api) == taken["status"]
+    assert api.events == []
+
+
+def test_no_process_can_be_started(api, context, monkeypatch):
+    """No memory, no disk for its files: a failed pass with the cause, not a crash."""
+
+    def refuse(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(passes, "PassProcess", refuse)
+
+    assert PassRunner(context).run(job(api))
+
+    message = find_condition(status(api)["conditions"], "Reconciled")["message"]
+    assert "No space left on device" in message
+
+
+def test_totals_written_by_hand_do_not_stop_passes(api, context, child):
+    """A sum at the end of the API's numbers stands still; one more would be refused for ever."""
+    child(f"print({report_line().strip()!r}, flush=True)")
+    huge = {"passes": 2**63 - 1, "deletedObjects": 2**63 - 1, "deletedBytes": 2**63 - 1}
+    api.put(RETENTION_POLICIES, {**POLICY, "status": {"totals": huge}})
+
+    assert PassRunner(context).run(job(api))
+
+    assert all(value <= 2**53 for value in status(api)["totals"].values())
+    assert find_condition(status(api)["conditions"], "Reconciled")["reason"] == "PassSucceeded"
