@@ -10,6 +10,7 @@ __all__ = [
     "ENGRAM_LABEL",
     "INJECTED_LABEL",
     "INJECT_LABEL",
+    "MIRROR_ANNOTATION",
     "RECORD_ANNOTATION",
 ]
 
@@ -26,6 +27,9 @@ CONFIG_LABEL: Final = f"{DOMAIN}/config"
 
 INJECTED_LABEL: Final = f"{DOMAIN}/injected"
 """On injected pods: name of the config (shortened where it is too long for a label)."""
+
+MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
+"""On mirror pods, which a kubelet creates to show its static pods; Kubernetes' own name."""
 
 RECORD_ANNOTATION: Final = f"{DOMAIN}/injection"
 """On injected pods: what was injected, so that it can be replaced or taken out again."""

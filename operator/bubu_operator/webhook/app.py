@@ -9,36 +9,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
-from bubu_operator.injection import SelectionReason
+from bubu_operator.injection import Demand, SelectionReason
+from bubu_operator.webhook.body import BodyReader, Receive, Scope
 from bubu_operator.webhook.cache import ClusterView
-from bubu_operator.webhook.mutate import SkipReason, Verdict, decide, skip_reason
+from bubu_operator.webhook.mutate import SkipReason, Verdict, decide, skip_reason, unknown_namespace
 from bubu_operator.webhook.review import ReviewRejectedError, ReviewRequest, parse_review, render_answer
 
-__all__ = ["MAX_BODY_BYTES", "WebhookApp"]
+__all__ = ["WebhookApp"]
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY_BYTES: Final = 8 * 1024 * 1024
-"""The API server's own limit for an object is 3 MiB; a review may hold two."""
-
-DISCARD_BYTES: Final = 4 * MAX_BODY_BYTES
-"""How much of an oversized body is read away, so that its sender gets to see the answer."""
-
-BODY_SECONDS: Final = 10.0
 LAG_SECONDS: Final = 0.25
 """How long a pod may wait for the watch to deliver what was created just before it."""
 
 LAG_POLL_SECONDS: Final = 0.01
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+MAX_WAITING_BYTES: Final = 256 * 1024
+"""Larger reviews do not wait: many of them, parsed, would be too much memory."""
+
+MAX_LOGGED_CHARACTERS: Final = 253
+"""Of a name in the log: the longest that Kubernetes allows. A pod is reviewed before it is validated."""
+
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_MAY_BE_LAG: Final = frozenset({SelectionReason.NO_CONFIG, SelectionReason.CONFIG_NOT_FOUND})
+_MAY_BE_LAG: Final = frozenset(
+    {
+        SelectionReason.NO_CONFIG,
+        SelectionReason.CONFIG_NOT_FOUND,
+        SkipReason.UNKNOWN_NAMESPACE,
+        # The API server asks about pods that ask only: it has seen a label that we have not.
+        Demand.NOT_ASKED,
+        Demand.NAMESPACE_OPTED_OUT,
+    }
+)
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain; charset=utf-8"
 
@@ -60,6 +67,7 @@ class WebhookApp:
         self._view = view
         self._certificate_problem = certificate_problem
         self._lag_seconds = lag_seconds
+        self._bodies = BodyReader()
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,8 +102,7 @@ class WebhookApp:
 
     async def _mutate(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await _read_body(scope, receive)
-            request = parse_review(body)
+            request = parse_review(await self._bodies.read(scope, receive))
         except ReviewRejectedError as error:
             logger.warning("review rejected", extra={"status": int(error.status), "cause": error.message})
             await self._reply(send, error.status, error.message, close=error.status != HTTPStatus.BAD_REQUEST)
@@ -122,7 +129,7 @@ class WebhookApp:
         except Exception:
             logger.exception(
                 "a review failed; the pod was let through unchanged",
-                extra={"uid": request.uid, "namespace": request.namespace, "pod": request.name},
+                extra=_who(request),
             )
             warning = "no storage was injected: internal error of the webhook; its log has the details"
             return Verdict(SkipReason.INTERNAL_ERROR, [], (warning,))
@@ -130,16 +137,18 @@ class WebhookApp:
     async def _decide(self, request: ReviewRequest) -> Verdict:
         """Decide, and once more while what is missing may just not have arrived from the watch."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._lag_seconds
+        patience = self._lag_seconds if request.size_bytes <= MAX_WAITING_BYTES else 0.0
+        deadline = loop.time() + patience
         view = self._view
         while True:
             labels = view.namespace_labels(request.namespace)
-            known: Mapping[str, str] = {} if labels is None else labels
-            verdict = decide(
-                request, known, view.storage_configs(request.namespace), view.cluster_storage_configs()
-            )
-            may_be_lag = labels is None or verdict.reason in _MAY_BE_LAG
-            if not may_be_lag or loop.time() >= deadline:
+            if labels is None:
+                verdict = unknown_namespace(request)
+            else:
+                verdict = decide(
+                    request, labels, view.storage_configs(request.namespace), view.cluster_storage_configs()
+                )
+            if verdict.reason not in _MAY_BE_LAG or loop.time() >= deadline:
                 return verdict
             await asyncio.sleep(LAG_POLL_SECONDS)
 
@@ -171,46 +180,6 @@ class WebhookApp:
         await send({"type": "http.response.body", "body": body})
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    """Read a request's body, up to `MAX_BODY_BYTES`.
-
-    Raises:
-        ReviewRejectedError: wrong content type, too large, too slow, or broken off.
-    """
-    headers: dict[bytes, bytes] = dict(scope["headers"])
-    content_type = headers.get(b"content-type", b"").decode("latin-1")
-    if content_type.partition(";")[0].strip().lower() != _JSON:
-        raise ReviewRejectedError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"content type {content_type[:64]!r}; only {_JSON} is understood",
-        )
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ReviewRejectedError(HTTPStatus.BAD_REQUEST, "the request broke off")
-                chunk: bytes = message.get("body", b"")
-                size += len(chunk)
-                if size <= MAX_BODY_BYTES:
-                    chunks.append(chunk)
-                else:
-                    chunks.clear()
-                if not message.get("more_body", False) or size > DISCARD_BYTES:
-                    break
-    except TimeoutError as error:
-        raise ReviewRejectedError(
-            HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {BODY_SECONDS:g} s"
-        ) from error
-    if size > MAX_BODY_BYTES:
-        raise ReviewRejectedError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the review is larger than {MAX_BODY_BYTES} bytes"
-        )
-    return b"".join(chunks)
-
-
 def _log(request: ReviewRequest, verdict: Verdict) -> None:
     """One line a request; at info only where the pod asked for something."""
     level = logging.INFO if verdict.wanted or verdict.warnings else logging.DEBUG
@@ -220,9 +189,7 @@ def _log(request: ReviewRequest, verdict: Verdict) -> None:
         level,
         "pod reviewed",
         extra={
-            "uid": request.uid,
-            "namespace": request.namespace,
-            "pod": request.name,
+            **_who(request),
             "reason": str(verdict.reason),
             "config": verdict.config,
             "patched": bool(verdict.patch),
@@ -230,3 +197,12 @@ def _log(request: ReviewRequest, verdict: Verdict) -> None:
             "dry_run": request.dry_run,
         },
     )
+
+
+def _who(request: ReviewRequest) -> dict[str, str]:
+    """Fields of a log line; a caller writes them, so their length is bounded."""
+    return {
+        "uid": request.uid,
+        "namespace": request.namespace[:MAX_LOGGED_CHARACTERS],
+        "pod": request.name[:MAX_LOGGED_CHARACTERS],
+    }

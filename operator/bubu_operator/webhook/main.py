@@ -27,6 +27,7 @@ from bubu_operator.observability.logging import setup_logging
 from bubu_operator.webhook.app import WebhookApp
 from bubu_operator.webhook.cache import ConfigCache
 from bubu_operator.webhook.certs import CertificateError, CertificateReloader, server_context
+from bubu_operator.webhook.connections import BoundedProtocol, ServerLoop
 
 __all__ = ["WebhookOptions", "run_webhook"]
 
@@ -82,8 +83,8 @@ def run_webhook(options: WebhookOptions) -> int:
         except OSError as error:
             cause = error.strerror or error
             return _cannot_start(f"cannot listen on {options.host} port {options.port}: {cause}")
-        with listener:
-            asyncio.run(_serve(options, client, listener))
+        with listener, asyncio.Runner(loop_factory=ServerLoop) as runner:
+            runner.run(_serve(options, client, listener))
     return 0
 
 
@@ -104,8 +105,8 @@ async def _serve(options: WebhookOptions, client: KubeClient, listener: socket.s
     app = WebhookApp(cache, certificate_problem)
     config = uvicorn.Config(
         app,
-        loop="asyncio",
-        http="h11",
+        loop="none",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -55,6 +55,7 @@ class ReviewRequest:
         subresource: "" for the object itself.
         dry_run: nothing may be written anywhere because of this request.
         pod: the object, unchecked.
+        size_bytes: of the whole review; little more than the object itself.
     """
 
     uid: str
@@ -65,6 +66,7 @@ class ReviewRequest:
     subresource: str
     dry_run: bool
     pod: Any
+    size_bytes: int
 
 
 def parse_review(body: bytes) -> ReviewRequest:
@@ -108,6 +110,7 @@ def parse_review(body: bytes) -> ReviewRequest:
         subresource=_text(request, "subResource"),
         dry_run=request.get("dryRun") is True,
         pod=pod,
+        size_bytes=len(body),
     )
 
 
@@ -131,13 +134,21 @@ def render_answer(
         text = json.dumps(patch, separators=(",", ":"))
         response["patchType"] = "JSONPatch"
         response["patch"] = base64.b64encode(text.encode("ascii")).decode("ascii")
-    bounded = [_warning(text) for _, text in zip(range(MAX_WARNINGS), warnings, strict=False)]
+    bounded = _bounded(list(warnings))
     if bounded:
         response["warnings"] = bounded
     if audit:
         response["auditAnnotations"] = audit
     review = {"apiVersion": API_VERSION, "kind": KIND, "response": response}
     return json.dumps(review, separators=(",", ":")).encode("ascii")
+
+
+def _bounded(warnings: list[str]) -> list[str]:
+    """At most `MAX_WARNINGS`; the last one then says how many more there were."""
+    if len(warnings) > MAX_WARNINGS:
+        shown = warnings[: MAX_WARNINGS - 1]
+        warnings = [*shown, f"{len(warnings) - len(shown)} more warnings are not shown"]
+    return [_warning(text) for text in warnings]
 
 
 def _warning(text: str) -> str:

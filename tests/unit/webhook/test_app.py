@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bubu_operator.injection import apply_patch, inject_pod
-from bubu_operator.webhook import app as app_module
-from bubu_operator.webhook.app import MAX_BODY_BYTES, WebhookApp
+from bubu_operator.webhook import body as body_module
+from bubu_operator.webhook.app import WebhookApp
+from bubu_operator.webhook.body import MAX_BODY_BYTES
 from tests.unit.injection.builders import config, container, pod
 from tests.unit.injection.strategies import JSON_VALUES
 from tests.unit.webhook.asgi import View, call, call_async, review_of
@@ -193,7 +194,7 @@ def test_an_endless_body_is_not_read_to_its_end():
 
 def test_a_body_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch):
     """408 after the time, not a connection held for ever."""
-    monkeypatch.setattr(app_module, "BODY_SECONDS", 0.01)
+    monkeypatch.setattr(body_module, "BODY_SECONDS", 0.01)
 
     async def stalled() -> int:
         sent: list[Any] = []
@@ -303,9 +304,88 @@ def test_what_was_created_just_before_the_pod_is_waited_for(late: str):
 
 def test_what_is_not_there_is_not_waited_for_long():
     """The pod is answered after the lag, with the explanation."""
-    response = call(app_of(View(namespaces={}), lag_seconds=0.02), review_of(asking())).review
+    response = call(app_of(View(), lag_seconds=0.02), review_of(asking())).review
 
     assert response["auditAnnotations"]["reason"] == "NoConfig"
+
+
+def test_an_unknown_namespace_is_no_namespace_without_labels():
+    """It may opt out, or name a config: a cluster-wide config would be a guess."""
+    view = View(config("shared", "", namespaceSelector={}), namespaces={})
+
+    response = call(app_of(view), review_of(asking())).review
+    assert response["auditAnnotations"] == {"reason": "UnknownNamespace"}
+    assert "namespace flows is not known to the webhook yet" in response["warnings"][0]
+    assert "patch" not in response
+
+    view.namespaces = {"flows": {}}
+    assert call(app_of(view), review_of(asking())).review["auditAnnotations"]["reason"] == "Injected"
+
+
+def test_a_pod_that_opts_out_is_let_through_in_silence_wherever_it_is():
+    """It needs no knowledge of its namespace."""
+    item = pod()
+    item["metadata"]["labels"] = {"storage.bubustack.io/inject": "false"}
+
+    response = call(app_of(View(namespaces={})), review_of(item)).review
+
+    assert response == {"uid": "u-1", "allowed": True, "auditAnnotations": {"reason": "PodOptedOut"}}
+
+
+@pytest.mark.parametrize("before", [{}, {"storage.bubustack.io/inject": "false"}])
+def test_a_label_that_the_api_server_has_seen_first_is_waited_for(before: dict[str, str]):
+    """It asks about pods that ask only; if this one does not, then our copy is behind."""
+    view = View(config(), namespaces={"flows": before})
+    item = pod()
+    item["metadata"]["labels"] = {"bubustack.io/engram": "x"} if before else {}
+
+    async def run() -> Json:
+        pending = asyncio.ensure_future(call_async(WebhookApp(view, lag_seconds=30.0), review_of(item)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not pending.done()
+        view.namespaces = {"flows": {"storage.bubustack.io/inject": "true"}}
+        return (await asyncio.wait_for(pending, 10)).review
+
+    assert asyncio.run(run())["auditAnnotations"]["reason"] == "Injected"
+
+
+def test_a_large_review_does_not_wait():
+    """Hundreds of them, parsed and waiting, would not fit into memory."""
+    item = asking()
+    item["metadata"]["annotations"] = {"filler": "x" * 300_000}
+
+    async def run() -> Json:
+        app = WebhookApp(View(), lag_seconds=600.0)
+        return (await asyncio.wait_for(call_async(app, review_of(item)), 10)).review
+
+    assert asyncio.run(run())["auditAnnotations"]["reason"] == "NoConfig"
+
+
+def test_a_mirror_pod_is_let_through_in_silence():
+    """A kubelet's picture of a static pod: the API server refuses one that refers to a Secret."""
+    item = asking()
+    item["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "4d9d"}
+
+    response = call(app_of(), review_of(item)).review
+
+    assert response == {"uid": "u-1", "allowed": True, "auditAnnotations": {"reason": "MirrorPod"}}
+
+
+def test_a_pod_is_not_made_too_large_to_be_stored():
+    """It is created without injection, with a warning; a little smaller, it is injected."""
+    item = asking()
+
+    def answer(filler_bytes: int) -> Json:
+        item["spec"]["containers"][0]["args"] = ["x" * filler_bytes]
+        return call(app_of(), review_of(item)).review
+
+    limit = 1536 * 1024
+    response = answer(limit - 2000)
+    assert (response["allowed"], response["auditAnnotations"]["reason"]) == (True, "PodTooLarge")
+    assert "patch" not in response
+    assert "make the pod smaller" in response["warnings"][0]
+    assert answer(limit - 10_000)["auditAnnotations"]["reason"] == "Injected"
 
 
 def test_a_fault_of_ours_lets_the_pod_through_and_is_logged(caplog: pytest.LogCaptureFixture):
@@ -347,6 +427,17 @@ def test_the_log_has_one_line_a_pod_and_no_values(caplog: pytest.LogCaptureFixtu
     assert "planted-secret" not in repr(fields)
 
 
+def test_names_in_the_log_are_bounded(caplog: pytest.LogCaptureFixture):
+    """A review comes before the pod is validated: a name may have megabytes."""
+    item = asking()
+    item["metadata"]["name"] = "n" * 1_000_000
+    with caplog.at_level(logging.INFO):
+        call(app_of(), review_of(item))
+
+    (record,) = caplog.records
+    assert vars(record)["pod"] == "n" * 253
+
+
 def test_warnings_are_bounded():
     """A pod with very many containers does not flood its creator."""
     many = [container(f"c{n}", env=[{"name": "AWS_ACCESS_KEY_ID", "value": "k"}]) for n in range(100)]
@@ -354,6 +445,7 @@ def test_warnings_are_bounded():
     response = call(app_of(), review_of({**asking(), "spec": {"containers": many}})).review
 
     assert len(response["warnings"]) == 16
+    assert response["warnings"][-1] == "bubu-storage: 85 more warnings are not shown"
     assert all(len(text) <= 1024 and "\n" not in text for text in response["warnings"])
 
 

@@ -1,0 +1,123 @@
+"""Reading the body of a request, bounded in size, in time, and all requests together.
+
+Invariant: at most `MAX_BUFFERED_BYTES` plus `FREE_BYTES` for each connection are held, however
+many large bodies arrive at once. A small body, as nearly every pod is, is never refused for
+the sake of large ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import Any, Final, TypeAlias
+
+from bubu_operator.webhook.review import ReviewRejectedError
+
+__all__ = ["MAX_BODY_BYTES", "BodyReader", "Receive", "Scope"]
+
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+"""The API server's own limit for an object is 3 MiB; a review may hold two."""
+
+DISCARD_BYTES: Final = 4 * MAX_BODY_BYTES
+"""How much of an oversized body is read away, so that its sender gets to see the answer."""
+
+FREE_BYTES: Final = 64 * 1024
+"""What every request may buffer, whatever the others do."""
+
+MAX_BUFFERED_BYTES: Final = 8 * MAX_BODY_BYTES
+"""What all requests may buffer together beyond that."""
+
+BODY_SECONDS: Final = 10.0
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_JSON: Final = "application/json"
+
+
+class BodyReader:
+    """Reads JSON bodies; one per process, because the requests share its budget."""
+
+    def __init__(self, max_buffered_bytes: int = MAX_BUFFERED_BYTES) -> None:
+        self._max_buffered_bytes = max_buffered_bytes
+        self._buffered_bytes = 0
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """Read a request's body, up to `MAX_BODY_BYTES`.
+
+        Raises:
+            ReviewRejectedError: wrong content type, too large, too slow, broken off, or too
+                many large ones at once.
+        """
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        if content_type.partition(";")[0].strip().lower() != _JSON:
+            raise ReviewRejectedError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                f"content type {content_type[:64]!r}; only {_JSON} is understood",
+            )
+        body = _Body(self)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while await body.take(receive):
+                    pass
+        except TimeoutError as error:
+            raise ReviewRejectedError(
+                HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {BODY_SECONDS:g} s"
+            ) from error
+        finally:
+            body.release()
+        if body.size > MAX_BODY_BYTES:
+            raise ReviewRejectedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the review is larger than {MAX_BODY_BYTES} bytes"
+            )
+        return b"".join(body.chunks)
+
+    def claim(self, size: int) -> None:
+        """Count bytes that are about to be buffered.
+
+        Raises:
+            ReviewRejectedError: the budget is used up.
+        """
+        if self._buffered_bytes + size > self._max_buffered_bytes:
+            raise ReviewRejectedError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "too many large reviews at once; try again"
+            )
+        self._buffered_bytes += size
+
+    def give_back(self, size: int) -> None:
+        """Undo `claim`."""
+        self._buffered_bytes -= size
+
+
+class _Body:
+    """What has arrived of one body."""
+
+    def __init__(self, reader: BodyReader) -> None:
+        self.size = 0
+        self.chunks: list[bytes] = []
+        self._reader = reader
+        self._claimed = 0
+
+    async def take(self, receive: Receive) -> bool:
+        """Take the next chunk; tell whether there are more to come."""
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ReviewRejectedError(HTTPStatus.BAD_REQUEST, "the request broke off")
+        chunk: bytes = message.get("body", b"")
+        self.size += len(chunk)
+        if self.size > MAX_BODY_BYTES:
+            self.chunks.clear()
+            self.release()
+        else:
+            beyond = max(0, self.size - FREE_BYTES) - self._claimed
+            self._reader.claim(beyond)
+            self._claimed += beyond
+            self.chunks.append(chunk)
+        return bool(message.get("more_body", False)) and self.size <= DISCARD_BYTES
+
+    def release(self) -> None:
+        """Give back what was claimed."""
+        self._reader.give_back(self._claimed)
+        self._claimed = 0
