@@ -112,8 +112,7 @@ class StorageManager:
         from bubu_storage.backend.memory import MemoryBackend  # noqa: PLC0415 - for tests only
 
         manager = cls(settings or ManagerSettings(), MemoryBackend(), kube_resolver=kube_resolver)
-        handle = manager._holder.current
-        handle.owned = handle.local = True
+        manager._holder.current.local = True
         return manager
 
     @property

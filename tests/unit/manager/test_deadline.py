@@ -134,3 +134,26 @@ def test_the_deadline_holds_where_nothing_is_loaded_any_more():
             ):
                 storage.hydrate({"$bubuStorageRef": "9"})
             assert time.monotonic() - started < 5
+
+
+def test_a_failed_call_asks_the_store_for_nothing_more():
+    """What was only queued when the call failed is never loaded, so the next call gets its turn."""
+    failed, asked = threading.Event(), []
+
+    class Slow(MemoryBackend):
+        def get_object(self, key, **kwargs):
+            """Fail at the first object; hold whatever comes before the caller knows."""
+            asked.append(key)
+            if key not in {"0", "blob"}:
+                assert failed.wait(30)
+            return super().get_object(key, **kwargs)
+
+    backend = Slow()
+    backend.put_object("blob", b"x")
+    with StorageManager(ManagerSettings(), backend, max_workers=1) as storage:
+        with pytest.raises(FileNotFoundError, match="'0'"):
+            storage.hydrate([{"$bubuStorageRef": f"{number}"} for number in range(100)])
+        failed.set()
+
+        assert storage.read_blob("blob") == b"x"
+    assert asked in (["0", "blob"], ["0", "1", "blob"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 from pathlib import Path
 
@@ -184,6 +185,25 @@ def test_contexts():
         assert storage.dehydrate([["a"]], run_id="r") == [["a"]]
 
 
+def test_inputs_come_back_under_any_budget():
+    """What `dehydrate_inputs` writes in two stages needs two hops, even where the budget is one."""
+    data = {"long": "x" * 3000, **{f"field{n}": "y" * 200 for n in range(10)}}
+    with StorageManager.in_memory(ManagerSettings(max_recursion_depth=1)) as storage:
+        small = storage.dehydrate_inputs(data, run_id="r")
+        assert small[REF] == "inputs/r/input.json"
+        assert storage.hydrate(small) == data
+
+
+def test_a_context_s_depth_does_not_change_how_far_references_are_seen():
+    """As in the Go SDK: containers count as "with references" down to the configured depth only."""
+    inner = ["x" * 2000, "y" * 600, "z" * 600]
+    for _ in range(3):
+        inner = [inner]
+    with StorageManager.in_memory(ManagerSettings(max_recursion_depth=1)) as storage, max_recursion_depth(8):
+        assert REF in storage.dehydrate(inner, run_id="r")[0]
+        assert storage.hydrate(storage.dehydrate(inner, run_id="r")) == inner
+
+
 def test_step_run_ids():
     """An empty one changes nothing."""
     with step_run_id("s"), step_run_id(""):
@@ -281,6 +301,37 @@ def test_every_object_is_written_and_read_once():
     assert backend.counts[Operation.GET] == 2
 
 
+def test_the_first_failed_object_is_that_of_the_document():
+    """Not the one that happened to fail first."""
+    second_failed = threading.Event()
+
+    class Failing(MemoryBackend):
+        def put_object(self, key, *_, **__):
+            """Fail, the first object later than the second."""
+            if key.endswith("/0.json"):
+                assert second_failed.wait(30)
+            else:
+                second_failed.set()
+            raise UnavailableError(f"no {key}")
+
+    storage = StorageManager(ManagerSettings(), Failing(), max_workers=2)
+    with storage, pytest.raises(UnavailableError, match=r"no outputs/r/0\.json"):
+        storage.dehydrate(["x" * 2000, "y" * 2000], run_id="r")
+
+
+def test_objects_that_several_documents_refer_to_are_read_once():
+    """Also where they are loaded ahead of time."""
+    backend = CountingBackend(MemoryBackend())
+    shared = [{REF: "a"}, {REF: "b"}]
+    with StorageManager(ManagerSettings(), backend) as storage:
+        for key, data in (("a", 1), ("b", 2), ("doc1", shared), ("doc2", shared)):
+            body = json.dumps({"contentType": "json", "data": data}).encode()
+            storage.write_blob(key, body)
+
+        assert storage.hydrate([{REF: "doc1"}, {REF: "doc2"}, *shared]) == [[1, 2], [1, 2], 1, 2]
+    assert backend.counts[Operation.GET] == 4
+
+
 def test_many_threads_at_once(storage):
     """Calls do not get into each other's way."""
     results = {}
@@ -324,6 +375,27 @@ def test_closing():
     ):
         with pytest.raises(StorageError, match="is closed"):
             action()
+
+
+def test_an_opened_store_stays_open_between_calls(monkeypatch, tmp_path):
+    """It is closed once, by `close`, and not when a call has ended."""
+    closed = []
+
+    class Watched(MemoryBackend):
+        def close(self):
+            """Count."""
+            closed.append(self)
+
+    monkeypatch.setattr("bubu_storage.backend.factory.open_backend", lambda _: Watched())
+    storage = StorageManager(ManagerSettings(backend=FileSettings(str(tmp_path))))
+    storage.write_blob("a", b"x")
+    assert storage.read_blob("a") == b"x"
+    assert closed == []
+
+    storage.close()
+    storage.close()
+
+    assert len(closed) == 1
 
 
 def test_closing_waits_for_calls_under_way():
