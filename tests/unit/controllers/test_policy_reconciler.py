@@ -1,0 +1,247 @@
+"""One look at a policy: which store, whether now, within which bounds; passes themselves are faked."""
+
+from __future__ import annotations
+
+import pytest
+
+from bubu_operator.controllers.context import Context, ControllerOptions
+from bubu_operator.controllers.neighbours import LIST_SECONDS
+from bubu_operator.controllers.retentionpolicy import PolicyReconciler
+from bubu_operator.controllers.scheduler import StoreSlots
+from bubu_operator.errors import KubeForbiddenError
+from bubu_operator.kube.conditions import find_condition
+from bubu_operator.kube.events import EventRecorder
+from bubu_operator.kube.resources import (
+    CLUSTER_STORAGE_CONFIGS,
+    NAMESPACES,
+    RETENTION_POLICIES,
+    STORAGE_CONFIGS,
+    ObjectKey,
+)
+from bubu_operator.kube.scrub import Redactor
+from bubu_operator.retention.overlap import FOR_EVER_SECONDS
+from tests.unit.controllers.fake_api import FakeApi
+
+KEY = ObjectKey("team-b", "tidy")
+READY = {
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "True",
+            "reason": "ProbeSucceeded",
+            "message": "",
+            "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+    ]
+}
+
+
+def config(namespace, path, **spec):
+    """A StorageConfig that is ready."""
+    return {
+        "metadata": {"name": "main", "namespace": namespace, "generation": 1, "uid": f"c-{namespace}"},
+        "spec": {"file": {"path": str(path)}, **spec},
+        "status": READY,
+    }
+
+
+def policy(name="tidy", within="1d", **fields):
+    """A policy of team-b on its config."""
+    return {
+        "metadata": {"name": name, "namespace": "team-b", "generation": 1, "uid": f"p-{name}"},
+        "spec": {
+            "storageRef": {"name": "main"},
+            "mode": "Enforce",
+            "rules": [{"prefix": "outputs/", "keep": {"within": within}}],
+        },
+        **fields,
+    }
+
+
+class Runner:
+    """Remembers the passes that it is asked for; `ours` is its answer."""
+
+    def __init__(self):
+        self.jobs = []
+        self.ours = True
+
+    def run(self, job):
+        """Take a job."""
+        self.jobs.append(job)
+        return self.ours
+
+
+class World:
+    """A reconciler over an API in memory."""
+
+    def __init__(self, tmp_path):
+        self.api = FakeApi(
+            (STORAGE_CONFIGS, config("team-b", tmp_path)),
+            (RETENTION_POLICIES, policy()),
+            (NAMESPACES, {"metadata": {"name": "team-b"}}),
+        )
+        self.runner = Runner()
+        self.path = tmp_path
+        self.now = 1000.0
+        redactor = Redactor()
+        events = EventRecorder(self.api, redactor, controller="c", instance="i")
+        self.context = Context(
+            client=self.api,
+            events=events,
+            redactor=redactor,
+            options=ControllerOptions(allow_local_roots=(tmp_path,), namespaces=("team-b",)),
+            monotonic=lambda: self.now,
+        )
+        self.look = PolicyReconciler(self.context, StoreSlots(4), self.runner, wake=lambda _key: None)
+
+    def ready(self):
+        """The policy's Ready condition."""
+        return find_condition(
+            self.api.get(RETENTION_POLICIES, "tidy", "team-b")["status"]["conditions"], "Ready"
+        )
+
+    def keeps(self):
+        """What the last pass keeps: prefix and seconds."""
+        return {(rule.prefix, rule.keep_within_seconds) for rule in self.runner.jobs[-1].plan.spec.rules}
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A policy that is due, and nobody else."""
+    return World(tmp_path)
+
+
+def test_a_policy_that_is_due_runs(world):
+    """Nothing in the way: one pass with the policy's own rule."""
+    assert world.look(KEY) == 0.0
+    assert world.keeps() == {("outputs/team-b/", 86400.0)}
+    assert world.ready()["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"lastPass": "yesterday", "totals": [1], "cursor": 5, "conditions": "fine"},
+        {"lastPass": {"startTime": "when I woke up", "finishTime": 7}, "conditions": [{"type": 1}, "x"]},
+        {"totals": {"passes": -5}, "observedGeneration": "many"},
+    ],
+)
+def test_a_status_that_was_edited_into_garbage(world, status):
+    """It counts as empty: the spec is followed, and what is written is a status again."""
+    world.api.put(RETENTION_POLICIES, policy(status=status))
+
+    assert world.look(KEY) == 0.0
+    assert len(world.runner.jobs) == 1
+
+
+def test_a_config_whose_status_is_garbage_is_waited_for(world):
+    """The config's own look repairs it; until then the policy says so and does not fail."""
+    broken = {**config("team-b", world.path), "status": {"conditions": "fine"}}
+    world.api.put(STORAGE_CONFIGS, broken)
+
+    assert world.look(KEY) == 60.0
+    assert world.runner.jobs == []
+    assert world.ready()["reason"] == "StorageNotReady"
+
+
+def test_a_prefix_that_reaches_into_another_namespace(world):
+    """The pass is refused, and stays refused, without a word in the status changing."""
+    reaching = config("team-b", world.path, outputPrefix="outputs/team-a")
+    world.api.put(STORAGE_CONFIGS, reaching)
+    world.api.put(STORAGE_CONFIGS, config("team-a", world.path))
+    world.api.put(
+        RETENTION_POLICIES,
+        policy(spec=policy()["spec"] | {"rules": [{"prefix": "outputs/team-a/", "keep": {"within": "1d"}}]}),
+    )
+
+    assert world.look(KEY) == 60.0
+    first = world.api.get(RETENTION_POLICIES, "tidy", "team-b")
+    assert world.look(KEY) == 60.0
+
+    assert world.runner.jobs == []
+    assert world.ready()["reason"] == "PrefixOverlaps"
+    assert "namespace team-a" in world.ready()["message"]
+    assert "team-a/main" not in world.ready()["message"]
+    assert world.api.get(RETENTION_POLICIES, "tidy", "team-b") == first
+
+
+def test_what_another_config_has_inside_our_part_is_kept(world):
+    """The foreign run directory is kept for ever."""
+    world.api.put(STORAGE_CONFIGS, config("team-a", world.path, outputPrefix="outputs/team-b"))
+
+    world.look(KEY)
+
+    assert ("outputs/team-b/team-a/", FOR_EVER_SECONDS) in world.keeps()
+
+
+@pytest.mark.parametrize("storage_ref", [{"name": "main"}, None])
+def test_what_a_suspended_policy_keeps_is_kept(world, storage_ref):
+    """Whether it names its config or leaves that to the selection."""
+    other = policy("archive", "365d")
+    other["spec"] |= {"suspend": True}
+    if storage_ref is None:
+        del other["spec"]["storageRef"]
+    world.api.put(RETENTION_POLICIES, other)
+
+    world.look(KEY)
+
+    assert ("outputs/team-b/", 365 * 86400.0) in world.keeps()
+
+
+def test_an_invalid_neighbour_stops_passes(world):
+    """What cannot be read may keep anything: the message names it."""
+    other = policy("archive")
+    other["spec"]["rules"] = []
+    world.api.put(RETENTION_POLICIES, other)
+
+    assert world.look(KEY) == 60.0
+    assert world.runner.jobs == []
+    assert "archive" in world.ready()["message"]
+
+
+def test_configs_are_listed_once_in_a_while_and_policies_for_every_pass(world):
+    """Fifty policies at one second each must not list the cluster fifty times a second."""
+    for _ in range(5):
+        world.look(KEY)
+    lists = world.api.lists
+    assert lists.count(("storageconfigs", None)) == 1
+    assert lists.count(("retentionpolicies", "team-b")) == 5
+
+    world.now += LIST_SECONDS
+    world.look(KEY)
+
+    assert lists.count(("storageconfigs", None)) == 2
+
+
+def test_a_controller_that_sees_its_own_namespaces_only(world):
+    """Without the right to list all configs those of the watched namespaces are listed."""
+    listing = world.api.list
+
+    def restricted(resource, namespace=None, **options):
+        if resource is STORAGE_CONFIGS and namespace is None:
+            raise KubeForbiddenError("no", status=403)
+        return listing(resource, namespace, **options)
+
+    world.api.list = restricted
+
+    assert world.look(KEY) == 0.0
+    assert len(world.runner.jobs) == 1
+
+
+def test_a_policy_of_another_controller_is_left_alone_for_a_while(world):
+    """Longer than a pass takes: two controllers must not cut each other short for ever."""
+    world.runner.ours = False
+
+    assert world.look(KEY) >= 60
+
+
+def test_a_config_that_was_just_deleted(world):
+    """Between finding it and judging its neighbours: a reason, no crash."""
+    listing = world.api.list
+    world.api.list = lambda resource, *args, **_options: (
+        listing(CLUSTER_STORAGE_CONFIGS) if resource is STORAGE_CONFIGS else listing(resource, *args)
+    )
+
+    assert world.look(KEY) == 60.0
+    assert world.ready()["reason"] == "StorageConfigNotFound"
