@@ -47,6 +47,10 @@ AnyConfig: TypeAlias = StorageConfig | ClusterStorageConfig
 
 READER_ROLE: Final = "bubu-storage-secret-reader"
 DEFAULT_ACCOUNT: Final = "bubu-storage-controller"
+MAX_CREDENTIAL_CHARACTERS: Final = 8192
+"""Session tokens are the longest, some kilobytes."""
+
+MAX_KEY_NAMES: Final = 10
 
 PROBE_CONNECT_SECONDS: Final = 3.0
 PROBE_TIMEOUT_SECONDS: Final = 5.0
@@ -207,32 +211,38 @@ def _credentials(
     except KubeForbiddenError as error:
         return Refusal(Reason.SECRET_FORBIDDEN, _grant(where, namespace, str(error)), about_secrets=True)
     data = _decoded(section(secret, "data"))
-    context.redactor.add(data.values())
     keys = reference.keys
+    named = (keys.access_key_id, keys.secret_access_key, keys.session_token)
+    # Only what is used: the other values of a Secret are no business of ours, and must not blot out texts.
+    context.redactor.add(data.get(key, "") for key in named)
     values: list[str] = []
-    for key in (keys.access_key_id, keys.secret_access_key):
+    for key in named[:2]:
         value = data.get(key)
         if not value:
             what = "is empty" if key in data else "is missing"
             return Refusal(
                 Reason.SECRET_KEY_MISSING,
-                f"key {key} of {where} {what}; it has: {', '.join(sorted(data)) or 'no keys'}. Add it, or "
+                f"key {key} of {where} {what}; it has: {_key_names(data)}. Add it, or "
                 "name another one in secretRef.keys",
                 about_secrets=True,
             )
+        values.append(value)
+    values.append(data.get(keys.session_token, "").strip())
+    for key, value in zip(named, values, strict=True):
         if value != value.strip():
             return Refusal(
                 Reason.UNAUTHENTICATED,
                 f"the value of key {key} of {where} begins or ends with white space, most often a line "
                 "break; no store accepts that. Write it again without (printf instead of echo)",
             )
-        values.append(value)
-    return replace(
-        settings,
-        access_key_id=values[0],
-        secret_access_key=values[1],
-        session_token=data.get(keys.session_token, "").strip(),
-    )
+        # It becomes part of a header: what does not fit there would fail later, and be quoted then.
+        if len(value) > MAX_CREDENTIAL_CHARACTERS or not value.isascii() or not value.isprintable():
+            return Refusal(
+                Reason.UNAUTHENTICATED,
+                f"the value of key {key} of {where} is no credential: at most {MAX_CREDENTIAL_CHARACTERS} "
+                "printable ASCII characters on one line are one. Is it another file's content?",
+            )
+    return replace(settings, access_key_id=values[0], secret_access_key=values[1], session_token=values[2])
 
 
 def _ca_bundle(
@@ -262,8 +272,7 @@ def _ca_bundle(
     if not isinstance(text, str) or not text.strip():
         return Refusal(
             Reason.CONFIG_MAP_KEY_MISSING,
-            f"key {reference.key} of {where} is missing or empty; it has: "
-            f"{', '.join(sorted(data)) or 'no keys'}",
+            f"key {reference.key} of {where} is missing or empty; it has: {_key_names(data)}",
             about_secrets=True,
         )
     if _PEM.search(text) is None:
@@ -295,6 +304,12 @@ def _decoded(data: JsonObject) -> dict[str, str]:
         except (binascii.Error, UnicodeDecodeError):
             decoded[key] = ""
     return decoded
+
+
+def _key_names(data: JsonObject) -> str:
+    names = sorted(data)
+    shown = ", ".join(names[:MAX_KEY_NAMES]) or "no keys"
+    return shown if len(names) <= MAX_KEY_NAMES else f"{shown} and {len(names) - MAX_KEY_NAMES} more"
 
 
 def _grant(where: str, namespace: str, refusal: str) -> str:

@@ -11,6 +11,7 @@ Status texts, events and log lines all pass through one `Redactor` per process.
 from __future__ import annotations
 
 import base64
+import json
 import re
 import threading
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ REDACTED: Final = "[redacted]"
 MIN_SECRET_CHARACTERS: Final = 4
 """Shorter values would blot out ordinary words and protect nothing."""
 
-MAX_REMEMBERED: Final = 4096
+MAX_REMEMBERED: Final = 16384
 
 _URL_QUERY = re.compile(r"(?P<url>\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s?#\"'<>]+)\?[^\s\"'<>]*")
 _URL_USERINFO = re.compile(
@@ -70,7 +71,7 @@ class Redactor:
         self._ordered: tuple[str, ...] = ()
 
     def add(self, values: Iterable[str]) -> None:
-        """Remember values (and their quoted and base64 forms); empty and very short ones are ignored."""
+        """Remember values (and their quoted, escaped and base64 forms); empty and very short ones are ignored."""
         forms: set[str] = set()
         for value in values:
             for candidate in {value, value.strip()}:
@@ -78,6 +79,9 @@ class Redactor:
                     forms |= {
                         candidate,
                         quote(candidate, safe=""),
+                        # As log lines and tracebacks show a quote or a backslash in it.
+                        json.dumps(candidate, ensure_ascii=False)[1:-1],
+                        repr(candidate)[1:-1],
                         base64.b64encode(candidate.encode()).decode().rstrip("="),
                     }
         if not forms:

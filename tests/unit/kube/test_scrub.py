@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import base64
 from urllib.parse import quote
 
@@ -90,14 +92,24 @@ def test_trailing_line_breaks_of_a_value_do_not_hide_it():
     assert "correct-horse" not in redactor.scrub("got correct-horse!")
 
 
+def test_escaped_forms_are_removed():
+    """A quote or a backslash in a secret is escaped in JSON log lines and in tracebacks."""
+    secret = "pl\"an\\ted'x"
+    redactor = Redactor()
+    redactor.add([secret])
+
+    assert "ted" not in redactor.scrub(json.dumps({"message": f"key {secret}"}))
+    assert "ted" not in redactor.scrub(f"ValueError({secret!r})")
+
+
 def test_memory_is_bounded():
     """Rotated credentials do not pile up for ever."""
     redactor = Redactor()
-    for number in range(3000):
+    for number in range(10_000):
         redactor.add([f"value-{number:06d}"])
 
-    assert "value-002999" not in redactor.scrub("value-002999")
-    assert len(redactor._values) <= 4096
+    assert "value-009999" not in redactor.scrub("value-009999")
+    assert len(redactor._values) <= 16384
 
 
 def test_shorten_makes_one_clean_line():

@@ -1,0 +1,75 @@
+"""What the controller reads to open a store, and what it refuses before anybody could quote it."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from bubu_operator.api.v1alpha1.conditions import Reason
+from bubu_operator.api.v1alpha1.storage_config import StorageConfig
+from bubu_operator.controllers.context import Context, ControllerOptions
+from bubu_operator.controllers.store_access import Refusal, resolve_store
+from bubu_operator.kube.resources import SECRETS
+from bubu_operator.kube.scrub import Redactor
+from tests.unit.controllers.fake_api import FakeApi
+
+CONFIG = StorageConfig.model_validate(
+    {
+        "metadata": {"name": "main", "namespace": "team-a"},
+        "spec": {"s3": {"bucket": "flows", "authentication": {"secretRef": {"name": "keys"}}}},
+    }
+)
+
+
+def resolve(**values):
+    """Resolve the config with a Secret of these values; return the outcome and the redactor."""
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    api = FakeApi((SECRETS, {"metadata": {"name": "keys", "namespace": "team-a"}, "data": data}))
+    context = Context(client=api, events=None, redactor=Redactor(), options=ControllerOptions())
+    return resolve_store(context, CONFIG), context.redactor
+
+
+def test_a_whole_pair_and_a_token():
+    """All three arrive; a line break after the token, as files have it, is forgiven."""
+    access, _ = resolve(AWS_ACCESS_KEY_ID="AK", AWS_SECRET_ACCESS_KEY="SK/+=", AWS_SESSION_TOKEN="tok\n")
+
+    settings = access.settings
+    assert (settings.access_key_id, settings.secret_access_key, settings.session_token) == (
+        "AK",
+        "SK/+=",
+        "tok",
+    )
+
+
+@pytest.mark.parametrize("key", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+@pytest.mark.parametrize("value", ["plan\nted", "plan\r\nX-Evil: ted", "plän", "p\x00q", "x" * 100_000])
+def test_a_value_that_fits_into_no_header(key, value):
+    """Refused by name, without a single character of it."""
+    pair = {"AWS_ACCESS_KEY_ID": "AKgood", "AWS_SECRET_ACCESS_KEY": "SKgood"}
+
+    refused, _ = resolve(**(pair | {key: value}))
+
+    assert isinstance(refused, Refusal)
+    assert refused.reason is Reason.UNAUTHENTICATED
+    assert key in refused.message
+    assert "plan" not in refused.message
+    assert len(refused.message) < 400
+
+
+def test_other_values_of_the_secret_blot_out_nothing():
+    """A tenant's Secret must not be able to redact words of everybody's messages."""
+    _, redactor = resolve(
+        AWS_ACCESS_KEY_ID="AKplanted", AWS_SECRET_ACCESS_KEY="SKplanted", noise="does not exist"
+    )
+
+    assert redactor.scrub("Secret x does not exist") == "Secret x does not exist"
+    assert redactor.scrub("AKplanted SKplanted") == "[redacted] [redacted]"
+
+
+def test_a_secret_with_very_many_keys_makes_no_long_message():
+    """Its keys' names help to find a typing error; a few are enough."""
+    refused, _ = resolve(**{f"key-{number:04d}": "x" for number in range(500)})
+
+    assert refused.reason is Reason.SECRET_KEY_MISSING
+    assert "and 490 more" in refused.message
