@@ -71,7 +71,7 @@ class Redactor:
         self._ordered: tuple[str, ...] = ()
 
     def add(self, values: Iterable[str]) -> None:
-        """Remember values (and their quoted, escaped and base64 forms); empty and very short ones are ignored."""
+        """Remember values, also quoted, escaped and in base64; empty and very short ones are ignored."""
         forms: set[str] = set()
         for value in values:
             for candidate in {value, value.strip()}:

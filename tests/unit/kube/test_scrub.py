@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import base64
+import json
 from urllib.parse import quote
 
 import pytest
@@ -94,12 +93,12 @@ def test_trailing_line_breaks_of_a_value_do_not_hide_it():
 
 def test_escaped_forms_are_removed():
     """A quote or a backslash in a secret is escaped in JSON log lines and in tracebacks."""
-    secret = "pl\"an\\ted'x"
+    secret = "pl\"an\\zwq'x"
     redactor = Redactor()
     redactor.add([secret])
 
-    assert "ted" not in redactor.scrub(json.dumps({"message": f"key {secret}"}))
-    assert "ted" not in redactor.scrub(f"ValueError({secret!r})")
+    assert "zwq" not in redactor.scrub(json.dumps({"message": f"key {secret}"}))
+    assert "zwq" not in redactor.scrub(f"ValueError({secret!r})")
 
 
 def test_memory_is_bounded():
