@@ -46,6 +46,11 @@ cluster-test: venv ## Only the tests on a real API server
 demo: venv ## The main job, shown: STORE=file (default) or STORE=s3
 	$(PY) -m tests.demo --store $(STORE)
 
+e2e: venv ## The demo on both stores, and a plain pip install, as tests
+	$(PY) -m tests.cluster ensure
+	$(PY) -m tests.s3server ensure
+	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+
 cluster-up: venv ## A Kubernetes API server to play with
 	$(PY) -m tests.cluster up
 
