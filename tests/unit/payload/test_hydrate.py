@@ -413,6 +413,16 @@ def test_small_documents_cannot_blow_up(leaf):
     assert len(run(ref("2"), objects, max_copied_bytes=1_000_000)) == 10
 
 
+@pytest.mark.parametrize("stored", ["x" * 1000, ["x" * 1000, ref("n")]], ids=["text", "text inside"])
+def test_texts_count_as_often_as_they_appear(stored):
+    """They share memory here, but whoever writes the result out again pays for each."""
+    data = [ref("stored")] * 10
+    objects = {"stored": stored, "n": 1}
+    assert len(run(data, objects, max_copied_bytes=11_000)) == 10
+    with pytest.raises(LimitExceededError):
+        run(data, objects, max_copied_bytes=9_000)
+
+
 def test_wildcards_cannot_blow_up():
     """Many references that each select all of one long list are charged for their lists."""
     objects = {"list": [None] * 1000}
