@@ -1,4 +1,4 @@
-"""Generates ``docs/reference``: every field of the API, every condition and reason.
+"""Generates ``docs/reference``: every field of the API, every condition, reason and event.
 
 The pages are rendered from the same schemas and enums that the cluster and the operator
 use, so a field without a description, or a reason without a meaning, cannot be documented
@@ -7,14 +7,22 @@ wrongly. Regenerate with ``python -m bubu_operator.api.reference docs/reference`
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, Final, cast
 
 from bubu_operator.api.crds import openapi_schema
 from bubu_operator.api.v1alpha1 import API_VERSION, KINDS, ConditionType, Reason, Resource
 from bubu_operator.api.v1alpha1.base import VALIDATIONS
+from bubu_operator.api.v1alpha1.conditions import EventReason
+from bubu_storage.retention import rules
+from bubu_storage.retention.report import StoppedBy
 
 __all__ = ["check_reference", "render_reference", "write_reference"]
 
@@ -159,8 +167,30 @@ def _conditions_page() -> str:
             _table(("Type", "Meaning when True"), ((f"`{word}`", word.meaning) for word in ConditionType)),
             "## Reasons\n",
             _table(("Reason", "Meaning"), ((f"`{word}`", word.meaning) for word in Reason)),
+            "## Reasons of events only\n",
+            "An event is posted when something changes, not while it stays as it is.\n",
+            _table(("Reason", "Meaning"), ((f"`{word}`", word.meaning) for word in EventReason)),
+            "## Why a pass kept or deleted objects\n",
+            "The keys of `status.lastPass.byReason` of a retention policy.\n",
+            _table(("Reason", "Meaning"), _documented(rules.Reason)),
+            "## What ended a pass\n",
+            f"The values of `status.lastPass.stoppedBy`; `{Reason.PASS_FAILED}` when its process was lost.\n",
+            _table(("Value", "Meaning"), _documented(StoppedBy)),
         ]
     )
+
+
+def _documented(words: type[StrEnum]) -> list[tuple[str, str]]:
+    """Return each member's value with the text below it in the source, which only a parser can see."""
+    body = cast("ast.ClassDef", ast.parse(dedent(inspect.getsource(words))).body[0]).body
+    texts: dict[str, str] = {}
+    for statement, text in pairwise(body):
+        match statement, text:
+            case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(meaning))):
+                texts[name] = " ".join(meaning.replace("``", "`").split())
+            case _:
+                pass
+    return [(f"`{word.value}`", texts[word.name]) for word in words]
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -24,8 +24,8 @@ from bubu_operator.controllers.retentionpolicy import PolicyReconciler
 from bubu_operator.controllers.scheduler import Lane, StoreSlots
 from bubu_operator.controllers.storageconfig import ConfigReconciler
 from bubu_operator.controllers.template import TemplateReconciler
-from bubu_operator.controllers.watching import Watcher, build_registry
-from bubu_operator.errors import KubeApiError, KubeConfigError, OptionsError
+from bubu_operator.controllers.watching import WATCHED, Watcher, build_registry
+from bubu_operator.errors import KubeApiError, KubeConfigError, KubeForbiddenError, OptionsError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.events import EventRecorder
 from bubu_operator.kube.resources import (
@@ -35,6 +35,7 @@ from bubu_operator.kube.resources import (
     STORAGE_CONFIGS,
     VERSION,
     ObjectKey,
+    Resource,
 )
 from bubu_operator.kube.scrub import Redactor
 from bubu_operator.observability.logging import setup_logging
@@ -108,7 +109,7 @@ class _Controller:
             policies=self._policies,
             templates=self._templates,
         )
-        self._watcher = Watcher(build_registry(client, self._feed.handle), options.namespaces)
+        self._watcher = Watcher(options.namespaces)
         self._crds_found = threading.Event()
         self._signals = 0
 
@@ -142,9 +143,10 @@ class _Controller:
             health.close()
 
     def _work(self) -> int:
+        watched = self._watched()
         for lane in self._lanes:
             lane.start()
-        self._watcher.start()
+        self._watcher.start(build_registry(self._client, self._feed.handle, watched))
         logger.info("the controller works", extra={"server": self._client.server})
         while not self._stopping.wait(0.5):
             if not self._watcher.alive:
@@ -188,6 +190,23 @@ class _Controller:
                 told = problem
             self._stopping.wait(CRD_POLL_SECONDS)
         return False
+
+    def _watched(self) -> list[Resource]:
+        """Return the kinds to watch: cluster-wide ones only where we may, if told to mind some namespaces."""
+        if not self._options.namespaces:
+            return list(WATCHED)
+        try:
+            self._client.list_page(CLUSTER_STORAGE_CONFIGS, limit=1)
+        except KubeForbiddenError:
+            logger.warning(
+                "ClusterStorageConfigs may not be read: they are not probed, and a policy has to name the "
+                "StorageConfig of its namespace in storageRef"
+            )
+            return [resource for resource in WATCHED if resource.namespaced]
+        except KubeApiError as error:
+            # Most likely away for a moment; if not, the watch will say so.
+            logger.info("whether ClusterStorageConfigs may be read is not known: %s", error)
+        return list(WATCHED)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals += 1

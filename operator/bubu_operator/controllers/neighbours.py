@@ -64,10 +64,10 @@ class Neighbours:
             KubeApiError: a list could not be read whole; nothing is guessed.
         """
         namespace = policy.metadata.namespace
-        places = self._known(namespace)
+        places = self._known()
         own = places.get(config)
         if own is None:
-            places = self._known(namespace, anew=True)
+            places = self._known(anew=True)
             own = places.get(config)
         if own is None:
             return PlanProblem(
@@ -104,28 +104,33 @@ class Neighbours:
         cluster = kind == StorageKind.CLUSTER_STORAGE_CONFIG.value
         return ConfigRef(kind, ObjectKey("" if cluster else namespace, name))
 
-    def _known(self, namespace: str, *, anew: bool = False) -> dict[ConfigRef, Place]:
+    def _known(self, *, anew: bool = False) -> dict[ConfigRef, Place]:
         with self._lock:
             now = self._context.monotonic()
             if anew or now - self._listed_at >= LIST_SECONDS:
-                self._places = _read_places(self._context, namespace)
+                self._places = _read_places(self._context)
                 self._listed_at = now
             return self._places
 
 
-def _read_places(context: Context, namespace: str) -> dict[ConfigRef, Place]:
+def _read_places(context: Context) -> dict[ConfigRef, Place]:
     client = context.client
     try:
         configs = list(client.list(STORAGE_CONFIGS).items)
     except KubeForbiddenError:
         # A controller for some namespaces may have no right to see the others.
-        watched = context.options.namespaces or (namespace,)
+        watched = context.options.namespaces
+        if not watched:
+            raise
         configs = [item for each in watched for item in client.list(STORAGE_CONFIGS, each).items]
+    try:
+        cluster_configs = client.list(CLUSTER_STORAGE_CONFIGS).items
+    except KubeForbiddenError:
+        if not context.options.namespaces:
+            raise
+        cluster_configs = ()
     places: dict[ConfigRef, Place] = {}
-    for resource, items in (
-        (STORAGE_CONFIGS, configs),
-        (CLUSTER_STORAGE_CONFIGS, client.list(CLUSTER_STORAGE_CONFIGS).items),
-    ):
+    for resource, items in ((STORAGE_CONFIGS, configs), (CLUSTER_STORAGE_CONFIGS, cluster_configs)):
         for item in items:
             metadata = metadata_of(item)
             key = ObjectKey(str(metadata.get("namespace") or ""), str(metadata.get("name") or ""))

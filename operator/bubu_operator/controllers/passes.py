@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bubu_operator.api.v1alpha1.conditions import Reason
+from bubu_operator.api.v1alpha1.conditions import EventReason, Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionMode, RetentionPolicy
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.isolation import child_environment
@@ -29,7 +29,6 @@ from bubu_operator.retention.process import PassEnded, PassProcess
 from bubu_operator.retention.schedule import Due
 from bubu_operator.retention.status import (
     MAX_MESSAGE_CHARACTERS,
-    EventReason,
     PassStart,
     Verdict,
     finished_status,

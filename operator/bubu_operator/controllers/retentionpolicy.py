@@ -32,7 +32,7 @@ from bubu_operator.controllers.store_access import (
     resolve_store,
     store_identity,
 )
-from bubu_operator.errors import KubeNotFoundError
+from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError
 from bubu_operator.injection.select import SelectionReason
 from bubu_operator.kube.conditions import ConditionStatus, find_condition, format_time
 from bubu_operator.kube.events import EventType
@@ -119,6 +119,14 @@ class PolicyReconciler:
             suspended = PlanProblem(Reason.SUSPENDED, "spec.suspend is true: no pass is started", quiet=True)
             self._refuse(obj, suspended, None)
             return None, False
+        try:
+            return self._bring_on(key, obj, policy)
+        except KubeForbiddenError as error:
+            self._refuse(obj, PlanProblem(Reason.RECONCILE_FAILED, str(error)), None)
+            return RECHECK_SECONDS, False
+
+    def _bring_on(self, key: ObjectKey, obj: JsonObject, policy: RetentionPolicy) -> tuple[float, bool]:
+        """Go on with a policy that is valid and not suspended; see `_reconcile`."""
         store = self._find_store(policy)
         if isinstance(store, PlanProblem):
             self._refuse(obj, store, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
@@ -39,8 +39,10 @@ TOKEN_SECONDS: Final = 600
 """After this long the token is read again: those of pods are replaced on disk while we run."""
 
 
-def build_registry(client: KubeClient, sink: EventSink) -> kopf.OperatorRegistry:
-    """Return a registry with one raw event handler a kind, and our own login."""
+def build_registry(
+    client: KubeClient, sink: EventSink, watched: Sequence[Resource] = WATCHED
+) -> kopf.OperatorRegistry:
+    """Return a registry with one raw event handler for each kind in ``watched``, and our own login."""
     registry = kopf.OperatorRegistry()
     kopf_any: Any = kopf
 
@@ -60,7 +62,7 @@ def build_registry(client: KubeClient, sink: EventSink) -> kopf.OperatorRegistry
         )
 
     kopf_any.on.login(registry=registry)(login)
-    for resource in WATCHED:
+    for resource in watched:
         kopf_any.on.event(
             resource.group, resource.version, resource.plural, registry=registry, id=f"hear-{resource.plural}"
         )(_hear(resource, sink))
@@ -101,8 +103,8 @@ def build_settings() -> kopf.OperatorSettings:
 class Watcher:
     """Runs Kopf's operator in a thread with a loop of its own."""
 
-    def __init__(self, registry: kopf.OperatorRegistry, namespaces: tuple[str, ...]) -> None:
-        self._registry = registry
+    def __init__(self, namespaces: tuple[str, ...]) -> None:
+        self._registry = kopf.OperatorRegistry()
         self._namespaces = namespaces
         self._stop = threading.Event()
         self._settings = build_settings()
@@ -110,8 +112,9 @@ class Watcher:
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
 
-    def start(self) -> None:
+    def start(self, registry: kopf.OperatorRegistry) -> None:
         """Begin to listen; `ready` is set when the first watches are being opened."""
+        self._registry = registry
         self._thread.start()
 
     @property

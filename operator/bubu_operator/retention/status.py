@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, Final
 
 from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
@@ -20,7 +19,6 @@ from bubu_operator.retention.plan import CURSOR_FIELDS
 from bubu_storage.retention.report import PassReport, StoppedBy, Tally
 
 __all__ = [
-    "EventReason",
     "PassStart",
     "Verdict",
     "conditions_with",
@@ -37,17 +35,6 @@ MAX_TOTAL: Final = 1 << 53
 
 
 _FAILURES: Final = frozenset({StoppedBy.STORE_ERROR, StoppedBy.BAD_LISTING, StoppedBy.THROTTLED})
-
-
-class EventReason(StrEnum):
-    """Reasons of events that are no condition's reason."""
-
-    DRY_RUN_FINISHED = "DryRunFinished"
-    """The first rehearsal of this spec has ended; the note says what is due."""
-    DELETION_STARTED = "DeletionStarted"
-    """The policy has begun to delete."""
-    RECOVERED = "PassRecovered"
-    """A pass succeeded after one that did not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bubu_operator.controllers.context import Context, ControllerOptions
@@ -245,3 +247,39 @@ def test_a_config_that_was_just_deleted(world):
 
     assert world.look(KEY) == 60.0
     assert world.ready()["reason"] == "StorageConfigNotFound"
+
+
+def test_what_may_not_be_read_is_said(world):
+    """A right that is missing is in the condition, not only in the log."""
+    listing = world.api.list
+
+    def restricted(resource, namespace=None, **options):
+        if resource is RETENTION_POLICIES:
+            raise KubeForbiddenError("cannot list retentionpolicies", status=403)
+        return listing(resource, namespace, **options)
+
+    world.api.list = restricted
+
+    assert world.look(KEY) == 60.0
+    assert world.ready()["reason"] == "ReconcileFailed"
+    assert "cannot list" in world.ready()["message"]
+
+
+@pytest.mark.parametrize("namespaces", [(), ("team-b",)])
+def test_cluster_configs_that_may_not_be_read(world, namespaces):
+    """A controller for some namespaces works without; one for all must not guess."""
+    listing = world.api.list
+
+    def restricted(resource, namespace=None, **options):
+        if resource is CLUSTER_STORAGE_CONFIGS:
+            raise KubeForbiddenError("cannot list clusterstorageconfigs", status=403)
+        return listing(resource, namespace, **options)
+
+    world.api.list = restricted
+    options = ControllerOptions(allow_local_roots=(world.path,), namespaces=namespaces)
+    context = replace(world.context, options=options)
+    look = PolicyReconciler(context, StoreSlots(4), world.runner, wake=lambda _key: None)
+
+    look(KEY)
+
+    assert len(world.runner.jobs) == len(namespaces)

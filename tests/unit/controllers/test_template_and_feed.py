@@ -6,10 +6,12 @@ import copy
 
 import pytest
 
+from bubu_operator.api.v1alpha1.conditions import EventReason
 from bubu_operator.controllers.context import ObjectCache
 from bubu_operator.controllers.feed import Feed
 from bubu_operator.controllers.template import DIGEST_ANNOTATION, TemplateAction, decide_template
 from bubu_operator.injection.config import load_config
+from bubu_operator.injection.select import SelectionReason
 from bubu_operator.kube.resources import (
     CLUSTER_STORAGE_CONFIGS,
     DEPLOYMENTS,
@@ -208,3 +210,12 @@ def test_other_peoples_deployments_are_not_even_remembered(feed):
     feed.handle(DEPLOYMENTS, "MODIFIED", obj("web", labels={"storage.bubustack.io/inject": "true"}))
     feed.handle(DEPLOYMENTS, "MODIFIED", obj("web", annotations={DIGEST_ANNOTATION: "x"}))
     assert len(feed.lanes["templates"].offered) == 2
+
+
+def test_every_reason_of_an_event_is_documented():
+    """What a template's event says is in the generated reference; refused selections included."""
+    posted = {TemplateAction.INJECTED, TemplateAction.REMOVED, TemplateAction.REFUSED}
+    chosen = {"PodLabel", "NamespaceLabel", "OnlyConfig", "DefaultConfig", "ClusterConfig"}
+    refused = {reason.value for reason in SelectionReason} - chosen
+
+    assert {action.value for action in posted} | refused <= {word.value for word in EventReason}

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bubu_operator.api.v1alpha1.conditions import Reason
+from bubu_operator.api.reference import render_reference
+from bubu_operator.api.v1alpha1.conditions import EventReason, Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionMode, RetentionPolicyStatus
 from bubu_operator.kube.conditions import find_condition
 from bubu_operator.kube.scrub import Redactor
@@ -174,3 +175,14 @@ def test_secrets_of_the_store_stay_out_of_samples_and_messages():
     assert "planted" not in str(status)
     assert "deadbeef" not in str(status)
     assert len(status["lastPass"]["errorSamples"]) == 1
+
+
+def test_every_reason_of_a_pass_and_an_event_is_in_the_reference():
+    """Each word that a status or an event can hold has a line with its meaning."""
+    page = render_reference()["conditions.md"]
+
+    for words in (Reason, EventReason, Decided, StoppedBy):
+        for word in words:
+            lines = [line for line in page.splitlines() if line.startswith(f"| `{word.value}` | ")]
+            assert lines, f"{word.value} is not documented"
+            assert all(len(line.split("|")[2].strip()) >= len("Deleted.") for line in lines)

@@ -1,4 +1,4 @@
-"""Condition types and reasons: the fixed words of this API, each with its meaning.
+"""Condition types, reasons and events: the fixed words of this API, each with its meaning.
 
 The same words appear in conditions, events and metric labels; ``docs/reference/conditions.md``
 is generated from this module, so that a word and its explanation cannot drift apart.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Self
 
-__all__ = ["ConditionType", "Reason"]
+__all__ = ["ConditionType", "EventReason", "Reason"]
 
 
 class _Word(StrEnum):
@@ -118,8 +118,7 @@ class Reason(_Word):
     )
     PREFIX_OVERLAPS = (
         "PrefixOverlaps",
-        "What the policy would clean lies inside another config's part of the store; give one of them "
-        "another outputPrefix or inputPrefix.",
+        "What the policy would clean lies inside another config's part; give one of them other prefixes.",
     )
 
     # Retention policies: passes
@@ -141,3 +140,38 @@ class Reason(_Word):
         "The operator could not do its work; see the message. It tries again.",
     )
     AS_EXPECTED = ("AsExpected", "Nothing is wrong.")
+
+
+class EventReason(_Word):
+    """Reasons of events that are no condition's reason."""
+
+    # Retention policies
+    DRY_RUN_FINISHED = (
+        "DryRunFinished",
+        "The first rehearsal of this spec has ended; the note says what is due.",
+    )
+    DELETION_STARTED = ("DeletionStarted", "The policy has begun to delete.")
+    RECOVERED = ("PassRecovered", "A pass succeeded after one that did not.")
+
+    # Workloads whose pod template is injected
+    INJECTED = ("Injected", "The config was written into the pod template; the note has the warnings, too.")
+    INJECTION_REMOVED = ("InjectionRemoved", "The pod template is as its user wrote it again.")
+    INJECTION_REFUSED = (
+        "InjectionRefused",
+        "The API server refuses the pod template with the config in it; the note says why.",
+    )
+    CONFIG_NOT_FOUND = (
+        "ConfigNotFound",
+        "The config that a label names does not exist; nothing is injected.",
+    )
+    CONFIG_DELETING = (
+        "ConfigDeleting",
+        "The config that a label names is being deleted; nothing is injected.",
+    )
+    NAMESPACE_NOT_SELECTED = (
+        "NamespaceNotSelected",
+        "The cluster-wide config that a label names is not offered to this namespace.",
+    )
+    AMBIGUOUS = ("Ambiguous", "Several configs apply and none is marked default; the note names them.")
+    INVALID_CONFIG = ("InvalidConfig", "The config that applies is invalid; the note says why.")
+    NO_CONFIG = ("NoConfig", "Injection is asked for, and no config applies to this namespace.")
