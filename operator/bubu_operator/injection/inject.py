@@ -349,8 +349,8 @@ def _warn_of_conflicts(
         ]
         if item.kept:
             warnings.append(
-                f"container {name} keeps its own {', '.join(item.kept)}; "
-                f"{config} does not set them (conflictPolicy: {plan.conflict_policy.value})"
+                f"container {name} keeps its own {', '.join(item.kept)}, "
+                f"not what {config} says (conflictPolicy: {plan.conflict_policy.value})"
             )
 
 
