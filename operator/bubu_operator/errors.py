@@ -7,6 +7,7 @@ Errors of the store are those of `bubu_storage.errors`; they are not repeated he
 
     OperatorError
     ├── OptionsError            (also ValueError)       a command-line option or variable is wrong
+    ├── EndpointRefusedError    (also ValueError)       a tenant's endpoint leads where it must not
     ├── KubeConfigError         (also ValueError)       no way to an API server is configured
     └── KubeApiError                                    the API server said no, or nothing
         ├── KubeUnauthorizedError  (also PermissionError)  401
@@ -23,6 +24,7 @@ Errors of the store are those of `bubu_storage.errors`; they are not repeated he
 from __future__ import annotations
 
 __all__ = [
+    "EndpointRefusedError",
     "KubeApiError",
     "KubeConfigError",
     "KubeConflictError",
@@ -57,6 +59,10 @@ class OperatorError(Exception):
 
 class OptionsError(OperatorError, ValueError):
     """An option of a command is missing or wrong; nothing was started."""
+
+
+class EndpointRefusedError(OperatorError, ValueError):
+    """A store's endpoint leads to an address that the controller must not call."""
 
 
 class KubeConfigError(OperatorError, ValueError):

@@ -19,6 +19,7 @@ from bubu_operator.controllers.store_access import (
     bucket_text,
     store_identity,
 )
+from bubu_operator.errors import EndpointRefusedError
 from bubu_operator.kube.conditions import (
     ConditionStatus,
     condition_list,
@@ -50,6 +51,7 @@ _REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (ThrottledError, Reason.THROTTLED),
     (StorageTimeoutError, Reason.TIMEOUT),
     (CallTimeoutError, Reason.TIMEOUT),
+    (EndpointRefusedError, Reason.ENDPOINT_NOT_ALLOWED),
     (UnavailableError, Reason.UNREACHABLE),
 )
 

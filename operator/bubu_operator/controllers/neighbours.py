@@ -86,16 +86,20 @@ class Neighbours:
                     f"RetentionPolicy {name} of this namespace is invalid, so what it keeps is unknown: "
                     f"{describe_validation_error(error)}",
                 )
+            # What a policy keeps that may be about any store is kept on this one.
             place = places.get(self._config_of(other) or config)
             if place is not None:
                 others.append(OtherPolicy(name, other.spec, place))
         return guard_plan(plan, own, namespace, places.values(), others)
 
     def _config_of(self, policy: RetentionPolicy) -> ConfigRef | None:
-        """Return which config a policy is about; None where nothing can be chosen for it."""
+        """Return which config a policy is about; None where that cannot be told."""
         reference, namespace = policy.spec.storage_ref, policy.metadata.namespace
         if reference is None:
-            chosen = select_for_namespace(self._context.client, namespace).config
+            try:
+                chosen = select_for_namespace(self._context.client, namespace).config
+            except KubeForbiddenError:
+                return None
             if chosen is None:
                 return None
             kind, name = chosen.kind, chosen.name

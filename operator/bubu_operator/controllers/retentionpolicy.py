@@ -20,6 +20,7 @@ from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy, StorageKind
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.endpoint import check_endpoint
 from bubu_operator.controllers.neighbours import ConfigRef, Neighbours
 from bubu_operator.controllers.parsing import parse_object
 from bubu_operator.controllers.passes import GRACE_SECONDS, PassJob, PassRunner
@@ -32,7 +33,7 @@ from bubu_operator.controllers.store_access import (
     resolve_store,
     store_identity,
 )
-from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError
+from bubu_operator.errors import EndpointRefusedError, KubeForbiddenError, KubeNotFoundError
 from bubu_operator.injection.select import SelectionReason
 from bubu_operator.kube.conditions import ConditionStatus, find_condition, format_time
 from bubu_operator.kube.events import EventType
@@ -52,6 +53,7 @@ from bubu_operator.kube.status import StatusRefusedError, write_status
 from bubu_operator.retention.plan import PassPlan, PlanProblem, plan_pass
 from bubu_operator.retention.schedule import decide_due
 from bubu_operator.retention.status import MAX_MESSAGE_CHARACTERS, conditions_with
+from bubu_storage.settings import S3Settings
 
 __all__ = ["PolicyReconciler"]
 
@@ -152,6 +154,13 @@ class PolicyReconciler:
         if isinstance(access, Refusal):
             self._refuse(obj, PlanProblem(Reason.STORAGE_NOT_READY, access.message), store)
             return RECHECK_SECONDS, False
+        if isinstance(access.settings, S3Settings):
+            try:
+                # The name may lead elsewhere than at the probe.
+                check_endpoint(access.settings.endpoint)
+            except EndpointRefusedError as error:
+                self._refuse(obj, PlanProblem(Reason.ENDPOINT_NOT_ALLOWED, str(error)), store)
+                return RECHECK_SECONDS, False
         is_ours = self._runner.run(
             PassJob(
                 obj=obj,

@@ -31,6 +31,7 @@ from bubu_operator.controllers.config_status import (
     only_wording,
 )
 from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.endpoint import check_endpoint
 from bubu_operator.controllers.parsing import parse_object
 from bubu_operator.controllers.store_access import (
     AnyConfig,
@@ -39,7 +40,7 @@ from bubu_operator.controllers.store_access import (
     for_probe,
     resolve_store,
 )
-from bubu_operator.errors import KubeNotFoundError
+from bubu_operator.errors import EndpointRefusedError, KubeNotFoundError
 from bubu_operator.kube.conditions import ConditionStatus, find_condition
 from bubu_operator.kube.events import EventType
 from bubu_operator.kube.informer import backoff_seconds
@@ -129,7 +130,7 @@ class ConfigReconciler:
             )
         except CallTimeoutError as error:
             outcome = CallTimeoutError(f"{_name(config)} did not answer in time: {error}")
-        except (StorageError, OSError) as error:
+        except (StorageError, OSError, EndpointRefusedError) as error:
             outcome = error
         return judge(access, outcome, is_file=is_file, names=access.names_secrets)
 
@@ -190,6 +191,8 @@ class ConfigReconciler:
 
 
 def _probe(settings: FileSettings | S3Settings, monotonic: Callable[[], float]) -> Probed:
+    if isinstance(settings, S3Settings):
+        check_endpoint(settings.endpoint)
     began = monotonic()
     with contextlib.closing(open_backend(settings)) as backend:
         report = probe_backend(backend)

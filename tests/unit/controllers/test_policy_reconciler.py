@@ -280,6 +280,12 @@ def test_cluster_configs_that_may_not_be_read(world, namespaces):
     context = replace(world.context, options=options)
     look = PolicyReconciler(context, StoreSlots(4), world.runner, wake=lambda _key: None)
 
+    other = policy("archive", "365d")
+    del other["spec"]["storageRef"]
+    world.api.put(RETENTION_POLICIES, other)
+
     look(KEY)
 
     assert len(world.runner.jobs) == len(namespaces)
+    if namespaces:
+        assert ("outputs/team-b/", 365 * 86400.0) in world.keeps(), "what may be about this store counts"
