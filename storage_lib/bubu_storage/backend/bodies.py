@@ -46,9 +46,15 @@ def chunks(body: Body) -> Iterator[memoryview]:
         for start in range(0, len(view), CHUNK_BYTES):
             yield view[start : start + CHUNK_BYTES]
         return
-    pieces = (
-        _read_all(cast("IO[bytes]", body)) if hasattr(body, "read") else iter(cast("Iterable[Any]", body))
-    )
+    if hasattr(body, "read"):
+        pieces = _read_all(cast("IO[bytes]", body))
+    elif hasattr(body, "__iter__"):
+        pieces = iter(cast("Iterable[Any]", body))
+    else:
+        raise TypeError(
+            "an object's body must be bytes, a file opened in binary mode or an iterable of bytes, "
+            f"not {type(body).__name__}"
+        )
     for piece in pieces:
         flat = None if isinstance(piece, str) else as_view(piece)
         if flat is None:

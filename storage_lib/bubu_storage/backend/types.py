@@ -42,6 +42,9 @@ __all__ = [
 MAX_KEY_BYTES: Final = 1024
 """S3's limit for a key, in UTF-8 bytes; all backends share it so that data can move."""
 
+MAX_QUOTED_CHARACTERS: Final = 80
+"""How much of a bad key a message repeats."""
+
 MAX_BATCH_DELETE: Final = 1000
 """Keys that one `BatchDeleter.delete_objects` call accepts."""
 
@@ -285,17 +288,19 @@ def check_page_size(page_size: int) -> int:
 
 
 def _check_text(text: str, what: str) -> None:
+    # A key can be as long as its sender likes; a message quotes only its beginning.
+    quoted = repr(text) if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]!r}…"
     if text.startswith("/"):
-        raise InvalidKeyError(f"{what} {text!r} is absolute; keys are relative to the store", key=text)
+        raise InvalidKeyError(f"{what} {quoted} is absolute; keys are relative to the store", key=text)
     if ".." in text.replace("\\", "/").split("/"):
-        raise InvalidKeyError(f"{what} {text!r} has a '..' segment and could leave its directory", key=text)
+        raise InvalidKeyError(f"{what} {quoted} has a '..' segment and could leave its directory", key=text)
     if "\x00" in text:
-        raise InvalidKeyError(f"{what} {text!r} holds a NUL character", key=text)
+        raise InvalidKeyError(f"{what} {quoted} holds a NUL character", key=text)
     try:
         length = len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
-        raise InvalidKeyError(f"{what} {text!r} is no valid Unicode text", key=text) from error
+        raise InvalidKeyError(f"{what} {quoted} is no valid Unicode text", key=text) from error
     if length > MAX_KEY_BYTES:
         raise InvalidKeyError(
-            f"{what} {text[:80]!r}… has {length} bytes; stores accept at most {MAX_KEY_BYTES}", key=text
+            f"{what} {quoted} has {length} bytes; stores accept at most {MAX_KEY_BYTES}", key=text
         )

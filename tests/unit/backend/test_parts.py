@@ -21,7 +21,12 @@ from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.backend.ranges import ByteRange, resolve_range
 from bubu_storage.backend.s3 import S3Backend
-from bubu_storage.errors import ConfigurationError, ObjectNotFoundError, RangeNotSatisfiableError
+from bubu_storage.errors import (
+    ConfigurationError,
+    InvalidKeyError,
+    ObjectNotFoundError,
+    RangeNotSatisfiableError,
+)
 from bubu_storage.settings import FileSettings, S3Settings
 from bubu_storage.testing.acceptance import keys_of
 
@@ -120,11 +125,21 @@ def test_files_are_read_in_pieces() -> None:
     assert {CHUNK_BYTES} == set(sizes)
 
 
-@pytest.mark.parametrize("body", ["text", ["text"], [None], [1], io.StringIO("text"), {"a": 1}])
+@pytest.mark.parametrize("body", ["text", ["text"], [None], [1], io.StringIO("text"), {"a": 1}, None, 7])
 def test_what_is_no_bytes_is_refused(body: Any) -> None:
     """With the name of the type, or the advice to encode."""
     with pytest.raises(TypeError, match="bytes"):
         list(chunks(body))
+
+
+@pytest.mark.parametrize(
+    "bad", ["/", "../", "\x00", "\ud800", "k"], ids=["slash", "dots", "nul", "half", "long"]
+)
+def test_a_message_quotes_only_the_beginning_of_a_bad_key(bad: str) -> None:
+    """However long the key, and whatever is wrong with it, the message stays readable."""
+    with pytest.raises(InvalidKeyError) as caught:
+        types.check_key(bad + "x" * 1_000_000)
+    assert 200 > len(str(caught.value))
 
 
 # ---- memory
