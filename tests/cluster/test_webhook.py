@@ -9,7 +9,9 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +20,8 @@ import pytest
 import yaml
 
 from bubu_operator.injection import apply_patch
+from bubu_operator.kube.client import KubeClient
+from bubu_operator.kube.resources import PODS
 from bubu_operator.webhook.configuration import render_webhook_configuration
 from tests.cluster import Cluster
 from tests.cluster.certs import ServingFiles, write_serving_files
@@ -438,6 +442,100 @@ def _named(pod: Json, config: str) -> Json:
     return {**pod, "metadata": {**metadata, "labels": labels}}
 
 
+def test_mirror_pods_are_left_alone(webhook: Webhook, namespace: str):
+    """A kubelet can show its static pods in a namespace that asks: one with our Secret would be refused."""
+    cluster = webhook.cluster
+    cluster.apply(config_of("main", namespace))
+    labels = {"storage.bubustack.io/inject": "true"}
+    ordinary = pod_of("ordinary", namespace, labels)
+    wait_until(lambda: "patch" in webhook.review(ordinary, namespace), 10, "the config to be known")
+    mirror = pod_of("static-node1", namespace, labels, nodeName="node1", automountServiceAccountToken=False)
+    mirror["metadata"]["annotations"] = {
+        "kubernetes.io/config.mirror": "4d9d",
+        "kubernetes.io/config.hash": "4d9d",
+    }
+
+    stored, stderr = create(cluster, mirror)
+
+    assert env_of(stored) == {}
+    assert stderr == ""
+
+
+def test_injected_pods_pass_the_restricted_standard(webhook: Webhook, namespace: str):
+    """What is added is allowed there: references, a ConfigMap volume, a claim, a scratch volume."""
+    cluster = webhook.cluster
+    cluster.kubectl(
+        "label",
+        "namespace",
+        namespace,
+        "pod-security.kubernetes.io/enforce=restricted",
+        "pod-security.kubernetes.io/enforce-version=latest",
+    )
+    with_authority = config_of("authority", namespace)
+    with_authority["spec"]["s3"]["endpoint"] = "https://minio.minio.svc:9000"
+    with_authority["spec"]["s3"]["tls"] = {"caBundle": {"configMapRef": {"name": "ca", "key": "ca.crt"}}}
+    stores: dict[str, Json] = {
+        "claim": {"volumeClaimName": "c"},
+        "scratch": {"emptyDir": {"medium": "Memory"}},
+    }
+    cluster.apply(
+        with_authority,
+        *({**config_of(name, namespace), "spec": {"file": file}} for name, file in stores.items()),
+    )
+    for name in ("authority", *stores):
+        pod = pod_of(
+            name, namespace, {"storage.bubustack.io/inject": "true", "storage.bubustack.io/config": name}
+        )
+        pod["spec"]["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        pod["spec"]["containers"][0]["securityContext"] = {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+        stored, _ = create(cluster, pod)
+
+        assert stored["metadata"]["labels"][INJECTED] == name
+        assert stored["spec"]["volumes"][-1]["name"].startswith("bubu-storage")
+
+
+def test_many_pods_at_once_while_the_webhook_hangs(webhook: Webhook, namespace: str):
+    """Each is created within timeoutSeconds, without injection; afterwards all are injected."""
+    cluster = webhook.cluster
+    cluster.apply(config_of("main", namespace))
+    labels = {"storage.bubustack.io/inject": "true"}
+    wait_until(
+        lambda: "patch" in webhook.review(pod_of("p", namespace, labels), namespace),
+        10,
+        "the config to be known",
+    )
+    process = webhook.process
+    assert process is not None
+    assert process.popen is not None
+    with KubeClient.load(str(cluster.kubeconfig)) as client:
+
+        def create_fifty(prefix: str) -> tuple[int, float]:
+            """How many were injected, and how long the slowest took."""
+
+            def one(number: int) -> tuple[bool, float]:
+                start = time.monotonic()
+                stored = client.create(PODS, pod_of(f"{prefix}-{number}", namespace, labels), namespace)
+                return INJECTED in stored["metadata"]["labels"], time.monotonic() - start
+
+            with ThreadPoolExecutor(50) as threads:
+                done = list(threads.map(one, range(50)))
+            return sum(injected for injected, _ in done), max(seconds for _, seconds in done)
+
+        process.popen.send_signal(signal.SIGSTOP)
+        try:
+            injected, slowest = create_fifty("hung")
+        finally:
+            process.popen.send_signal(signal.SIGCONT)
+        assert injected == 0
+        assert slowest < 15  # one timeout of 5 s, not one for each entry, and a slow machine
+        wait_until(lambda: webhook.status("/readyz") == 200, 10, "the webhook to answer again")
+        assert create_fifty("after")[0] == 50
+
+
 def test_dry_runs_are_injected_and_leave_nothing(webhook: Webhook, namespace: str):
     """--dry-run=server shows the injected pod."""
     cluster = webhook.cluster
@@ -473,23 +571,41 @@ def test_pods_of_controllers_are_injected(webhook: Webhook, namespace: str):
 
 
 def test_reviews_of_three_megabytes(webhook: Webhook, namespace: str):
-    """The API server's largest pods pass; a body beyond our own limit is told so."""
+    """The largest pods that can be stored are injected, larger ones answered, larger bodies refused."""
     cluster = webhook.cluster
     cluster.apply(config_of("main", namespace))
     pod = pod_of("big", namespace, {"storage.bubustack.io/inject": "true"})
     filler = [{"name": f"FILL_{number}", "value": "x" * 99_000} for number in range(31)]
     pod["spec"]["containers"][0]["env"] = filler
 
-    wait_until(lambda: "patch" in webhook.review(pod, namespace), 10, "the config to be known")
-    response = webhook.review(pod, namespace)
-    assert env_of(patched(pod, response))["BUBU_STORAGE_PROVIDER"]["value"] == "s3"
+    def reason() -> str:
+        return str(webhook.review(pod, namespace)["auditAnnotations"]["reason"])
 
+    wait_until(lambda: reason() == "PodTooLarge", 10, "the config to be known")
     pod["spec"]["containers"][0]["env"] = filler[:28]  # the API server takes 3 MiB
-    shown, _ = create(cluster, pod, "--dry-run=server")
-    assert "BUBU_STORAGE_PROVIDER" in env_of(shown)
+    shown, stderr = create(cluster, pod, "--dry-run=server")
+    assert "BUBU_STORAGE_PROVIDER" not in env_of(shown)
+    assert "the pod would be larger" in stderr
     pod["spec"]["containers"][0]["env"] = filler[:12]  # and etcd 1.5 MiB
     stored, _ = create(cluster, pod)
     assert "BUBU_STORAGE_PROVIDER" in env_of(stored)
+
+
+def test_a_pod_that_just_fits_is_still_created(webhook: Webhook, namespace: str):
+    """Injection would push it beyond what etcd takes, and the creator would get the blame."""
+    cluster = webhook.cluster
+    cluster.apply(config_of("main", namespace))
+    pod = pod_of("brim", namespace, {"storage.bubustack.io/inject": "true"})
+    wait_until(lambda: "patch" in webhook.review(pod, namespace), 10, "the config to be known")
+    pod["spec"]["containers"] = [
+        {"name": f"c{number}", "image": "i", "env": [{"name": "FILL", "value": "x" * 25_500}]}
+        for number in range(60)
+    ]
+
+    stored, stderr = create(cluster, pod)
+
+    assert INJECTED not in stored["metadata"]["labels"]
+    assert "the pod would be larger" in stderr
 
     status, body = webhook.post(b" " * (9 * 1024 * 1024))
     assert status == 413

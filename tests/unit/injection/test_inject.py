@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from typing import Any
@@ -283,6 +284,28 @@ def test_a_forged_record_removes_no_volume_of_another_name():
 
     assert '"own":"emptyDir' in forged["metadata"]["annotations"][RECORD_ANNOTATION]
     assert remove_injection(forged).pod["spec"]["volumes"] == [{"name": "own", "emptyDir": {}}]
+
+
+def test_a_copy_of_an_entry_of_ours_is_not_ours():
+    """We wrote it once: of two that are equal, one stays."""
+    injected = inject_pod(pod(), config()).pod
+    twice = copy.deepcopy(injected)
+    entries = twice["spec"]["containers"][0]["env"]
+    entries.append(copy.deepcopy(entries[0]))
+
+    assert remove_injection(twice).pod["spec"]["containers"][0]["env"] == [entries[0]]
+
+
+@pytest.mark.parametrize("generation", ["true", "-1", '"1"', "1.5", "null"])
+def test_a_record_whose_numbers_are_none_is_ignored(generation: str):
+    """It is somebody else's text; nothing is taken out for it."""
+    injected = inject_pod(pod(), config()).pod
+    text = injected["metadata"]["annotations"][RECORD_ANNOTATION]
+    assert '"generation":1,' in text
+    changed = text.replace('"generation":1,', f'"generation":{generation},')
+    injected = {**injected, "metadata": {"annotations": {RECORD_ANNOTATION: changed}}}
+
+    assert remove_injection(injected).reason is InjectionReason.NOTHING_TO_REMOVE
 
 
 def test_the_api_servers_defaults_are_not_a_change():
