@@ -97,12 +97,13 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
         roots: Sequence[Path] = (),
         arguments: Sequence[str] = (),
         environment: dict[str, str] | None = None,
+        account: tuple[str, str] = (NAMESPACE, ACCOUNT),
     ) -> None:
         name = secrets.token_hex(4)
         self.roots = tuple(roots)
         self.log_path = workdir / f"controller-{name}.log"
         self.kubeconfig = cluster.service_account_kubeconfig(
-            NAMESPACE, ACCOUNT, workdir / f"controller-{name}.kubeconfig"
+            *account, workdir / f"controller-{name}.kubeconfig"
         )
         self._port = free_port()
         self._command = [

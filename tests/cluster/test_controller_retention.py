@@ -430,6 +430,96 @@ def test_another_namespaces_objects_are_out_of_reach(world: World) -> None:
     assert world.objects() == {"outputs/team-b/run-1/data"}
 
 
+def test_prefixes_of_two_namespaces_inside_one_another(world: World) -> None:
+    """The one that reaches in is refused; the one that is reached into keeps what is not its own."""
+    other = world.cluster.create_namespace(f"{world.namespace}-b")
+    world.fill(old=3, young=0)
+    nested = world.store / "outputs" / world.namespace / other / "run-1"
+    nested.mkdir(parents=True)
+    (nested / "data").write_bytes(b"x")
+    os.utime(nested / "data", (0, 0))
+    reaching: dict[str, Any] = {
+        "apiVersion": API,
+        "kind": "StorageConfig",
+        "metadata": {"name": "main", "namespace": other},
+        "spec": {"file": {"path": str(world.store)}, "outputPrefix": f"outputs/{world.namespace}"},
+    }
+    reaching_policy: dict[str, Any] = {
+        "apiVersion": API,
+        "kind": "RetentionPolicy",
+        "metadata": {"name": "tidy", "namespace": other},
+        "spec": {
+            "mode": "Enforce",
+            "interval": "1s",
+            "rules": [{"prefix": f"outputs/{world.namespace}/", "keep": {"within": "1d"}}],
+        },
+    }
+    world.config()
+    world.cluster.apply(reaching, reaching_policy)
+    controller = ControllerProcess(
+        world.cluster, world.root.parent, namespaces=[world.namespace, other], roots=[world.root]
+    )
+    world.controllers.append(controller)
+    controller.start()
+    world.policy(mode="Enforce")
+
+    world.wait(lambda s: finished(s) and s["totals"]["deletedObjects"] == 3, "a pass")
+    until(
+        lambda: (
+            condition(world.cluster.get("retentionpolicy", "tidy", "-n", other)).get("reason")
+            == "PrefixOverlaps"
+        ),
+        "the refusal",
+    )
+
+    assert world.objects() == {f"outputs/{world.namespace}/{other}/run-1/data"}
+    assert world.namespace in condition(world.cluster.get("retentionpolicy", "tidy", "-n", other))["message"]
+
+
+def test_rights_for_one_namespace_only(world: World) -> None:
+    """A controller for a namespace works with rights in that namespace, and says what it cannot see."""
+    world.fill(old=2, young=1)
+    binding: dict[str, Any] = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "narrow", "namespace": world.namespace},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": "bubu-storage-controller",
+        },
+        "subjects": [{"kind": "ServiceAccount", "name": "narrow", "namespace": world.namespace}],
+    }
+    account: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "narrow", "namespace": world.namespace},
+    }
+    world.cluster.apply(account, binding)
+    controller = ControllerProcess(
+        world.cluster,
+        world.root.parent,
+        namespaces=[world.namespace],
+        roots=[world.root],
+        account=(world.namespace, "narrow"),
+    )
+    world.controllers.append(controller)
+    controller.start()
+    world.config()
+    world.policy("unnamed")
+    world.policy(mode="Enforce", storageRef={"name": "main"})
+
+    world.wait(finished, "a pass")
+
+    assert len(world.objects()) == 1
+    until(
+        lambda: condition({"status": world.status("unnamed")}).get("reason") == "ReconcileFailed",
+        "the right that is missing",
+    )
+    assert "ClusterStorageConfigs may not be read" in controller.log
+    assert not [line for line in controller.messages if line["level"] == "error"]
+
+
 def test_five_thousand_objects(world: World) -> None:
     """One pass over 5,000 objects: scanned whole, all due gone; the duration is reported."""
     world.fill(old=400, young=100, objects=10)
