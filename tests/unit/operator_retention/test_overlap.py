@@ -213,6 +213,14 @@ def test_policies_about_other_objects_change_nothing(other):
     assert guard_plan(made, own, "team-b", [own], [other]) == made
 
 
+def test_a_protection_outside_the_policys_rules_changes_nothing():
+    """What no rule of the policy's own covers needs no rule to be kept."""
+    own = place("team-b")
+    made = plan(own, "outputs/run-1/")
+
+    assert guard_plan(made, own, "team-b", [place("team-c", "outputs/team-b")], []) == made
+
+
 def test_protections_leave_the_fingerprint_alone():
     """Who comes and goes beside us must not send the cursor back to the start."""
     own = place("team-b")
