@@ -13,10 +13,11 @@ import gc
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
@@ -29,7 +30,7 @@ from bubu_operator.webhook.cache import ConfigCache
 from bubu_operator.webhook.certs import CertificateError, CertificateReloader, server_context
 from bubu_operator.webhook.connections import BoundedProtocol, ServerLoop
 
-__all__ = ["WebhookOptions", "run_webhook"]
+__all__ = ["WebhookOptions", "make_server", "run_webhook"]
 
 logger = logging.getLogger(__name__)
 
@@ -103,22 +104,7 @@ async def _serve(options: WebhookOptions, client: KubeClient, listener: socket.s
         return "" if reloader.current else f"no serving certificate: {reloader.last_problem}"
 
     app = WebhookApp(cache, certificate_problem)
-    config = uvicorn.Config(
-        app,
-        loop="none",
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=IN_FLIGHT_SECONDS,
-    )
-    config.load()
-    config.ssl = context
-    server = _Server(config)
+    server = make_server(app, context)
     cache.start()
     # Start-up's objects live as long as the process; the collector need not walk them again.
     gc.collect()
@@ -138,6 +124,26 @@ async def _serve(options: WebhookOptions, client: KubeClient, listener: socket.s
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(cache.stop)
         logger.info("webhook stopped")
+
+
+def make_server(app: Any, context: ssl.SSLContext) -> uvicorn.Server:
+    """The HTTP server around an ASGI application: limits, times and TLS, as in production."""
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=IN_FLIGHT_SECONDS,
+    )
+    config.load()
+    config.ssl = context
+    return _Server(config)
 
 
 class _Server(uvicorn.Server):

@@ -449,6 +449,17 @@ def test_warnings_are_bounded():
     assert all(len(text) <= 1024 and "\n" not in text for text in response["warnings"])
 
 
+def test_a_long_warning_is_cut():
+    """The name of a container may have any length before the pod is validated."""
+    item = asking()
+    item["spec"]["containers"] = [container("n" * 5000, env=[{"name": "AWS_ACCESS_KEY_ID", "value": "k"}])]
+
+    (warning,) = call(app_of(), review_of(item)).review["warnings"]
+
+    assert len(warning) == 1024
+    assert warning.endswith("nnn...")
+
+
 @given(
     value=JSON_VALUES,
     where=st.sampled_from(["object", "resource", "namespace", "operation", "dryRun", "name"]),
