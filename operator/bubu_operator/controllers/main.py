@@ -50,6 +50,9 @@ CLUSTER_CONFIG_WORKERS: Final = 2
 TEMPLATE_WORKERS: Final = 2
 IDLE_POLICY_WORKERS: Final = 4
 CRD_POLL_SECONDS: Final = 2.0
+CRD_TIMEOUT_SECONDS: Final = 3.0
+"""Short, because a signal to stop is heard in between only."""
+
 STOP_SECONDS: Final = 10.0
 
 EXIT_OK: Final = 0
@@ -174,7 +177,7 @@ class _Controller:
         told = ""
         while not self._stopping.is_set():
             try:
-                missing = wanted - self._client.served(GROUP, VERSION)
+                missing = wanted - self._client.served(GROUP, VERSION, timeout_seconds=CRD_TIMEOUT_SECONDS)
                 problem = (
                     f"not served yet: {', '.join(sorted(missing))} ({GROUP}); apply the CRDs"
                     if missing

@@ -68,13 +68,20 @@ class Connection:
     proxy_url: str | None
 
 
+class _OnceOnClosed(urllib3.Retry):
+    """Sends a GET again when its pooled connection turns out to be closed, not when the server is silent."""
+
+    def _is_read_error(self, err: Exception) -> bool:
+        return isinstance(err, urllib3.exceptions.ProtocolError)
+
+
 class Transport:
     """One API server, one identity. Share it between threads; close it once."""
 
     def __init__(self, configuration: Configuration, *, user_agent: str = USER_AGENT) -> None:
         config: Any = configuration
         # A connection that cannot be made must show at once: callers have their own back-off.
-        config.retries = urllib3.Retry(
+        config.retries = _OnceOnClosed(
             total=1,
             connect=0,
             read=1,

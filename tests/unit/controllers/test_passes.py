@@ -187,3 +187,18 @@ def test_totals_written_by_hand_do_not_stop_passes(api, context, child):
 
     assert all(value <= 2**53 for value in status(api)["totals"].values())
     assert find_condition(status(api)["conditions"], "Reconciled")["reason"] == "PassSucceeded"
+
+
+def test_a_policy_that_changed_before_its_pass_starts(api, context, child):
+    """The old spec is not followed any more: nothing is started, nothing is written."""
+    child("raise SystemExit('must not run')")
+    old = job(api)
+    api.put(
+        RETENTION_POLICIES,
+        {**POLICY, "metadata": {**POLICY["metadata"], "generation": 2, "resourceVersion": "1"}},
+    )
+
+    assert PassRunner(context).run(old)
+
+    assert "status" not in api.get(RETENTION_POLICIES, "tidy", "team-a")
+    assert api.events == []

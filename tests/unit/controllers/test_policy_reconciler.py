@@ -289,3 +289,77 @@ def test_cluster_configs_that_may_not_be_read(world, namespaces):
     assert len(world.runner.jobs) == len(namespaces)
     if namespaces:
         assert ("outputs/team-b/", 365 * 86400.0) in world.keeps(), "what may be about this store counts"
+
+
+def test_a_suspended_policy_starts_no_pass(world):
+    """Whatever else is true of it."""
+    suspended = policy()
+    suspended["spec"]["suspend"] = True
+    world.api.put(RETENTION_POLICIES, suspended)
+
+    assert world.look(KEY) is None
+    assert world.runner.jobs == []
+    assert world.ready()["reason"] == "Suspended"
+
+
+@pytest.mark.parametrize(
+    ("ready", "generation"), [({"status": "False", "reason": "Timeout"}, 1), ({}, 2), (None, 1)]
+)
+def test_a_store_that_is_not_known_to_work(world, ready, generation):
+    """Not ready, changed since it was looked at, or never looked at: no pass."""
+    waiting = config("team-b", world.path)
+    waiting["metadata"]["generation"] = generation
+    conditions = [] if ready is None else [READY["conditions"][0] | ready]
+    world.api.put(STORAGE_CONFIGS, {**waiting, "status": {"conditions": conditions}})
+
+    assert world.look(KEY) == 60.0
+    assert world.runner.jobs == []
+    assert world.ready()["reason"] == "StorageNotReady"
+
+
+@pytest.mark.parametrize(
+    ("selector", "passes"),
+    [(None, 0), ({"matchLabels": {"team": "c"}}, 0), ({"matchLabels": {"team": "b"}}, 1), ({}, 1)],
+)
+def test_a_cluster_config_is_for_the_namespaces_that_it_selects(world, selector, passes):
+    """A policy cannot reach a store that is not offered to its namespace by naming it."""
+    shared = config("", world.path)
+    del shared["metadata"]["namespace"]
+    if selector is not None:
+        shared["spec"]["namespaceSelector"] = selector
+    world.api.put(CLUSTER_STORAGE_CONFIGS, shared)
+    world.api.put(NAMESPACES, {"metadata": {"name": "team-b", "labels": {"team": "b"}}})
+    named = policy()
+    named["spec"]["storageRef"] = {"kind": "ClusterStorageConfig", "name": "main"}
+    world.api.put(RETENTION_POLICIES, named)
+
+    world.look(KEY)
+
+    assert len(world.runner.jobs) == passes
+
+
+@pytest.mark.parametrize("resource", [RETENTION_POLICIES, STORAGE_CONFIGS])
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"generation": 1}, None),
+        ({"generation": 2}, "changed"),
+        ({"generation": 1, "deletionTimestamp": "2026-01-01T00:00:00Z"}, "being deleted"),
+        (None, "was deleted"),
+    ],
+)
+def test_what_interrupts_a_pass(world, resource, metadata, said):
+    """A newer spec or a deletion of the policy or its config; an event about the same spec does not."""
+    key = KEY if resource is RETENTION_POLICIES else ObjectKey("team-b", "main")
+    world.context.cache.put(resource, key, {"metadata": {"generation": 1}})
+    world.look(KEY)
+    interrupted = world.runner.jobs[0].interrupted
+    assert interrupted() is None
+
+    if metadata is None:
+        world.context.cache.remove(resource, key)
+    else:
+        world.context.cache.put(resource, key, {"metadata": metadata})
+
+    answer = interrupted()
+    assert answer is None if said is None else said in answer

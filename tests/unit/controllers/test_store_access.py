@@ -73,3 +73,20 @@ def test_a_secret_with_very_many_keys_makes_no_long_message():
 
     assert refused.reason is Reason.SECRET_KEY_MISSING
     assert "and 490 more" in refused.message
+
+
+def test_an_anonymous_store_is_asked_anonymously():
+    """Said in so many words: without it the SDK would look for an identity of the controller's own."""
+    config = CONFIG.model_copy(
+        update={
+            "spec": type(CONFIG.spec).model_validate(
+                {"s3": {"bucket": "flows", "authentication": {"anonymous": {}}}}
+            )
+        }
+    )
+    context = Context(client=FakeApi(), events=None, redactor=Redactor(), options=ControllerOptions())
+
+    access = resolve_store(context, config)
+
+    assert access.settings.anonymous
+    assert (access.settings.access_key_id, access.settings.secret_access_key) == ("", "")

@@ -175,6 +175,16 @@ def test_a_server_that_hangs_is_a_timeout(serve):
     assert time.monotonic() - began < 3
 
 
+def test_a_silent_server_is_asked_once(serve):
+    """A timeout is one timeout: the request is not sent again behind the caller's back."""
+    server, client = serve(lambda handler: handler.server.release.wait(5))
+
+    with pytest.raises(KubeTimeoutError):
+        client.get(SECRETS, "a", "b", timeout_seconds=0.2)
+
+    assert len(server.seen) == 1
+
+
 def test_nobody_there():
     """A refused connection is unreachable, at once, and the token is not in the text."""
     with socket.socket() as probe:

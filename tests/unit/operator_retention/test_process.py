@@ -16,7 +16,7 @@ import pytest
 from bubu_operator.controllers.isolation import child_environment
 from bubu_operator.retention.child import run_child
 from bubu_operator.retention.document import LineType, PassDocument, PassLine
-from bubu_operator.retention.process import PassEnded, PassProcess, pass_command
+from bubu_operator.retention.process import MAX_LINE_BYTES, PassEnded, PassProcess, _lines_of, pass_command
 from bubu_storage.errors import ConfigurationError
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.report import StoppedBy
@@ -176,6 +176,36 @@ def test_it_dies_with_its_parent(store, tmp_path):
             threading.Event().wait(0.02)
 
     assert not alive(child)
+
+
+def test_it_ends_when_only_its_stdin_does(store):
+    """The lifeline alone is enough: a pass that is waiting for its store writes nothing that could fail."""
+    with start(document(store, requests_per_second=0.2)) as process:
+        wait_for(process, lambda line: line.report is not None, seconds=30)
+        process._process.stdin.close()
+        end, _ = wait_for(process, lambda _: False, seconds=5)
+
+    assert end.exit_code == 4
+
+
+def test_a_line_without_an_end_is_cut():
+    """What is remembered of a line is bounded, and the next one is whole again."""
+    read, write = os.pipe()
+
+    def fill():
+        with os.fdopen(write, "wb") as pipe:
+            pipe.write(b"x" * (MAX_LINE_BYTES + 1_000_000) + b"\nshort\nlast")
+
+    writer = threading.Thread(target=fill)
+    writer.start()
+    try:
+        long, *rest = _lines_of(read)
+    finally:
+        writer.join()
+        os.close(read)
+
+    assert MAX_LINE_BYTES <= len(long) < MAX_LINE_BYTES + 100_000
+    assert rest == [b"short", b"last"]
 
 
 def test_leaving_the_block_kills_and_reaps(store):
