@@ -103,10 +103,6 @@ class ConfigCache:
         """Plurals of the resources that have not been listed yet; empty when ready."""
         return tuple(plural for plural, informer in self._informers if not informer.synced.is_set())
 
-    def age_seconds(self) -> float:
-        """Seconds since the API server was last heard, by the quietest of the informers."""
-        return max(informer.age_seconds for _, informer in self._informers)
-
     def namespace_labels(self, namespace: str) -> Mapping[str, str] | None:
         """Labels of a namespace; None when it is not known (yet)."""
         return self._namespaces.get(ObjectKey("", namespace))
