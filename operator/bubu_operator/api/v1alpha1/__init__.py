@@ -18,19 +18,21 @@ from bubu_operator.api.v1alpha1.cluster_storage_config import ClusterStorageConf
 from bubu_operator.api.v1alpha1.common import Condition, LabelSelector, find_condition
 from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
 from bubu_operator.api.v1alpha1.retention_policy import (
+    RetentionMode,
+    RetentionPolicy,
+    RetentionPolicySpec,
+    RetentionRuleSpec,
+    StorageKind,
+    StorageRef,
+)
+from bubu_operator.api.v1alpha1.retention_status import (
     LastPass,
     ReasonCount,
     ResolvedStorage,
     RetentionCursor,
     RetentionCursorRun,
-    RetentionMode,
-    RetentionPolicy,
-    RetentionPolicySpec,
     RetentionPolicyStatus,
-    RetentionRuleSpec,
     RetentionTotals,
-    StorageKind,
-    StorageRef,
 )
 from bubu_operator.api.v1alpha1.scalars import duration_seconds, format_timestamp
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig, StorageConfigSpec, StorageConfigStatus

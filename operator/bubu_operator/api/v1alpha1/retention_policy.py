@@ -8,17 +8,16 @@ silence by the API server, and a policy that keeps less than its author wrote is
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
-from bubu_operator.api.v1alpha1.base import LAX, Column, ListMap, Resource, Rule, SpecModel, StatusModel
-from bubu_operator.api.v1alpha1.common import Conditions
+from bubu_operator.api.v1alpha1.base import LAX, Column, ListMap, Resource, Rule, SpecModel
+from bubu_operator.api.v1alpha1.retention_status import RetentionCursor, RetentionPolicyStatus
 from bubu_operator.api.v1alpha1.scalars import (
     Duration,
     ObjectName,
     RulePrefix,
-    Timestamp,
     duration_at_least,
     duration_seconds,
 )
@@ -26,20 +25,15 @@ from bubu_storage.wire import DEFAULT_RETENTION_MAX_DELETE, DEFAULT_RETENTION_MA
 
 __all__ = [
     "Keep",
-    "LastPass",
     "Limits",
     "OrphanAction",
     "Orphans",
-    "ReasonCount",
-    "ResolvedStorage",
     "RetentionCursor",
-    "RetentionCursorRun",
     "RetentionMode",
     "RetentionPolicy",
     "RetentionPolicySpec",
     "RetentionPolicyStatus",
     "RetentionRuleSpec",
-    "RetentionTotals",
     "Safety",
     "StorageKind",
     "StorageRef",
@@ -248,155 +242,6 @@ class RetentionPolicySpec(SpecModel):
     def interval_seconds(self) -> int:
         """`interval` in seconds."""
         return duration_seconds(self.interval)
-
-
-# --- status ------------------------------------------------------------------------------------
-
-
-class ReasonCount(StatusModel):
-    """Objects that were decided for one reason."""
-
-    objects: Annotated[int, Field(ge=0, description="How many.")] = 0
-    bytes: Annotated[int, Field(ge=0, description="Their size in all.")] = 0
-
-
-class LastPass(StatusModel):
-    """What one pass did."""
-
-    start_time: Annotated[Timestamp | None, Field(description="When it began.")] = None
-    finish_time: Annotated[Timestamp | None, Field(description="When it ended; absent while it runs.")] = None
-    mode: Annotated[str | None, Field(max_length=63, description="DryRun or Enforce.")] = None
-    observed_generation: Annotated[
-        int | None, Field(ge=0, description="metadata.generation of the spec that it followed.")
-    ] = None
-    scanned: Annotated[int, Field(ge=0, description="Objects looked at; never over limits.maxScan.")] = 0
-    kept: Annotated[int, Field(ge=0, description="Objects kept.")] = 0
-    kept_bytes: Annotated[int, Field(ge=0, description="Bytes of the objects kept.")] = 0
-    due: Annotated[int, Field(ge=0, description="Objects that the rules let go, deleted or not.")] = 0
-    due_bytes: Annotated[int, Field(ge=0, description="Bytes of the objects due.")] = 0
-    deleted: Annotated[int, Field(ge=0, description="Objects deleted.")] = 0
-    deleted_bytes: Annotated[int, Field(ge=0, description="Bytes of the objects deleted.")] = 0
-    failed: Annotated[int, Field(ge=0, description="Objects whose deletion failed; they stay due.")] = 0
-    by_reason: Annotated[
-        dict[str, ReasonCount],
-        Field(max_length=64, description="Objects and bytes for each reason of a decision."),
-    ] = Field(default_factory=dict[str, ReasonCount])
-    stopped_by: Annotated[
-        str | None,
-        Field(
-            max_length=63,
-            description="What ended the pass: the end of the listing, a limit, the budget, an error.",
-        ),
-    ] = None
-    complete_cycle: Annotated[
-        bool, Field(description="Whether the pass reached the end of what the rules cover.")
-    ] = False
-    message: Annotated[
-        str | None, Field(max_length=32768, description="The pass in one sentence. Never a secret.")
-    ] = None
-    error_samples: Annotated[
-        tuple[Annotated[str, Field(max_length=4096)], ...],
-        Field(max_length=10, description="The first of the errors, scrubbed of secrets."),
-    ] = ()
-
-
-class RetentionCursorRun(StatusModel):
-    """A run directory in the middle of which the last pass ended."""
-
-    prefix: Annotated[str, Field(max_length=4096, description="The run directory.")]
-    phase: Annotated[
-        str, Field(max_length=63, description="Scanning: being looked at. Sweeping: being deleted.")
-    ]
-    position: Annotated[str, Field(max_length=4096, description="Last member that was dealt with.")] = ""
-    newest: Annotated[
-        str | None,
-        Field(
-            max_length=63,
-            description="Date of the newest member seen; null if none has one.",
-            json_schema_extra={"nullable": True},
-        ),
-    ] = None
-    objects: Annotated[int, Field(ge=0, description="Members seen, or left to delete.")] = 0
-    bytes: Annotated[int, Field(ge=0, description="Their size in all.")] = 0
-    undated: Annotated[int, Field(ge=0, description="Members without a usable date.")] = 0
-    reserved: Annotated[int, Field(ge=0, description="Members that are the operator's own.")] = 0
-
-    @model_serializer(mode="wrap")
-    def _with_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = handler(self)
-        return {"newest": None} | data  # the store's library tells "no date" from "not said"
-
-
-class RetentionCursor(StatusModel):
-    """Where the next pass resumes: `bubu_storage.retention.cursor.Cursor`, and what it belongs to."""
-
-    fingerprint: Annotated[
-        str | None,
-        Field(max_length=63, description="Of the store and the rules; a cursor of others is not used."),
-    ] = None
-    after: Annotated[str, Field(max_length=4096, description="Key of the last decided object.")] = ""
-    run: Annotated[
-        RetentionCursorRun | None,
-        Field(description="The run directory in the middle of which the last pass ended, if it did."),
-    ] = None
-
-
-class RetentionTotals(StatusModel):
-    """Sums since the policy was created."""
-
-    passes: Annotated[int, Field(ge=0, description="Passes that ended.")] = 0
-    deleted_objects: Annotated[int, Field(ge=0, description="Objects deleted.")] = 0
-    deleted_bytes: Annotated[int, Field(ge=0, description="Bytes deleted.")] = 0
-
-
-class ResolvedStorage(StatusModel):
-    """The config that a policy is working on."""
-
-    kind: Annotated[str, Field(max_length=63, description="StorageConfig or ClusterStorageConfig.")]
-    name: Annotated[str, Field(max_length=253, description="Its name.")]
-
-
-class RetentionPolicyStatus(StatusModel):
-    """What the operator did and will do next."""
-
-    observed_generation: Annotated[
-        int | None, Field(ge=0, description="metadata.generation that this status is about.")
-    ] = None
-    conditions: Annotated[
-        Conditions,
-        Field(
-            description="Ready: can passes run. Reconciled: did the last one succeed. Degraded: see its "
-            "reason."
-        ),
-    ] = ()
-    storage: Annotated[
-        ResolvedStorage | None, Field(description="The config that the policy is working on.")
-    ] = None
-    last_pass: Annotated[LastPass | None, Field(description="What the last pass did.")] = None
-    next_pass_time: Annotated[Timestamp | None, Field(description="When the next pass is due.")] = None
-    cursor: Annotated[RetentionCursor | None, Field(description="Where the next Enforce pass resumes.")] = (
-        None
-    )
-    dry_run_cursor: Annotated[
-        RetentionCursor | None, Field(description="Where the next DryRun pass resumes.")
-    ] = None
-    totals: Annotated[RetentionTotals | None, Field(description="Sums since the policy was created.")] = None
-    oldest_overdue_seconds: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            description="How overdue, at the end of the last pass, the run was that should have gone first; "
-            "absent if none is left.",
-        ),
-    ] = None
-    oldest_overdue_since: Annotated[
-        Timestamp | None,
-        Field(description="The same as a time, for kubectl get: since when that run is overdue."),
-    ] = None
-    last_run_now: Annotated[
-        str | None,
-        Field(max_length=1024, description="Value of the run-now annotation that was last acted on."),
-    ] = None
 
 
 class RetentionPolicy(Resource):
