@@ -363,3 +363,11 @@ def test_what_interrupts_a_pass(world, resource, metadata, said):
 
     answer = interrupted()
     assert answer is None if said is None else said in answer
+
+
+def test_a_garbage_status_of_another_policy_stops_nobody(world):
+    """What it keeps is in its spec."""
+    world.api.put(RETENTION_POLICIES, policy("archive", "365d", status={"totals": "many"}))
+
+    assert world.look(KEY) == 0.0
+    assert ("outputs/team-b/", 365 * 86400.0) in world.keeps()
