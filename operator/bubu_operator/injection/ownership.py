@@ -134,18 +134,21 @@ def strip(pod: Json, record: InjectionRecord) -> Stripped:
     metadata = dict(child(pod, "metadata"))
     for field_name, ours in (("labels", INJECTED_LABEL), ("annotations", RECORD_ANNOTATION)):
         texts = texts_of(metadata, field_name)
-        _set_or_drop(metadata, field_name, {key: value for key, value in texts.items() if key != ours})
+        if ours in texts:
+            _set_or_drop(metadata, field_name, {key: value for key, value in texts.items() if key != ours})
     spec = dict(child(pod, "spec"))
     for field_name in CONTAINER_FIELDS:
-        containers = [_strip_container(container, record) for container in items_of(spec, field_name)]
-        _set_or_drop(spec, field_name, containers)
+        containers = items_of(spec, field_name)
+        if containers:
+            spec[field_name] = [_strip_container(container, record) for container in containers]
     kept: list[Json] = []
     removed: list[Json] = []
     for volume in items_of(spec, "volumes"):
         name = volume["name"]
         ours = name in OUR_VOLUMES and record.volumes.get(name) == volume_identity(volume)
         (removed if ours else kept).append(volume)
-    _set_or_drop(spec, "volumes", kept)
+    if removed:
+        _set_or_drop(spec, "volumes", kept)
     result = {**pod, "spec": spec}
     _set_or_drop(result, "metadata", metadata)
     return Stripped(result, tuple(removed))
@@ -172,13 +175,14 @@ def _strip_container(container: Json, record: InjectionRecord) -> Json:
         mount for mount in items_of(container, "volumeMounts") if mount_digest(mount) not in owned.mounts
     ]
     result = dict(container)
-    _set_or_drop(result, "env", env)
-    _set_or_drop(result, "volumeMounts", mounts)
+    for key, after in (("env", env), ("volumeMounts", mounts)):
+        if after != items_of(container, key):
+            _set_or_drop(result, key, after)
     return result
 
 
 def _set_or_drop(target: Json, key: str, value: Any) -> None:
-    """Empty lists and maps are left out, as the API server does."""
+    """What is empty without our part is left out, as the API server does."""
     if value:
         target[key] = value
     else:
@@ -230,6 +234,7 @@ def _variable(value: Any) -> Json:
         raise TypeError("not a variable")
     entry = cast("Json", value)
     _text(entry["name"])
-    if not isinstance(entry.get("value", ""), str) or not isinstance(entry.get("valueFrom", {}), dict):
+    # null is as good as absent, as in `pod_problem`: the user's entry comes back as it was written.
+    if not isinstance(entry.get("value"), str | None) or not isinstance(entry.get("valueFrom"), dict | None):
         raise TypeError("not a variable")
     return entry

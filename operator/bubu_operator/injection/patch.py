@@ -7,7 +7,6 @@ makes patches of pods cheap: injection shares what it did not change.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, TypeAlias, cast
 
 __all__ = ["JsonPatch", "PatchError", "apply_patch", "make_patch"]
@@ -37,10 +36,19 @@ def apply_patch(document: Any, patch: JsonPatch) -> Any:
     Raises:
         PatchError: a path does not exist, or an operation is none of ours.
     """
-    result = copy.deepcopy(document)
+    result = _unshared(document)
     for operation in patch:
         result = _apply(result, operation)
     return result
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which no object stands twice, as it may in an injected pod (deepcopy would keep that)."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_unshared(item) for item in cast("list[Any]", value)]
+    return value
 
 
 def _diff(before: Any, after: Any, path: str, operations: JsonPatch) -> None:
@@ -113,7 +121,7 @@ def _apply(document: Any, operation: dict[str, Any]) -> Any:
     kind, path = operation["op"], operation["path"]
     if kind not in ("add", "remove", "replace"):
         raise PatchError(f"operation {kind!r} is not supported")
-    value = copy.deepcopy(operation.get("value"))
+    value = _unshared(operation.get("value"))
     if not path:
         if kind == "remove":
             raise PatchError("the document itself cannot be removed")

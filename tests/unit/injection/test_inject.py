@@ -286,6 +286,33 @@ def test_a_forged_record_removes_no_volume_of_another_name():
     assert remove_injection(forged).pod["spec"]["volumes"] == [{"name": "own", "emptyDir": {}}]
 
 
+@pytest.mark.parametrize("empty", [None, []])
+@pytest.mark.parametrize("place", ["volumes", "initContainers", "env", "volumeMounts"])
+def test_empty_fields_of_the_users_are_no_change(place: str, empty: Any):
+    """An injected pod that holds them is not written again, and keeps them."""
+    item = pod()
+    target = item["spec"] if place in ("volumes", "initContainers") else item["spec"]["containers"][0]
+    target[place] = empty
+
+    once = inject_pod(item, config())
+
+    assert once.changed
+    assert inject_pod(once.pod, config()).pod is once.pod
+    assert remove_injection(once.pod).pod in (item, pod())
+
+
+@pytest.mark.parametrize("entry", [{"value": None, "valueFrom": {}}, {"value": "x", "valueFrom": None}])
+def test_a_replaced_variable_with_a_null_comes_back(entry: Any):
+    """Otherwise the record that holds it would count as somebody else's."""
+    theirs = {"name": "AWS_ACCESS_KEY_ID", **entry}
+    override = config(injection={"conflictPolicy": "Override"})
+
+    once = inject_pod(pod(container(env=[theirs])), override)
+
+    assert inject_pod(once.pod, override).reason is InjectionReason.ALREADY_INJECTED
+    assert remove_injection(once.pod).pod["spec"]["containers"][0]["env"] == [theirs]
+
+
 def test_a_copy_of_an_entry_of_ours_is_not_ours():
     """We wrote it once: of two that are equal, one stays."""
     injected = inject_pod(pod(), config()).pod

@@ -81,3 +81,13 @@ def test_what_does_not_fit_is_refused(operation: dict[str, Any]):
 def test_the_end_of_a_list_may_be_named():
     """RFC 6902's ``-``."""
     assert apply_patch([1], [{"op": "add", "path": "/-", "value": 2}]) == [1, 2]
+
+
+def test_an_object_that_stands_twice_in_a_document_is_changed_in_one_place():
+    """Injection puts the same entries into all containers."""
+    shared = {"name": "A", "value": "old"}
+    document = {"first": [shared], "second": [shared]}
+    wanted = {"first": [shared], "second": [{"name": "A", "value": "new"}]}
+
+    assert apply_patch(document, make_patch(document, wanted)) == wanted
+    assert shared["value"] == "old"
