@@ -40,6 +40,18 @@ def test_large_bodies_share_a_budget_and_small_ones_do_not_need_it():
     assert asyncio.run(reading(reader, LARGE, b"", then=meanwhile)) == LARGE
 
 
+def test_a_body_that_is_only_discarded_uses_no_budget(monkeypatch: pytest.MonkeyPatch):
+    """While the rest of one that is too large is read away, another one has room."""
+    monkeypatch.setattr(body_module, "MAX_BODY_BYTES", FREE_BYTES + 1200)
+    reader = BodyReader(max_buffered_bytes=1200)
+
+    async def meanwhile() -> None:
+        assert await reading(reader, LARGE) == LARGE
+
+    with pytest.raises(ReviewRejectedError, match="larger than"):
+        asyncio.run(reading(reader, LARGE, b"y" * 500, b"z", then=meanwhile))
+
+
 @pytest.mark.parametrize("end", ["read", "too large", "broken off", "refused"])
 def test_however_a_body_ends_the_budget_is_whole_again(end: str, monkeypatch: pytest.MonkeyPatch):
     """A leak would end in refusing every large review."""

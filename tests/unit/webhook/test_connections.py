@@ -174,6 +174,25 @@ def test_a_connection_serves_many_requests(monkeypatch: pytest.MonkeyPatch):
     run(test)
 
 
+def test_requests_in_one_piece_have_their_own_time(monkeypatch: pytest.MonkeyPatch):
+    """Five that take a third of the time each; together they take longer than one may."""
+    hurry(monkeypatch, request=0.6)
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.2)
+        await echo(scope, receive, send)
+
+    async def test() -> None:
+        async with Server(slow) as server:
+            reader, writer = await server.connect()
+            writer.write((HEAD + b"ok") * 5)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                for _ in range(5):
+                    await reader.readuntil(b"\r\n\r\nok")
+
+    run(test)
+
+
 def test_at_the_limit_the_longest_idle_connection_gives_way(monkeypatch: pytest.MonkeyPatch):
     """The newcomer is served; what is being answered is never cut off."""
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
