@@ -52,7 +52,7 @@ e2e: venv ## The demo on both stores, and a plain pip install, as tests
 	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
 
 bench: venv ## Benchmarks; each prints a ratio against a baseline of the same run
-	$(PY) tests/perf/bench_webhook.py
+	$(PY) -m tests.perf.bench_webhook
 
 cluster-up: venv ## A Kubernetes API server to play with
 	$(PY) -m tests.cluster up
