@@ -123,7 +123,6 @@ class Reason(_Word):
 
     # Retention policies: passes
     PASS_PENDING = ("PassPending", "No pass has run yet.")
-    PASS_RUNNING = ("PassRunning", "A pass is under way.")
     PASS_SUCCEEDED = ("PassSucceeded", "The last pass did all that its limits allowed, without an error.")
     PASS_PARTIAL = ("PassPartial", "The last pass could not delete some objects; they stay due.")
     PASS_FAILED = ("PassFailed", "The last pass broke off; the next one resumes where it stopped.")
