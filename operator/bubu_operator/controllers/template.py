@@ -22,7 +22,7 @@ from bubu_operator.controllers.selection import select_for_namespace
 from bubu_operator.errors import KubeApiError, KubeConflictError, KubeInvalidError, KubeNotFoundError
 from bubu_operator.injection.config import InjectionConfig
 from bubu_operator.injection.environment import canonical_json
-from bubu_operator.injection.names import CONFIG_LABEL, DOMAIN, INJECT_LABEL
+from bubu_operator.injection.names import CONFIG_LABEL, DOMAIN, INJECT_LABEL, SYSTEM_NAMESPACES
 from bubu_operator.injection.patch import make_patch
 from bubu_operator.injection.template import (
     inject_template,
@@ -73,8 +73,15 @@ class TemplateDecision:
 
 
 def wants_template(deployment: JsonObject) -> bool:
-    """Tell whether the Deployment's own label asks for injection into its template."""
-    return section(metadata_of(deployment), "labels").get(INJECT_LABEL) == "true"
+    """Tell whether the Deployment's own label asks for injection into its template.
+
+    As at admission, a pod that opts out is left alone, and so are the cluster's own namespaces.
+    """
+    metadata = metadata_of(deployment)
+    if metadata.get("namespace") in SYSTEM_NAMESPACES:
+        return False
+    pods = section(section(pod_template(deployment), "metadata"), "labels")
+    return section(metadata, "labels").get(INJECT_LABEL) == "true" and pods.get(INJECT_LABEL) != "false"
 
 
 def decide_template(deployment: JsonObject, config: InjectionConfig | None) -> TemplateDecision:

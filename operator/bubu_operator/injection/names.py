@@ -11,10 +11,18 @@ __all__ = [
     "INJECTED_LABEL",
     "INJECT_LABEL",
     "MIRROR_ANNOTATION",
+    "OPERATOR_NAMESPACE",
     "RECORD_ANNOTATION",
+    "SYSTEM_NAMESPACES",
 ]
 
 DOMAIN: Final = "storage.bubustack.io"
+
+OPERATOR_NAMESPACE: Final = "bubu-storage-system"
+"""Where the operator itself runs unless told otherwise."""
+
+SYSTEM_NAMESPACES: Final = ("kube-system", "kube-public", "kube-node-lease")
+"""The cluster's own; nothing in them is ever injected, whatever its labels say."""
 
 ENGRAM_LABEL: Final = "bubustack.io/engram"
 """On pods: this is an engram's pod, whatever the value; it wants storage."""

@@ -20,13 +20,16 @@ from typing import Any, Final
 
 import yaml
 
-from bubu_operator.injection.names import ENGRAM_LABEL, INJECT_LABEL
+from bubu_operator.injection.names import (
+    ENGRAM_LABEL,
+    INJECT_LABEL,
+    OPERATOR_NAMESPACE,
+    SYSTEM_NAMESPACES,
+)
 
-__all__ = ["OPERATOR_NAMESPACE", "WEBHOOK_NAME", "render_webhook_configuration"]
+__all__ = ["WEBHOOK_NAME", "render_webhook_configuration"]
 
 WEBHOOK_NAME: Final = "bubu-storage-webhook"
-OPERATOR_NAMESPACE: Final = "bubu-storage-system"
-SYSTEM_NAMESPACES: Final = ("kube-system", "kube-public", "kube-node-lease")
 TIMEOUT_SECONDS: Final = 5
 
 _LABELS: Final = {

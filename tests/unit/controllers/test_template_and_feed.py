@@ -9,7 +9,12 @@ import pytest
 from bubu_operator.api.v1alpha1.conditions import EventReason
 from bubu_operator.controllers.context import ObjectCache
 from bubu_operator.controllers.feed import Feed
-from bubu_operator.controllers.template import DIGEST_ANNOTATION, TemplateAction, decide_template
+from bubu_operator.controllers.template import (
+    DIGEST_ANNOTATION,
+    TemplateAction,
+    decide_template,
+    wants_template,
+)
 from bubu_operator.injection.config import load_config
 from bubu_operator.injection.select import SelectionReason
 from bubu_operator.kube.resources import (
@@ -54,6 +59,29 @@ def deployment(**container):
             },
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("own", "template", "namespace", "wanted"),
+    [
+        ("true", None, "team-a", True),
+        ("true", "true", "team-a", True),
+        ("true", "false", "team-a", False),
+        ("false", "true", "team-a", False),
+        (None, "true", "team-a", False),
+        ("true", None, "kube-system", False),
+        ("true", None, "kube-public", False),
+        ("true", None, "kube-node-lease", False),
+    ],
+)
+def test_who_asks_for_a_template(own, template, namespace, wanted):
+    """The Deployment's own label; pods that opt out and the cluster's own namespaces are left alone."""
+    label = "storage.bubustack.io/inject"
+    asked = deployment()
+    asked["metadata"] |= {"namespace": namespace, "labels": {label: own} if own else {}}
+    asked["spec"]["template"]["metadata"]["labels"] = {label: template} if template else {}
+
+    assert wants_template(asked) is wanted
 
 
 def test_a_bare_template_is_written_once():
