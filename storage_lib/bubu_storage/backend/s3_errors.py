@@ -85,6 +85,9 @@ CODES: Final[Mapping[str, type[StorageError]]] = {
     "InternalError": UnavailableError,
     "InternalServerError": UnavailableError,
     "OperationAborted": UnavailableError,
+    # versitygw says so of every failed link of an object into its folder (posix.go, PutObject), also when
+    # the folder was being removed with its last object: trying again succeeds then.
+    "ExistingObjectIsDirectory": UnavailableError,
     "QuotaExceeded": UnavailableError,
     "XMinioServerNotInitialized": UnavailableError,
     "XMinioStorageFull": UnavailableError,
@@ -147,6 +150,8 @@ _CODE_HINTS: Final[Mapping[str, str]] = {
     "SignatureDoesNotMatch": "the secret access key is wrong (or a proxy changes the requests)",
     "InvalidObjectState": "the object is archived and must be restored first",
     "InvalidBucketName": "this is no valid bucket name",
+    "ExistingObjectIsDirectory": "the key is the folder of other objects there, or its folder was just being "
+    "removed",
     "QuotaExceeded": "the quota of the bucket is used up",
     "XMinioStorageFull": "the store is full",
 }

@@ -63,6 +63,7 @@ BY_CODE = {
     "InternalError": (500, errors.UnavailableError),
     "InternalServerError": (500, errors.UnavailableError),
     "OperationAborted": (409, errors.UnavailableError),
+    "ExistingObjectIsDirectory": (409, errors.UnavailableError),
     "QuotaExceeded": (403, errors.UnavailableError),
     "XMinioServerNotInitialized": (503, errors.UnavailableError),
     "XMinioStorageFull": (507, errors.UnavailableError),
