@@ -7,7 +7,6 @@ A checksum that came with the answer is verified when the last byte has been rea
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -15,15 +14,16 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 
+from bubu_storage.backend.body_stream import BoundedBody
 from bubu_storage.backend.s3_errors import map_sdk_error
-from bubu_storage.errors import StorageError, StorageTimeoutError, UnavailableError
+from bubu_storage.errors import StorageError, StorageTimeoutError
 
 __all__ = ["S3Body"]
 
 _PIECE_BYTES: Final = 1024 * 1024
 
 
-class S3Body(io.RawIOBase):
+class S3Body(BoundedBody):
     """Read an open answer; owns the connection until closed or read to the end.
 
     Args:
@@ -44,54 +44,11 @@ class S3Body(io.RawIOBase):
         timeout_seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__()
+        super().__init__(length=size_bytes, key=key, store=store)
         self._stream = stream
-        self._left = size_bytes
-        self._key = key
-        self._store = store
         self._budget_seconds = timeout_seconds
         self._timeout_seconds = timeout_seconds
         self._monotonic = monotonic
-
-    def readable(self) -> bool:
-        """Tell that this is a source of bytes."""
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read up to ``size`` bytes, or all that is left; b"" at the end.
-
-        Raises:
-            StorageError: the store breaks off, is too slow, or the checksum is wrong.
-        """
-        if self.closed:
-            raise ValueError("read of a closed object body")
-        wanted = self._left if size is None or size < 0 else min(size, self._left)
-        pieces: list[bytes] = []
-        while wanted:
-            piece = self._take(min(wanted, _PIECE_BYTES))
-            if not piece:
-                raise UnavailableError(
-                    f"object {self._key!r} of {self._store} ends {self._left} bytes early",
-                    key=self._key,
-                    code="IncompleteBody",
-                )
-            pieces.append(piece)
-            wanted -= len(piece)
-            self._left -= len(piece)
-            if not self._left:
-                self._take(1)  # the SDK verifies length and checksum when it sees the end
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def readall(self) -> bytes:
-        """Read all that is left."""
-        return self.read()
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill a writable buffer and return how many bytes went in."""
-        target = memoryview(buffer).cast("B")
-        data = self.read(len(target))
-        target[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         """Give the connection back, or drop it in the middle of a body; twice is fine."""
@@ -101,10 +58,13 @@ class S3Body(io.RawIOBase):
             finally:
                 super().close()
 
+    def _reached_end(self) -> None:
+        self._take(1)  # the SDK verifies length and checksum when it sees the end
+
     def _take(self, size: int) -> bytes:
         started = self._monotonic()
         try:
-            piece: bytes = self._stream.read(size)
+            piece: bytes = self._stream.read(min(size, _PIECE_BYTES))
         except (BotoCoreError, HTTPError, OSError) as error:
             raise self._mapped(error) from error
         self._budget_seconds -= self._monotonic() - started
