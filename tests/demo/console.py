@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tests.cluster.processes import wait_until
+
 __all__ = ["DemoFailedError", "Narrator"]
 
 
@@ -95,10 +97,9 @@ class Narrator:
         Raises:
             DemoFailedError: after ``deadline_seconds``; ``describe`` says how things stood.
         """
-        end = time.monotonic() + deadline_seconds
-        while not condition():
-            if time.monotonic() > end:
-                raise DemoFailedError(
-                    f"{what} did not happen within {deadline_seconds:g} s. {describe()}".strip()
-                )
-            time.sleep(0.1)
+        try:
+            wait_until(condition, deadline_seconds, what)
+        except TimeoutError as error:
+            raise DemoFailedError(
+                f"{what} did not happen within {deadline_seconds:g} s. {describe()}".strip()
+            ) from error
