@@ -20,12 +20,19 @@ from typing import TYPE_CHECKING, Any, Final
 from bubu_storage._version import __version__
 
 if TYPE_CHECKING:
+    from bubu_storage.backend.types import BackendCopier as BackendCopier
+    from bubu_storage.backend.types import BatchDeleter as BatchDeleter
     from bubu_storage.backend.types import GetObjectResult as GetObjectResult
     from bubu_storage.backend.types import ListedObject as ListedObject
     from bubu_storage.backend.types import ObjectBackend as ObjectBackend
     from bubu_storage.backend.types import ObjectInfo as ObjectInfo
+    from bubu_storage.errors import BackendUnavailableError as BackendUnavailableError
+    from bubu_storage.errors import BatchDeleteNotSupportedError as BatchDeleteNotSupportedError
     from bubu_storage.errors import BucketNotFoundError as BucketNotFoundError
     from bubu_storage.errors import ConfigurationError as ConfigurationError
+    from bubu_storage.errors import CopyError as CopyError
+    from bubu_storage.errors import CopyNotSupportedError as CopyNotSupportedError
+    from bubu_storage.errors import CopyPhase as CopyPhase
     from bubu_storage.errors import CorruptObjectError as CorruptObjectError
     from bubu_storage.errors import DepthError as DepthError
     from bubu_storage.errors import EncodeError as EncodeError
@@ -48,6 +55,7 @@ if TYPE_CHECKING:
     from bubu_storage.errors import UnauthenticatedError as UnauthenticatedError
     from bubu_storage.errors import UnavailableError as UnavailableError
     from bubu_storage.errors import UnsupportedOperationError as UnsupportedOperationError
+    from bubu_storage.errors import is_copy_phase as is_copy_phase
     from bubu_storage.errors import is_not_found as is_not_found
     from bubu_storage.manager import StorageManager as StorageManager
     from bubu_storage.payload.context import max_recursion_depth as max_recursion_depth
@@ -62,8 +70,10 @@ if TYPE_CHECKING:
     from bubu_storage.settings import S3Settings as S3Settings
     from bubu_storage.shared import reset_shared_managers as reset_shared_managers
     from bubu_storage.shared import shared_manager as shared_manager
+    from bubu_storage.wire import DEFAULT_CACHE_TTL_SECONDS as DEFAULT_CACHE_TTL_SECONDS
     from bubu_storage.wire import DEFAULT_MAX_INLINE_SIZE as DEFAULT_MAX_INLINE_SIZE
     from bubu_storage.wire import DEFAULT_MAX_RECURSION_DEPTH as DEFAULT_MAX_RECURSION_DEPTH
+    from bubu_storage.wire import DEFAULT_MAX_WORKERS as DEFAULT_MAX_WORKERS
     from bubu_storage.wire import (
         DEFAULT_RETENTION_GC_INTERVAL_SECONDS as DEFAULT_RETENTION_GC_INTERVAL_SECONDS,
     )
@@ -77,10 +87,22 @@ if TYPE_CHECKING:
     from bubu_storage.wire import STORAGE_SCHEMA_VERSION_KEY as STORAGE_SCHEMA_VERSION_KEY
 
 _MODULES: Final[dict[str, tuple[str, ...]]] = {
-    "bubu_storage.backend.types": ("GetObjectResult", "ListedObject", "ObjectBackend", "ObjectInfo"),
+    "bubu_storage.backend.types": (
+        "BackendCopier",
+        "BatchDeleter",
+        "GetObjectResult",
+        "ListedObject",
+        "ObjectBackend",
+        "ObjectInfo",
+    ),
     "bubu_storage.errors": (
+        "BackendUnavailableError",
+        "BatchDeleteNotSupportedError",
         "BucketNotFoundError",
         "ConfigurationError",
+        "CopyError",
+        "CopyNotSupportedError",
+        "CopyPhase",
         "CorruptObjectError",
         "DepthError",
         "EncodeError",
@@ -103,18 +125,33 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "UnauthenticatedError",
         "UnavailableError",
         "UnsupportedOperationError",
+        "is_copy_phase",
         "is_not_found",
     ),
     "bubu_storage.manager": ("StorageManager",),
-    "bubu_storage.payload.context": ("max_recursion_depth", "step_run_id", "storage_schema"),
+    "bubu_storage.payload.context": (
+        "max_recursion_depth",
+        "step_run_id",
+        "storage_schema",
+    ),
     "bubu_storage.payload.kube": ("KubeRefResolver",),
     "bubu_storage.payload.paths": ("namespaced_key",),
     "bubu_storage.payload.refs": ("storage_ref",),
-    "bubu_storage.settings": ("FileSettings", "ManagerSettings", "RetentionPolicy", "S3Settings"),
-    "bubu_storage.shared": ("reset_shared_managers", "shared_manager"),
+    "bubu_storage.settings": (
+        "FileSettings",
+        "ManagerSettings",
+        "RetentionPolicy",
+        "S3Settings",
+    ),
+    "bubu_storage.shared": (
+        "reset_shared_managers",
+        "shared_manager",
+    ),
     "bubu_storage.wire": (
+        "DEFAULT_CACHE_TTL_SECONDS",
         "DEFAULT_MAX_INLINE_SIZE",
         "DEFAULT_MAX_RECURSION_DEPTH",
+        "DEFAULT_MAX_WORKERS",
         "DEFAULT_RETENTION_GC_INTERVAL_SECONDS",
         "DEFAULT_RETENTION_MAX_DELETE",
         "DEFAULT_RETENTION_MAX_SCAN",
@@ -129,8 +166,10 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "DEFAULT_CACHE_TTL_SECONDS",
     "DEFAULT_MAX_INLINE_SIZE",
     "DEFAULT_MAX_RECURSION_DEPTH",
+    "DEFAULT_MAX_WORKERS",
     "DEFAULT_RETENTION_GC_INTERVAL_SECONDS",
     "DEFAULT_RETENTION_MAX_DELETE",
     "DEFAULT_RETENTION_MAX_SCAN",
@@ -140,8 +179,15 @@ __all__ = [
     "STORAGE_REF_KEY",
     "STORAGE_SCHEMA_KEY",
     "STORAGE_SCHEMA_VERSION_KEY",
+    "BackendCopier",
+    "BackendUnavailableError",
+    "BatchDeleteNotSupportedError",
+    "BatchDeleter",
     "BucketNotFoundError",
     "ConfigurationError",
+    "CopyError",
+    "CopyNotSupportedError",
+    "CopyPhase",
     "CorruptObjectError",
     "DepthError",
     "EncodeError",
@@ -175,6 +221,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedOperationError",
     "__version__",
+    "is_copy_phase",
     "is_not_found",
     "max_recursion_depth",
     "namespaced_key",

@@ -20,12 +20,20 @@ from urllib.parse import urlsplit, urlunsplit
 from bubu_storage.errors import ConfigurationError
 from bubu_storage.goduration import parse_go_duration_seconds, trim_go_space
 from bubu_storage.gotext import parse_go_bool, parse_go_int
-from bubu_storage.settings import MIN_PART_SIZE_BYTES, BackendSettings, FileSettings, S3Settings
+from bubu_storage.settings import (
+    MIN_PART_SIZE_BYTES,
+    S3_ENGINES,
+    BackendSettings,
+    FileSettings,
+    S3Settings,
+)
 from bubu_storage.wire import (
+    DEFAULT_CACHE_TTL_SECONDS,
     DEFAULT_INPUT_PREFIX,
     DEFAULT_MAX_HYDRATED_SIZE,
     DEFAULT_MAX_INLINE_SIZE,
     DEFAULT_MAX_RECURSION_DEPTH,
+    DEFAULT_MAX_WORKERS,
     DEFAULT_OUTPUT_PREFIX,
     DEFAULT_RETENTION_GC_INTERVAL_SECONDS,
     DEFAULT_RETENTION_MAX_DELETE,
@@ -75,6 +83,9 @@ class ManagerFields(TypedDict):
     max_hydrated_size_bytes: int
     timeout_seconds: float
     workload_namespace: str
+    max_workers: int
+    cache_size_bytes: int
+    cache_ttl_seconds: float
 
 
 class RetentionFields(TypedDict):
@@ -109,6 +120,11 @@ def read_manager(env: Mapping[str, str]) -> ManagerFields:
             env, "BUBU_STORAGE_TIMEOUT", DEFAULT_STORAGE_TIMEOUT_SECONDS, parse_go_duration_seconds
         ),
         workload_namespace=next(filter(None, (_trimmed(env, name) for name in _NAMESPACE_VARIABLES)), ""),
+        max_workers=_positive(env, "BUBU_STORAGE_CONCURRENCY", DEFAULT_MAX_WORKERS, parse_go_int),
+        cache_size_bytes=_read_size(env, "BUBU_STORAGE_CACHE_SIZE", 0, least=0),
+        cache_ttl_seconds=_positive(
+            env, "BUBU_STORAGE_CACHE_TTL", DEFAULT_CACHE_TTL_SECONDS, parse_go_duration_seconds
+        ),
     )
 
 
@@ -216,6 +232,7 @@ def read_s3(env: Mapping[str, str]) -> S3Settings:
         concurrency=_s3_positive(env, "BUBU_S3_CONCURRENCY", 5, parse_go_int),
         sse=sse,
         sse_kms_key_id=_trimmed(env, "BUBU_S3_SSE_KMS_KEY") if sse == "aws:kms" else "",
+        engine=_read_engine(env),
     )
 
 
@@ -316,6 +333,13 @@ def _read_sse(env: Mapping[str, str]) -> str:
     if name is None:
         raise ConfigurationError(f"BUBU_S3_SSE is {text!r}; it must be one of {', '.join(_SSE_NAMES)}")
     return name
+
+
+def _read_engine(env: Mapping[str, str]) -> str:
+    engine = _trimmed(env, "BUBU_S3_ENGINE").lower() or "auto"
+    if engine not in S3_ENGINES:
+        raise ConfigurationError(f"BUBU_S3_ENGINE is {engine!r}; it must be one of {', '.join(S3_ENGINES)}")
+    return engine
 
 
 def _trimmed(env: Mapping[str, str], name: str) -> str:

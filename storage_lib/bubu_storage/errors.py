@@ -18,10 +18,14 @@ builtin name derive from that builtin too. The original SDK error is always the
     ├── PreconditionFailedError                            an if_match / if_none_match did not hold
     ├── RangeNotSatisfiableError    (also ValueError)
     ├── UnsupportedOperationError                          this backend cannot (Go: ErrUnsupportedOperation)
+    │   ├── CopyNotSupportedError                          no copy inside the store (Go: ErrCopyNotSupported)
+    │   └── BatchDeleteNotSupportedError                   no deletion of many objects at once
+    ├── CopyError                                          a copy failed; ``phase`` says on which side
     ├── LimitExceededError          (also ValueError)      a size or count is over a stated limit
     ├── TransientError                                     worth a retry
     │   ├── ThrottledError                                 429, 503 SlowDown; see retry_after_seconds
     │   ├── UnavailableError        (also ConnectionError) refused, reset, DNS, TLS, 5xx
+    │   │   └── BackendUnavailableError                    a circuit is open (Go: ErrBackendUnavailable)
     │   └── StorageTimeoutError     (also TimeoutError)
     └── PayloadError                                       about documents, not about the store
         ├── EncodeError             (also ValueError)      a value has no JSON form; names the JSON path
@@ -35,9 +39,16 @@ builtin name derive from that builtin too. The original SDK error is always the
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 __all__ = [
+    "BackendUnavailableError",
+    "BatchDeleteNotSupportedError",
     "BucketNotFoundError",
     "ConfigurationError",
+    "CopyError",
+    "CopyNotSupportedError",
+    "CopyPhase",
     "CorruptObjectError",
     "DepthError",
     "EncodeError",
@@ -60,6 +71,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UnsupportedOperationError",
+    "is_copy_phase",
     "is_not_found",
 ]
 
@@ -136,6 +148,42 @@ class UnsupportedOperationError(StorageError):
     """The backend lacks this operation."""
 
 
+class CopyNotSupportedError(UnsupportedOperationError):
+    """The backend cannot copy by itself; read the object and write it instead."""
+
+
+class BatchDeleteNotSupportedError(UnsupportedOperationError):
+    """The backend cannot delete many objects in one request; delete them one by one."""
+
+
+class CopyPhase(StrEnum):
+    """The side of a copy between two backends that failed."""
+
+    READ = "read"
+    """The source: another one may serve."""
+    WRITE = "write"
+    """The destination: another source would not help."""
+
+
+class CopyError(StorageError):
+    """A copy between two backends failed; the cause is the ``__cause__``.
+
+    Args:
+        phase: the side at fault.
+        cause: what it raised.
+        key: the object's key, where one is concerned.
+
+    Attributes:
+        phase: the side at fault.
+    """
+
+    def __init__(self, phase: CopyPhase, cause: BaseException, *, key: str | None = None) -> None:
+        status, code = (cause.status, cause.code) if isinstance(cause, StorageError) else (None, None)
+        super().__init__(f"{phase}: {cause}", key=key, status=status, code=code)
+        self.phase = phase
+        self.__cause__ = cause
+
+
 class LimitExceededError(StorageError, ValueError):
     """A size or a count is over a stated limit; the message has both numbers."""
 
@@ -166,6 +214,13 @@ class ThrottledError(TransientError):
 
 class UnavailableError(TransientError, ConnectionError):
     """The store cannot be reached, or answers with a server error."""
+
+
+class BackendUnavailableError(UnavailableError):
+    """A circuit breaker keeps requests from a backend that failed too often.
+
+    The failure that opened the circuit, where it is known, is the ``__cause__``.
+    """
 
 
 class StorageTimeoutError(TransientError, TimeoutError):
@@ -250,3 +305,15 @@ def _foreign_not_found(error: BaseException) -> bool:
         return False
     text = str(error).lower()
     return "nosuchbucket" not in text and any(word in text for word in _NOT_FOUND_WORDS)
+
+
+def is_copy_phase(error: BaseException | None, phase: CopyPhase) -> bool:
+    """Tell whether a `CopyError` of this phase is in the chain of causes (Go: IsCopyPhase)."""
+    seen: set[int] = set()
+    current = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, CopyError) and current.phase is phase:
+            return True
+        current = current.__cause__ or current.__context__
+    return False

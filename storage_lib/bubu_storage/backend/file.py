@@ -50,6 +50,7 @@ from bubu_storage.backend.types import (
     check_batch,
     check_page_size,
     check_prefix,
+    refuse_conditions,
 )
 from bubu_storage.errors import (
     ConfigurationError,
@@ -102,6 +103,8 @@ class FileBackend:
         size_bytes: int | None = None,
         content_type: str = DEFAULT_BLOB_CONTENT_TYPE,
         metadata: Mapping[str, str] | None = None,
+        if_match: str = "",
+        if_none_match: str = "",
     ) -> str:
         """Store a whole object; see `ObjectBackend.put_object`.
 
@@ -114,6 +117,7 @@ class FileBackend:
             StorageError: the body has another length than announced, or the name is taken
                 by a directory.
         """
+        refuse_conditions(if_match, if_none_match)
         del content_type, metadata
         *folders, name = split_key(key)
         with self._mapped("written", key):
@@ -146,7 +150,7 @@ class FileBackend:
             )
         return etag_of(facts)
 
-    def get_object(self, key: str, *, range_header: str = "") -> GetObjectResult:
+    def get_object(self, key: str, *, range_header: str = "", if_match: str = "") -> GetObjectResult:
         """Open an object; see `ObjectBackend.get_object`.
 
         Raises:
@@ -155,6 +159,7 @@ class FileBackend:
             PermissionDeniedError: no right to read, or a link is in the way.
             StorageError: the key names a directory, or lies below a file.
         """
+        refuse_conditions(if_match)
         fd = self._open_file(key)
         try:
             facts = os.fstat(fd)
@@ -180,7 +185,7 @@ class FileBackend:
             os.close(fd)
         return _info(key, facts, facts.st_size)
 
-    def delete_object(self, key: str) -> None:
+    def delete_object(self, key: str, *, if_match: str = "") -> None:
         """Delete one object and the directories that it leaves empty.
 
         A missing object counts as deleted; so does an empty directory of that name, which
@@ -190,9 +195,12 @@ class FileBackend:
             PermissionDeniedError: no right to delete, or a link is in the way.
             StorageError: the key names a directory that is not empty, or lies below a file.
         """
+        refuse_conditions(if_match)
         self._delete(key, sync=self._fsync)
 
-    def delete_objects(self, keys: Sequence[str]) -> dict[str, StorageError]:
+    def delete_objects(
+        self, keys: Sequence[str], *, if_match: Mapping[str, str] | None = None
+    ) -> dict[str, StorageError]:
         """Delete up to 1,000 objects; see `BatchDeleter.delete_objects`.
 
         Directories are forced to disk once each, at the end, not once an object.
@@ -200,6 +208,7 @@ class FileBackend:
         Raises:
             LimitExceededError: more than 1,000 keys.
         """
+        refuse_conditions(*(if_match or {}).values())
         failed: dict[str, StorageError] = {}
         changed: set[tuple[bytes, ...]] = set()
         for key in check_batch(keys):

@@ -23,11 +23,12 @@ from bubu_storage.backend.types import (
     ListPage,
     ObjectInfo,
     check_batch,
+    check_conditions,
     check_key,
     check_page_size,
     check_prefix,
 )
-from bubu_storage.errors import ObjectNotFoundError, StorageError
+from bubu_storage.errors import ObjectNotFoundError, PreconditionFailedError, StorageError
 from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
 
 __all__ = ["MemoryBackend"]
@@ -68,14 +69,18 @@ class MemoryBackend:
         size_bytes: int | None = None,
         content_type: str = DEFAULT_BLOB_CONTENT_TYPE,
         metadata: Mapping[str, str] | None = None,
+        if_match: str = "",
+        if_none_match: str = "",
     ) -> str:
         """Store a whole object; see `ObjectBackend.put_object`.
 
         Raises:
             InvalidKeyError: see `check_key`.
+            PreconditionFailedError: a condition did not hold.
             StorageError: the body has another length than announced.
         """
         check_key(key)
+        check_conditions(if_match, if_none_match)
         buffer = bytearray()
         for piece in chunks(body):
             buffer += piece
@@ -91,19 +96,24 @@ class MemoryBackend:
             metadata={name.lower(): value for name, value in (metadata or {}).items()},
         )
         with self._lock:
+            self._check_conditions(key, if_match, if_none_match)
             if key not in self._objects:
                 insort(self._keys, key)
             self._objects[key] = _Stored(data, replace(info, last_modified=self.server_time()))
         return info.etag
 
-    def get_object(self, key: str, *, range_header: str = "") -> GetObjectResult:
+    def get_object(self, key: str, *, range_header: str = "", if_match: str = "") -> GetObjectResult:
         """Open an object; see `ObjectBackend.get_object`.
 
         Raises:
             ObjectNotFoundError: no such key.
+            PreconditionFailedError: it has another ETag.
             RangeNotSatisfiableError: the range lies outside the object.
         """
+        check_conditions(if_match)
         stored = self._find(key)
+        if if_match and stored.info.etag != if_match:
+            raise _changed(key)
         part = resolve_range(range_header, size_bytes=len(stored.data), key=key)
         data = stored.data[part.start : part.start + part.length] if part.content_range else stored.data
         info = replace(stored.info, size_bytes=part.length)
@@ -117,14 +127,23 @@ class MemoryBackend:
         """
         return self._find(key).info
 
-    def delete_object(self, key: str) -> None:
-        """Delete one object; a missing one counts as deleted."""
+    def delete_object(self, key: str, *, if_match: str = "") -> None:
+        """Delete one object; a missing one counts as deleted.
+
+        Raises:
+            PreconditionFailedError: it has another ETag.
+        """
         check_key(key)
+        check_conditions(if_match)
         with self._lock:
+            if key in self._objects:
+                self._check_conditions(key, if_match, "")
             if self._objects.pop(key, None) is not None:
                 del self._keys[bisect_left(self._keys, key)]
 
-    def delete_objects(self, keys: Sequence[str]) -> dict[str, StorageError]:
+    def delete_objects(
+        self, keys: Sequence[str], *, if_match: Mapping[str, str] | None = None
+    ) -> dict[str, StorageError]:
         """Delete up to 1,000 objects; see `BatchDeleter.delete_objects`.
 
         Raises:
@@ -133,7 +152,7 @@ class MemoryBackend:
         failed: dict[str, StorageError] = {}
         for key in check_batch(keys):
             try:
-                self.delete_object(key)
+                self.delete_object(key, if_match=(if_match or {}).get(key, ""))
             except StorageError as error:
                 failed[key] = error
         return failed
@@ -187,6 +206,16 @@ class MemoryBackend:
                 return
         raise _not_found(key)
 
+    def _check_conditions(self, key: str, if_match: str, if_none_match: str) -> None:
+        """Compare with what is stored now; the lock is held."""
+        stored = self._objects.get(key)
+        if if_match and (stored is None or stored.info.etag != if_match):
+            raise _changed(key)
+        if if_none_match and stored is not None:
+            raise PreconditionFailedError(
+                f"object {key!r} of memory:// exists already", key=key, status=412, code="PreconditionFailed"
+            )
+
     def _find(self, key: str) -> _Stored:
         check_key(key)
         with self._lock:
@@ -198,6 +227,15 @@ class MemoryBackend:
 
 def _not_found(key: str) -> ObjectNotFoundError:
     return ObjectNotFoundError(f"no object {key!r} in memory://", key=key, status=404, code="NoSuchKey")
+
+
+def _changed(key: str) -> PreconditionFailedError:
+    return PreconditionFailedError(
+        f"object {key!r} of memory:// has another ETag than the one asked for, or is gone",
+        key=key,
+        status=412,
+        code="PreconditionFailed",
+    )
 
 
 def _listed(info: ObjectInfo) -> ListedObject:

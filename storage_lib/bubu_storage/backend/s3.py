@@ -38,6 +38,7 @@ from bubu_storage.backend.types import (
     check_key,
     check_page_size,
     check_prefix,
+    refuse_conditions,
 )
 from bubu_storage.errors import (
     BucketNotFoundError,
@@ -103,6 +104,8 @@ class S3Backend:
         size_bytes: int | None = None,
         content_type: str = DEFAULT_BLOB_CONTENT_TYPE,
         metadata: Mapping[str, str] | None = None,
+        if_match: str = "",
+        if_none_match: str = "",
     ) -> str:
         """Store a whole object; see `ObjectBackend.put_object`.
 
@@ -113,6 +116,7 @@ class S3Backend:
             InvalidKeyError: see `check_key`.
             StorageError: the body has another length than announced, or any of the tree.
         """
+        refuse_conditions(if_match, if_none_match)
         check_key(key)
         facts = self._object_arguments(content_type, metadata, key)
         part_size = plan_part_size(self._settings.part_size_bytes, size_bytes)
@@ -124,13 +128,14 @@ class S3Backend:
                 return self._put_single(key, first, facts)
         return self._put_parts(key, chain((first, second), parts), facts)
 
-    def get_object(self, key: str, *, range_header: str = "") -> GetObjectResult:
+    def get_object(self, key: str, *, range_header: str = "", if_match: str = "") -> GetObjectResult:
         """Open an object; see `ObjectBackend.get_object`.
 
         Raises:
             ObjectNotFoundError: no such key.
             RangeNotSatisfiableError: the range lies outside the object.
         """
+        refuse_conditions(if_match)
         check_key(key)
         # Some stores send the whole object's checksum with a part of it.
         extra: dict[str, Any] = {"Range": range_header} if range_header else {"ChecksumMode": "ENABLED"}
@@ -157,13 +162,16 @@ class S3Backend:
             answer = self._client.head_object(Bucket=self._bucket, Key=key)
         return _info(key, cast("dict[str, Any]", answer))
 
-    def delete_object(self, key: str) -> None:
+    def delete_object(self, key: str, *, if_match: str = "") -> None:
         """Delete one object; a missing one counts as deleted."""
+        refuse_conditions(if_match)
         check_key(key)
         with contextlib.suppress(ObjectNotFoundError), self._mapped("deleted", key):
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
-    def delete_objects(self, keys: Sequence[str]) -> dict[str, StorageError]:
+    def delete_objects(
+        self, keys: Sequence[str], *, if_match: Mapping[str, str] | None = None
+    ) -> dict[str, StorageError]:
         """Delete up to 1,000 objects in one request; see `BatchDeleter.delete_objects`.
 
         Where the store has no such request, the keys are deleted one by one.
@@ -172,6 +180,7 @@ class S3Backend:
             LimitExceededError: more than 1,000 keys.
             StorageError: the whole request failed.
         """
+        refuse_conditions(*(if_match or {}).values())
         failed: dict[str, StorageError] = {}
         together: list[str] = []
         singly: list[str] = []

@@ -21,11 +21,18 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import IO, Final, Protocol, Self, TypeAlias, runtime_checkable
 
-from bubu_storage.errors import InvalidKeyError, LimitExceededError, StorageError
+from bubu_storage.errors import (
+    ConfigurationError,
+    InvalidKeyError,
+    LimitExceededError,
+    StorageError,
+    UnsupportedOperationError,
+)
 from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
 
 __all__ = [
     "MAX_KEY_BYTES",
+    "BackendCopier",
     "BatchDeleter",
     "Body",
     "GetObjectResult",
@@ -34,9 +41,11 @@ __all__ = [
     "ObjectBackend",
     "ObjectInfo",
     "check_batch",
+    "check_conditions",
     "check_key",
     "check_page_size",
     "check_prefix",
+    "refuse_conditions",
 ]
 
 MAX_KEY_BYTES: Final = 1024
@@ -160,6 +169,8 @@ class ObjectBackend(Protocol):
         size_bytes: int | None = None,
         content_type: str = DEFAULT_BLOB_CONTENT_TYPE,
         metadata: Mapping[str, str] | None = None,
+        if_match: str = "",
+        if_none_match: str = "",
     ) -> str:
         """Store a whole object, replacing what was there, and return its ETag.
 
@@ -170,18 +181,25 @@ class ObjectBackend(Protocol):
                 length is refused and nothing is stored.
             content_type: kept where the store can keep it.
             metadata: user metadata, ASCII; kept where the store can keep it.
+            if_match: only replace the object that has this ETag.
+            if_none_match: ``*``: only where there is no object yet.
 
         Raises:
             InvalidKeyError: see `check_key`.
+            PreconditionFailedError: a condition did not hold; nothing was stored.
+            UnsupportedOperationError: the store is known to have no such condition.
             StorageError: any of the tree; the old object, if any, is still whole.
         """
         ...
 
-    def get_object(self, key: str, *, range_header: str = "") -> GetObjectResult:
+    def get_object(self, key: str, *, range_header: str = "", if_match: str = "") -> GetObjectResult:
         """Open an object; ``range_header`` is passed on verbatim, as ``bytes=0-99``.
+
+        With ``if_match``, an ETag, readers of several ranges notice a replaced object.
 
         Raises:
             ObjectNotFoundError: no such key.
+            PreconditionFailedError: the object has another ETag.
             RangeNotSatisfiableError: the range starts past the end.
         """
         ...
@@ -194,8 +212,17 @@ class ObjectBackend(Protocol):
         """
         ...
 
-    def delete_object(self, key: str) -> None:
-        """Delete one object; a missing one counts as deleted."""
+    def delete_object(self, key: str, *, if_match: str = "") -> None:
+        """Delete one object; a missing one counts as deleted.
+
+        Args:
+            key: of the object.
+            if_match: only delete the object that has this ETag.
+
+        Raises:
+            PreconditionFailedError: the object has another ETag; it is still there.
+            UnsupportedOperationError: the store is known to have no such condition.
+        """
         ...
 
     def list_objects(
@@ -224,14 +251,51 @@ class ObjectBackend(Protocol):
 class BatchDeleter(Protocol):
     """The optional capability to delete many objects in one request."""
 
-    def delete_objects(self, keys: Sequence[str]) -> dict[str, StorageError]:
+    def delete_objects(
+        self, keys: Sequence[str], *, if_match: Mapping[str, str] | None = None
+    ) -> dict[str, StorageError]:
         """Delete up to 1,000 objects and return the keys that failed, each with its error.
 
         A key that is not in the answer is gone (or was never there). A raised error means
         that the whole request failed and nothing may be assumed.
 
+        Args:
+            keys: what to delete.
+            if_match: ETags by key; such a key is only deleted while it has that ETag, and is
+                in the answer with a `PreconditionFailedError` otherwise. Some servers silently
+                ignore this (see `bubu_storage.backend.probe`).
+
         Raises:
+            BatchDeleteNotSupportedError: nothing was deleted; delete one by one.
             LimitExceededError: more than 1,000 keys.
+        """
+        ...
+
+
+@runtime_checkable
+class BackendCopier(Protocol):
+    """The optional capability to copy inside the store, without moving the bytes (Go: BackendCopier)."""
+
+    def copy_object(
+        self,
+        source_key: str,
+        destination_key: str,
+        *,
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Copy an object and return the ETag of the copy, "" where the store gives none.
+
+        Args:
+            source_key: the object to copy.
+            destination_key: in the same store; replaced where it exists.
+            content_type: of the copy; "" keeps the source's.
+            metadata: of the copy; None keeps the source's.
+
+        Raises:
+            CopyNotSupportedError: read and write the object instead.
+            ObjectNotFoundError: no such source.
+            InvalidKeyError: also when both keys are the same and nothing is to be changed.
         """
         ...
 
@@ -274,6 +338,30 @@ def check_batch(keys: Sequence[str]) -> Sequence[str]:
     if len(keys) > MAX_BATCH_DELETE:
         raise LimitExceededError(f"{len(keys)} keys in one batch; at most {MAX_BATCH_DELETE} are accepted")
     return keys
+
+
+def check_conditions(if_match: str, if_none_match: str = "") -> None:
+    """Refuse conditions that no store understands; "" is no condition.
+
+    Raises:
+        ConfigurationError: both at once, ``*`` as an ETag, or another ``if_none_match`` than ``*``.
+    """
+    if if_match and if_none_match:
+        raise ConfigurationError("if_match and if_none_match exclude each other; give one of them")
+    if if_match == "*":
+        raise ConfigurationError("if_match takes an ETag, not '*'")
+    if if_none_match not in {"", "*"}:
+        raise ConfigurationError(f"if_none_match is {if_none_match[:80]!r}; it must be '*' (no object yet)")
+
+
+def refuse_conditions(*conditions: str) -> None:
+    """Refuse any condition, for a store that has none.
+
+    Raises:
+        UnsupportedOperationError: one of them is not "".
+    """
+    if any(conditions):
+        raise UnsupportedOperationError("this store has no conditional requests")
 
 
 def check_page_size(page_size: int) -> int:

@@ -21,22 +21,14 @@ from __future__ import annotations
 import io
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
-from typing import IO, Any, Self, TypeVar, cast
+from typing import IO, Self, TypeVar, cast
 
-from bubu_storage.backend.types import (
-    BatchDeleter,
-    Body,
-    GetObjectResult,
-    ListPage,
-    ObjectBackend,
-    ObjectInfo,
-)
-from bubu_storage.errors import StorageError, UnavailableError
-from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
+from bubu_storage.backend.decorator import BackendDecorator, Call, Operation
+from bubu_storage.backend.types import BatchDeleter, GetObjectResult, ObjectBackend
+from bubu_storage.errors import UnavailableError
 
 __all__ = [
     "Call",
@@ -52,18 +44,6 @@ __all__ = [
 _T = TypeVar("_T")
 
 
-class Operation(StrEnum):
-    """What a backend was asked to do."""
-
-    PUT = "put_object"
-    GET = "get_object"
-    HEAD = "head_object"
-    DELETE = "delete_object"
-    DELETE_MANY = "delete_objects"
-    LIST_PAGE = "list_page"
-    SERVER_TIME = "server_time"
-
-
 class Timing(StrEnum):
     """When a fault strikes, seen from the store."""
 
@@ -77,15 +57,6 @@ class Timing(StrEnum):
 
 class SimulatedCrash(BaseException):
     """The process dies here. Not an `Exception`, so that no handler brings it back to life."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request: what, on which key (prefix of a listing, "" of a batch), which keys of a batch."""
-
-    operation: Operation
-    key: str
-    keys: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -136,85 +107,7 @@ def crash_points(calls: int) -> Iterator[Fault]:
             yield Fault.crash(nth, timing)
 
 
-class _Wrapper:
-    """A backend that passes each call to another one through ``_around``."""
-
-    def __new__(cls, inner: ObjectBackend, *args: Any, **kwargs: Any) -> Self:
-        del args, kwargs
-        chosen = cast("type[Self]", cls._with_batch()) if isinstance(inner, BatchDeleter) else cls
-        return super().__new__(chosen)
-
-    def __init__(self, inner: ObjectBackend) -> None:
-        self.inner = inner
-
-    @classmethod
-    def _with_batch(cls) -> type:
-        """Return the variant of this class that can delete in batches."""
-        return cls
-
-    def _around(self, call: Call, act: Callable[[], _T]) -> _T:
-        del call
-        return act()
-
-    @property
-    def name(self) -> str:
-        """Name of the wrapped backend."""
-        return self.inner.name
-
-    def put_object(
-        self,
-        key: str,
-        body: Body,
-        *,
-        size_bytes: int | None = None,
-        content_type: str = DEFAULT_BLOB_CONTENT_TYPE,
-        metadata: Mapping[str, str] | None = None,
-    ) -> str:
-        """Pass on `ObjectBackend.put_object`."""
-        return self._around(
-            Call(Operation.PUT, key),
-            lambda: self.inner.put_object(
-                key, body, size_bytes=size_bytes, content_type=content_type, metadata=metadata
-            ),
-        )
-
-    def get_object(self, key: str, *, range_header: str = "") -> GetObjectResult:
-        """Pass on `ObjectBackend.get_object`."""
-        return self._around(
-            Call(Operation.GET, key), lambda: self.inner.get_object(key, range_header=range_header)
-        )
-
-    def head_object(self, key: str) -> ObjectInfo:
-        """Pass on `ObjectBackend.head_object`."""
-        return self._around(Call(Operation.HEAD, key), lambda: self.inner.head_object(key))
-
-    def delete_object(self, key: str) -> None:
-        """Pass on `ObjectBackend.delete_object`."""
-        self._around(Call(Operation.DELETE, key), lambda: self.inner.delete_object(key))
-
-    def list_objects(
-        self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
-    ) -> Iterator[ListPage]:
-        """Pass on `ObjectBackend.list_objects`; each page is a call, also the one that finds no more."""
-        return self._pages(
-            prefix, self.inner.list_objects(prefix, start_after=start_after, page_size=page_size)
-        )
-
-    def _pages(self, prefix: str, pages: Iterator[ListPage]) -> Iterator[ListPage]:
-        call = Call(Operation.LIST_PAGE, prefix)
-        while (page := self._around(call, lambda: next(pages, None))) is not None:
-            yield page
-
-    def server_time(self) -> datetime:
-        """Pass on `ObjectBackend.server_time`."""
-        return self._around(Call(Operation.SERVER_TIME, ""), self.inner.server_time)
-
-    def close(self) -> None:
-        """Close the wrapped backend; never fails on purpose."""
-        self.inner.close()
-
-
-class FaultBackend(_Wrapper):
+class FaultBackend(BackendDecorator):
     """Fails as told, and is otherwise the wrapped backend; thread-safe.
 
     Args:
@@ -227,10 +120,6 @@ class FaultBackend(_Wrapper):
         self.faults = list(faults)
         self.dead = False
         self._lock = threading.Lock()
-
-    @classmethod
-    def _with_batch(cls) -> type:
-        return _BatchFaultBackend if cls is FaultBackend else cls
 
     @property
     def struck(self) -> int:
@@ -267,16 +156,7 @@ class FaultBackend(_Wrapper):
         cast("BatchDeleter", self.inner).delete_objects(keys[: len(keys) // 2])
 
 
-class _BatchFaultBackend(FaultBackend):
-    """The variant for backends that can delete in batches."""
-
-    def delete_objects(self, keys: Sequence[str]) -> dict[str, StorageError]:
-        """Pass on `BatchDeleter.delete_objects`."""
-        inner = cast("BatchDeleter", self.inner)
-        return self._around(Call(Operation.DELETE_MANY, "", tuple(keys)), lambda: inner.delete_objects(keys))
-
-
-class CountingBackend(_Wrapper):
+class CountingBackend(BackendDecorator):
     """Keeps a record of every call; thread-safe.
 
     Attributes:
@@ -289,10 +169,6 @@ class CountingBackend(_Wrapper):
         self.calls: list[Call] = []
         self.open_bodies = 0
         self._lock = threading.Lock()
-
-    @classmethod
-    def _with_batch(cls) -> type:
-        return _BatchCountingBackend if cls is CountingBackend else cls
 
     @property
     def total(self) -> int:
@@ -326,15 +202,6 @@ class CountingBackend(_Wrapper):
     def _add_open(self, change: int) -> None:
         with self._lock:
             self.open_bodies += change
-
-
-class _BatchCountingBackend(CountingBackend):
-    """The variant for backends that can delete in batches."""
-
-    def delete_objects(self, keys: Sequence[str]) -> dict[str, StorageError]:
-        """Pass on `BatchDeleter.delete_objects`."""
-        inner = cast("BatchDeleter", self.inner)
-        return self._around(Call(Operation.DELETE_MANY, "", tuple(keys)), lambda: inner.delete_objects(keys))
 
 
 class _WatchedBody(io.RawIOBase):
