@@ -57,7 +57,7 @@ def test_library_without_extras_needs_few_distributions() -> None:
     plain = [line for line in requires("bubu-storage") or [] if "extra ==" not in line]
     names = {line.split(">")[0].split("=")[0].strip() for line in plain}
 
-    assert {"boto3", "click"} == names
+    assert {"boto3", "click", "prometheus-client"} == names
 
 
 def test_operator_command_without_extra_prints_the_pip_line() -> None:
