@@ -27,6 +27,7 @@ lint: venv ## Format check, ruff, import contracts, spelling, generated files
 	PYTHONPATH=storage_lib:operator $(BIN)/lint-imports
 	$(BIN)/codespell
 	$(PY) -m bubu_operator crds --check crds
+	$(PY) scripts/library_reference.py --check
 
 types: venv ## pyright, strict
 	$(BIN)/pyright
@@ -63,6 +64,7 @@ cluster-down: venv ## Stop what cluster-up started
 generate: venv ## Rewrite generated files: crds/, docs/reference/
 	$(PY) -m bubu_operator crds --write crds
 	$(PY) -m bubu_operator.api.reference docs/reference
+	$(PY) scripts/library_reference.py
 
 golden: venv ## Rewrite the expected halves of tests/golden (review the diff)
 	$(BIN)/pytest tests/unit tests/golden -k golden --regenerate-golden
