@@ -34,7 +34,7 @@ PAGES: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("Backends", "One bucket, or one directory, of objects.", ("bubu_storage.backend.types",)),
 )
 INTRODUCTION: Final = """\
-Made from the docstrings by `make generate`. A guide with examples: [guide.md](../guide.md); Go names and their
+Made from the docstrings by `make generate`. A guide: [guide.md](../guide.md); Go names and their
 Python forms: [go-names.md](go-names.md). Everything here can be imported from `bubu_storage` itself."""
 ERRORS: Final = "bubu_storage.errors"
 CONSTANTS: Final = "bubu_storage.wire"
