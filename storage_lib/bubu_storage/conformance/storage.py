@@ -1,5 +1,6 @@
-"""Storage cases: run one operation on a file store and compare with the recording.
+"""Storage cases: run one operation on a store and compare with the recording.
 
+The recording was made on files, and that is the default; any other backend can stand in.
 `observe` runs the case, `compare` judges; tests of our own better outcomes use `observe`
 alone. Error texts of the recording are never compared, only classes.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.conformance.cases import Case, content_bytes, difference, expand
 from bubu_storage.errors import (
     ConfigurationError,
@@ -32,7 +34,7 @@ from bubu_storage.manager import StorageManager
 from bubu_storage.payload.codec import encode
 from bubu_storage.payload.context import max_recursion_depth, storage_schema
 from bubu_storage.payload.paths import namespaced_key
-from bubu_storage.settings import RetentionPolicy
+from bubu_storage.settings import ManagerSettings, RetentionPolicy
 from bubu_storage.shared import reset_shared_managers, shared_manager
 
 __all__ = ["Observation", "compare", "observe"]
@@ -63,8 +65,14 @@ class Observation:
         return self.result is not _NOTHING
 
 
-def observe(case: Case, base: Path) -> Observation:
+def observe(case: Case, base: Path, backend: ObjectBackend | None = None) -> Observation:
     """Run a case in an empty directory.
+
+    Args:
+        case: as loaded.
+        base: the directory.
+        backend: an empty store to use instead, where the case uses a store; the directory
+            then stays empty. Without it, the directory is the store.
 
     Raises:
         ValueError: the case itself is malformed, or its operation unknown.
@@ -73,6 +81,9 @@ def observe(case: Case, base: Path) -> Observation:
     if operation is None:
         raise ValueError(f"unknown operation {case['op']!r}")
     for name, content in expand(case.get("preload") or {}).items():
+        if backend is not None:
+            backend.put_object(name, content_bytes(content))
+            continue
         target = base / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content_bytes(content))
@@ -83,15 +94,28 @@ def observe(case: Case, base: Path) -> Observation:
     }
     seen = Observation()
     try:
-        seen.result = operation(_Run(case, env, base, seen))
+        seen.result = operation(_Run(case, env, base, seen, backend))
     except StorageError as error:
         seen.error = error
-    seen.files = {
+    seen.files = _objects(backend) if backend is not None else _files(base)
+    return seen
+
+
+def _objects(backend: ObjectBackend) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for page in backend.list_objects():
+        for item in page.objects:
+            with backend.get_object(item.key) as stored:
+                found[item.key] = stored.read()
+    return found
+
+
+def _files(base: Path) -> dict[str, bytes]:
+    return {
         path.relative_to(base).as_posix(): path.read_bytes()
         for path in sorted(base.rglob("*"))
         if path.is_file()
     }
-    return seen
 
 
 def compare(case: Case, seen: Observation) -> list[str]:
@@ -111,6 +135,7 @@ class _Run:
     env: dict[str, str]
     base: Path
     seen: Observation
+    backend: ObjectBackend | None
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -131,7 +156,10 @@ class _Run:
                 stack.enter_context(max_recursion_depth(self.options["max_recursion_depth"]))
             if "schema" in self.options:
                 stack.enter_context(storage_schema(*self.options["schema"]))
-            return action(stack.enter_context(StorageManager.from_env(self.env)))
+            settings = ManagerSettings.from_env(self.env)
+            # A case about disabled storage must not get a store by the back door.
+            backend = self.backend if settings.backend is not None else None
+            return action(stack.enter_context(StorageManager(settings, backend)))
 
 
 def _dehydrate(run: _Run) -> Any:
