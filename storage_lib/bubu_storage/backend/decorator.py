@@ -11,12 +11,13 @@ layer, and `innermost` the concrete backend.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
-from typing import Any, Self, TypeVar, cast
+from typing import IO, Any, Self, TypeVar, cast
 
 from bubu_storage.backend.types import (
     BackendCopier,
@@ -30,7 +31,7 @@ from bubu_storage.backend.types import (
 from bubu_storage.errors import StorageError
 from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
 
-__all__ = ["BackendDecorator", "Call", "Operation", "innermost"]
+__all__ = ["BackendDecorator", "Call", "Operation", "WrappedBody", "innermost"]
 
 _T = TypeVar("_T")
 
@@ -167,6 +168,51 @@ def innermost(backend: ObjectBackend) -> ObjectBackend:
     return backend
 
 
+class WrappedBody(io.RawIOBase):
+    """The base of bodies that a decorator puts around a body; override `read` or `close`.
+
+    Args:
+        inner: the open object; closed with this one.
+    """
+
+    def __init__(self, inner: GetObjectResult) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def result(self) -> GetObjectResult:
+        """Return the open object with this body in place of its own."""
+        return GetObjectResult(
+            self._inner.info, cast("IO[bytes]", self), content_range=self._inner.content_range
+        )
+
+    def readable(self) -> bool:
+        """Tell that this is a source of bytes."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to ``size`` bytes, or all that is left."""
+        return self._inner.read(-1 if size is None else size)
+
+    def readall(self) -> bytes:
+        """Read all that is left."""
+        return self.read()
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill a writable buffer and return how many bytes went in."""
+        target = memoryview(buffer).cast("B")
+        data = self.read(len(target))
+        target[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Close the wrapped body; twice is fine."""
+        if not self.closed:
+            try:
+                self._inner.close()
+            finally:
+                super().close()
+
+
 class _Batches(BackendDecorator):
     """What a decorator gains from a wrapped `BatchDeleter`."""
 
@@ -210,4 +256,5 @@ def _variant(cls: type[BackendDecorator], batches: bool, copies: bool) -> type[B
     if not wanted:
         return cls
     facts = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    return cast("type[BackendDecorator]", type(cls.__name__, (cls, *wanted), facts))
+    bases = wanted if cls is BackendDecorator else (cls, *wanted)  # theirs already
+    return cast("type[BackendDecorator]", type(cls.__name__, bases, facts))
