@@ -24,6 +24,7 @@ from bubu_storage.backend.types import (
     ObjectInfo,
     check_batch,
     check_conditions,
+    check_copy,
     check_key,
     check_page_size,
     check_prefix,
@@ -156,6 +157,29 @@ class MemoryBackend:
             except StorageError as error:
                 failed[key] = error
         return failed
+
+    def copy_object(
+        self,
+        source_key: str,
+        destination_key: str,
+        *,
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Copy an object; see `BackendCopier.copy_object`.
+
+        Raises:
+            ObjectNotFoundError: no such source.
+            InvalidKeyError: see `check_key`; also onto itself with nothing changed.
+        """
+        check_copy(source_key, destination_key, content_type=content_type, metadata=metadata)
+        source = self._find(source_key)
+        return self.put_object(
+            destination_key,
+            source.data,
+            content_type=content_type or source.info.content_type,
+            metadata=source.info.metadata if metadata is None else metadata,
+        )
 
     def list_objects(
         self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
