@@ -2,7 +2,9 @@
 
 Metrics, circuit breaker, prefix, delay and faults are decorators: each takes one backend and
 is one, so they stack in any order. A subclass overrides `BackendDecorator._around`, through
-which every request goes (one page of a listing is one request), or a method.
+which every request goes (one page of a listing is one request), or a method. The methods of the
+optional capabilities are overridden by `BackendDecorator._delete_objects` and `_copy_object`: a
+class with the public names would claim capabilities that its wrapped backend may lack.
 
 Invariants: a decorator has an optional capability (`BatchDeleter`, `BackendCopier`) exactly
 when the wrapped backend has it, so ``isinstance`` tells the truth; `unwrap` gives the next
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
@@ -57,11 +59,15 @@ class Call:
         operation: what.
         key: on which object; the prefix of a listing, the destination of a copy, "" of a batch.
         keys: the keys of a batch.
+        if_match: the ETags that a batch names, by key.
+        source_key: of a copy.
     """
 
     operation: Operation
     key: str
     keys: tuple[str, ...] = ()
+    if_match: Mapping[str, str] | None = field(default=None, hash=False)
+    source_key: str = ""
 
 
 class BackendDecorator:
@@ -149,6 +155,28 @@ class BackendDecorator:
         while (page := self._around(call, lambda: next(pages, None))) is not None:
             yield page
 
+    def _delete_objects(
+        self, keys: Sequence[str], if_match: Mapping[str, str] | None
+    ) -> dict[str, StorageError]:
+        """Make a batch deletion; only called where the wrapped backend has them."""
+        inner = cast("BatchDeleter", self.inner)
+        return self._around(
+            Call(Operation.DELETE_MANY, "", tuple(keys), if_match),
+            lambda: inner.delete_objects(keys, if_match=if_match),
+        )
+
+    def _copy_object(
+        self, source_key: str, destination_key: str, content_type: str, metadata: Mapping[str, str] | None
+    ) -> str:
+        """Make a copy; only called where the wrapped backend has them."""
+        inner = cast("BackendCopier", self.inner)
+        return self._around(
+            Call(Operation.COPY, destination_key, source_key=source_key),
+            lambda: inner.copy_object(
+                source_key, destination_key, content_type=content_type, metadata=metadata
+            ),
+        )
+
     def server_time(self) -> datetime:
         """Pass on `ObjectBackend.server_time`."""
         return self._around(Call(Operation.SERVER_TIME, ""), self.inner.server_time)
@@ -220,11 +248,7 @@ class _Batches(BackendDecorator):
         self, keys: Sequence[str], *, if_match: Mapping[str, str] | None = None
     ) -> dict[str, StorageError]:
         """Pass on `BatchDeleter.delete_objects`."""
-        inner = cast("BatchDeleter", self.inner)
-        return self._around(
-            Call(Operation.DELETE_MANY, "", tuple(keys)),
-            lambda: inner.delete_objects(keys, if_match=if_match),
-        )
+        return self._delete_objects(keys, if_match)
 
 
 class _Copies(BackendDecorator):
@@ -239,13 +263,7 @@ class _Copies(BackendDecorator):
         metadata: Mapping[str, str] | None = None,
     ) -> str:
         """Pass on `BackendCopier.copy_object`."""
-        inner = cast("BackendCopier", self.inner)
-        return self._around(
-            Call(Operation.COPY, destination_key),
-            lambda: inner.copy_object(
-                source_key, destination_key, content_type=content_type, metadata=metadata
-            ),
-        )
+        return self._copy_object(source_key, destination_key, content_type, metadata)
 
 
 @cache

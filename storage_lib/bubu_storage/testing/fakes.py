@@ -1,8 +1,8 @@
-"""Backends that misbehave or count on purpose, for crash tests and for counting I/O.
+"""Backends that misbehave, count or dawdle on purpose, for crash tests and for counting I/O.
 
-Both wrap a real backend (usually a `MemoryBackend`) and are one themselves. One page of a
-listing is one call, since it is one request to a store. They have ``delete_objects`` exactly
-when the wrapped backend has.
+Each wraps a real backend (usually a `MemoryBackend`) and is one itself. One page of a listing is
+one call, since it is one request to a store. They have ``delete_objects`` and ``copy_object``
+exactly when the wrapped backend has.
 
 A crash test runs the code once over a `CountingBackend`, then once more for each of
 `crash_points` over a `FaultBackend` and looks at what is left in the store::
@@ -18,21 +18,22 @@ A crash test runs the code once over a `CountingBackend`, then once more for eac
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import IO, Self, TypeVar, cast
+from typing import Self, TypeVar, cast
 
-from bubu_storage.backend.decorator import BackendDecorator, Call, Operation
+from bubu_storage.backend.decorator import BackendDecorator, Call, Operation, WrappedBody
+from bubu_storage.backend.delay import DelayBackend
 from bubu_storage.backend.types import BatchDeleter, GetObjectResult, ObjectBackend
 from bubu_storage.errors import UnavailableError
 
 __all__ = [
     "Call",
     "CountingBackend",
+    "DelayBackend",
     "Fault",
     "FaultBackend",
     "Operation",
@@ -67,7 +68,7 @@ class Fault:
         nth: the first matching call that fails, counted from 1.
         times: how many matching calls fail from there on; 0 = all.
         operations: which operations match; empty = all.
-        key_contains: text that the call's key, or one key of its batch, must contain.
+        key_contains: text that the call's key, one key of its batch or a copy's source must contain.
         timing: before, halfway through or after the effect.
         error: makes the exception to raise; a fresh one each time.
         fatal: after it, every call of the backend fails: the process is dead.
@@ -92,7 +93,8 @@ class Fault:
         """Count a call and tell whether this fault hits it."""
         if self.operations and call.operation not in self.operations:
             return False
-        if self.key_contains and not any(self.key_contains in key for key in (call.key, *call.keys)):
+        keys = (call.key, call.source_key, *call.keys)
+        if self.key_contains and not any(self.key_contains in key for key in keys):
             return False
         self.seen += 1
         hit = self.seen >= self.nth and (self.times == 0 or self.seen < self.nth + self.times)
@@ -140,9 +142,9 @@ class FaultBackend(BackendDecorator):
             case Timing.AFTER:
                 self._lose(act())
             case Timing.HALFWAY if call.operation is Operation.GET:
-                return cast("_T", _breaking_body(cast("GetObjectResult", act()), fault.error))
+                return cast("_T", _BreakingBody(cast("GetObjectResult", act()), fault.error).result())
             case Timing.HALFWAY if call.operation is Operation.DELETE_MANY:
-                self._delete_half(call.keys)
+                self._delete_half(call)
             case _:
                 pass
         raise fault.error()
@@ -152,8 +154,9 @@ class FaultBackend(BackendDecorator):
         if isinstance(answer, GetObjectResult):
             answer.close()
 
-    def _delete_half(self, keys: Sequence[str]) -> None:
-        cast("BatchDeleter", self.inner).delete_objects(keys[: len(keys) // 2])
+    def _delete_half(self, call: Call) -> None:
+        keys = call.keys[: len(call.keys) // 2]
+        cast("BatchDeleter", self.inner).delete_objects(keys, if_match=call.if_match)
 
 
 class CountingBackend(BackendDecorator):
@@ -195,8 +198,7 @@ class CountingBackend(BackendDecorator):
         answer = act()
         if isinstance(answer, GetObjectResult):
             self._add_open(1)
-            stream = cast("IO[bytes]", _WatchedBody(answer, lambda: self._add_open(-1)))
-            return cast("_T", GetObjectResult(answer.info, stream, content_range=answer.content_range))
+            return cast("_T", _WatchedBody(answer, lambda: self._add_open(-1)).result())
         return answer
 
     def _add_open(self, change: int) -> None:
@@ -204,49 +206,33 @@ class CountingBackend(BackendDecorator):
             self.open_bodies += change
 
 
-class _WatchedBody(io.RawIOBase):
+class _WatchedBody(WrappedBody):
     """A body that tells when it is closed for the first time."""
 
-    def __init__(self, result: GetObjectResult, on_close: Callable[[], None]) -> None:
-        super().__init__()
-        self._result = result
+    def __init__(self, inner: GetObjectResult, on_close: Callable[[], None]) -> None:
+        super().__init__(inner)
         self._on_close = on_close
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        return self._result.read(-1 if size is None else size)
 
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self._result.close()
             self._on_close()
 
 
-class _BreakingBody(io.RawIOBase):
+class _BreakingBody(WrappedBody):
     """A body that fails after its first half."""
 
-    def __init__(self, result: GetObjectResult, error: Callable[[], BaseException]) -> None:
-        super().__init__()
-        self._result = result
-        self._left = result.info.size_bytes // 2
+    def __init__(self, inner: GetObjectResult, error: Callable[[], BaseException]) -> None:
+        super().__init__(inner)
+        self._left = inner.info.size_bytes // 2
         self._error = error
 
     def read(self, size: int | None = -1, /) -> bytes:
         wanted = self._left if size is None or size < 0 else min(size, self._left)
         if wanted == 0 and size != 0:
             raise self._error()
-        data = self._result.read(wanted)
+        data = super().read(wanted)
         self._left -= len(data)
         if size is None or size < 0:
             raise self._error()
         return data
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._result.close()
-
-
-def _breaking_body(result: GetObjectResult, error: Callable[[], BaseException]) -> GetObjectResult:
-    stream = cast("IO[bytes]", _BreakingBody(result, error))
-    return GetObjectResult(result.info, stream, content_range=result.content_range)
