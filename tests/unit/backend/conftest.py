@@ -31,10 +31,9 @@ def moto_endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def moto_settings(moto_endpoint: str) -> S3Settings:
-    """Settings of a fresh bucket."""
-    name = f"bucket-{secrets.token_hex(6)}"
+@pytest.fixture(scope="session")
+def new_moto_bucket(moto_endpoint: str) -> Iterator[Callable[[], S3Settings]]:
+    """Makes a bucket and returns its settings."""
     client = boto3.client(
         "s3",
         endpoint_url=moto_endpoint,
@@ -42,21 +41,39 @@ def moto_settings(moto_endpoint: str) -> S3Settings:
         aws_access_key_id="test",
         aws_secret_access_key="test",
     )
-    with closing(client):
+
+    def make() -> S3Settings:
+        name = f"bucket-{secrets.token_hex(6)}"
         client.create_bucket(Bucket=name)
-    return S3Settings(
-        bucket=name,
-        endpoint=moto_endpoint,
-        use_path_style=True,
-        access_key_id="test-access-key",
-        secret_access_key="test-secret-key",
-    )
+        return S3Settings(
+            bucket=name,
+            endpoint=moto_endpoint,
+            use_path_style=True,
+            access_key_id="test-access-key",
+            secret_access_key="test-secret-key",
+        )
+
+    with closing(client):
+        yield make
+
+
+@pytest.fixture
+def moto_settings(new_moto_bucket: Callable[[], S3Settings]) -> S3Settings:
+    """Settings of a fresh bucket."""
+    return new_moto_bucket()
 
 
 @pytest.fixture
 def moto_backend(moto_settings: S3Settings) -> Iterator[S3Backend]:
     """A backend on a fresh bucket."""
     with closing(S3Backend(moto_settings)) as backend:
+        yield backend
+
+
+@pytest.fixture(scope="session")
+def shared_moto_backend(new_moto_bucket: Callable[[], S3Settings]) -> Iterator[S3Backend]:
+    """One backend for many tests: opening one takes longer than most of them."""
+    with closing(S3Backend(new_moto_bucket())) as backend:
         yield backend
 
 

@@ -1,4 +1,4 @@
-"""Every backend that needs no server of its own passes the acceptance suite."""
+"""Every backend that needs no server of its own passes the acceptance suite, also behind each decorator."""
 
 from __future__ import annotations
 
@@ -8,64 +8,56 @@ import pytest
 
 from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.memory import MemoryBackend
-from bubu_storage.testing.acceptance import BackendAcceptance
-from bubu_storage.testing.fakes import CountingBackend, FaultBackend
+from tests.unit.backend.decorated import OnStore, emptied, matrix
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from bubu_storage.backend.s3 import S3Backend
     from bubu_storage.backend.types import ObjectBackend
 
 
-class TestMemory(BackendAcceptance):
+class OnMemory(OnStore):
     """In memory."""
 
     @pytest.fixture
-    def backend(self) -> ObjectBackend:
+    def store(self) -> ObjectBackend:
         """An empty one."""
         return MemoryBackend()
 
 
-class TestFile(BackendAcceptance):
+class OnFile(OnStore):
     """On files, as in production."""
 
     keeps_content_type = False
     keeps_metadata = False
 
     @pytest.fixture
-    def backend(self, tmp_path: Path) -> ObjectBackend:
+    def store(self, tmp_path: Path) -> ObjectBackend:
         """An empty one."""
         return FileBackend(tmp_path / "store")
 
 
-class TestFileWithoutFsync(BackendAcceptance):
+class OnFileWithoutFsync(OnFile):
     """On files, for tests and caches."""
 
-    keeps_content_type = False
-    keeps_metadata = False
-
     @pytest.fixture
-    def backend(self, tmp_path: Path) -> ObjectBackend:
+    def store(self, tmp_path: Path) -> ObjectBackend:
         """An empty one."""
         return FileBackend(tmp_path / "store", fsync=False)
 
 
-class TestWrapped(BackendAcceptance):
-    """The wrappers for tests are backends themselves."""
-
-    @pytest.fixture
-    def backend(self) -> ObjectBackend:
-        """An empty one."""
-        return FaultBackend(CountingBackend(MemoryBackend()))
-
-
-class TestMoto(BackendAcceptance):
+class OnMoto(OnStore):
     """In a bucket of moto's server, over real HTTP."""
 
     writers = 4
 
     @pytest.fixture
-    def backend(self, moto_backend: S3Backend) -> ObjectBackend:
+    def store(self, shared_moto_backend: S3Backend) -> Iterator[ObjectBackend]:
         """An empty one."""
-        return moto_backend
+        yield from emptied(shared_moto_backend)
+
+
+globals().update(matrix(OnMemory, OnFile, OnMoto))
+globals().update(matrix(OnFileWithoutFsync, names=()))
