@@ -7,6 +7,8 @@ implementation has it. Invariants:
   that nobody ever sees half an object, whatever kills the writer; with ``fsync`` it is on
   disk when the call returns;
 * no link below the base is followed, on any operation;
+* a condition is judged and acted upon in one step, safe against every other user of this
+  module (see `bubu_storage.backend.file_locks`; put-if-absent: against any program);
 * emptied directories are removed with their last object, which concurrent writers survive.
 
 Limits: content type and user metadata are not kept; the clock is this machine's (on a
@@ -17,10 +19,8 @@ have at most 255 bytes; a key cannot be both an object and a directory of others
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import secrets
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final, cast
@@ -29,17 +29,17 @@ from bubu_storage.backend.bodies import check_size, chunks
 from bubu_storage.backend.file_body import FileBody
 from bubu_storage.backend.file_dirs import (
     STALE_AFTER_SECONDS,
-    TEMPORARY_PREFIX,
     DirectoryChain,
-    VanishedError,
     create_base,
     map_os_error,
     open_base,
-    remove_stale_temporaries,
+    remove_leftovers,
     split_key,
 )
-from bubu_storage.backend.file_entries import check_regular, put_in_place, refuse_odd_target, remove_entry
+from bubu_storage.backend.file_draft import FileDraft
+from bubu_storage.backend.file_entries import check_regular, check_unchanged, look_up, remove_entry
 from bubu_storage.backend.file_listing import etag_of, modified_at, walk
+from bubu_storage.backend.file_locks import changing_entries
 from bubu_storage.backend.ranges import resolve_range
 from bubu_storage.backend.types import (
     Body,
@@ -48,9 +48,10 @@ from bubu_storage.backend.types import (
     ListPage,
     ObjectInfo,
     check_batch,
+    check_conditions,
+    check_copy,
     check_page_size,
     check_prefix,
-    refuse_conditions,
 )
 from bubu_storage.errors import (
     ConfigurationError,
@@ -62,12 +63,8 @@ from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
 
 __all__ = ["FileBackend"]
 
-_FILE_MODE: Final = 0o666
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a pipe that somebody put there must not wait for its writer.
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_MAX_RESTARTS: Final = 1000
-"""Times that a writer starts again because its directory was pruned; each is a race lost."""
 
 
 class FileBackend:
@@ -112,57 +109,44 @@ class FileBackend:
 
         Raises:
             InvalidKeyError: see `check_key`; also a segment over 255 bytes, empty or ``.``.
+            PreconditionFailedError: a condition did not hold.
+            UnsupportedOperationError: the file system cannot replace on a condition.
             PermissionDeniedError: no right to write, or a link is in the way.
             UnavailableError: the disk is full, or broken.
             StorageError: the body has another length than announced, or the name is taken
                 by a directory.
         """
-        refuse_conditions(if_match, if_none_match)
+        check_conditions(if_match, if_none_match)
         del content_type, metadata
-        *folders, name = split_key(key)
-        with self._mapped("written", key):
-            chain, temporary, fd = self._create_temporary(folders)
-        with chain:
-            try:
-                try:
-                    with contextlib.suppress(OSError):  # not every file system has locks
-                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    facts = self._fill(fd, body, size_bytes, key)
-                    with self._mapped("written", key):
-                        refuse_odd_target(name, chain.leaf_fd)
-                        replaced = put_in_place(temporary, name, chain.leaf_fd)
-                finally:
-                    os.close(fd)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=chain.leaf_fd)
-                    chain.prune()
-                raise
-            if replaced and self._fsync:
+
+        def fill(draft: FileDraft) -> None:
+            written = 0
+            for piece in chunks(body):
+                written += len(piece)
+                if size_bytes is not None and written > size_bytes:
+                    break
+                # Only here: an error of the caller's own source must reach the caller as it is.
                 with self._mapped("written", key):
-                    os.fsync(chain.leaf_fd)
-                    chain.sync_created()
-        if not replaced:
-            raise UnavailableError(
-                f"object {key!r} of {self.name} was not stored: its directory was removed meanwhile",
-                key=key,
-                code="ENOENT",
-            )
-        return etag_of(facts)
+                    draft.write(piece)
+            check_size(stored=written, expected=size_bytes, key=key)
+
+        return self._store(key, fill, if_match, if_none_match)
 
     def get_object(self, key: str, *, range_header: str = "", if_match: str = "") -> GetObjectResult:
         """Open an object; see `ObjectBackend.get_object`.
 
         Raises:
             ObjectNotFoundError: no such key.
+            PreconditionFailedError: it has another ETag.
             RangeNotSatisfiableError: the range lies outside the object.
             PermissionDeniedError: no right to read, or a link is in the way.
             StorageError: the key names a directory, or lies below a file.
         """
-        refuse_conditions(if_match)
+        check_conditions(if_match)
         fd = self._open_file(key)
         try:
             facts = os.fstat(fd)
+            check_unchanged(facts, if_match, "", key=key, store=self.name)
             part = resolve_range(range_header, size_bytes=facts.st_size, key=key)
             stream = FileBody(fd, start=part.start, length=part.length, key=key, store=self.name)
         except BaseException:
@@ -192,11 +176,13 @@ class FileBackend:
         is removed.
 
         Raises:
+            PreconditionFailedError: it has another ETag.
+            UnsupportedOperationError: the file system cannot delete on a condition.
             PermissionDeniedError: no right to delete, or a link is in the way.
             StorageError: the key names a directory that is not empty, or lies below a file.
         """
-        refuse_conditions(if_match)
-        self._delete(key, sync=self._fsync)
+        check_conditions(if_match)
+        self._delete(key, if_match, sync=self._fsync)
 
     def delete_objects(
         self, keys: Sequence[str], *, if_match: Mapping[str, str] | None = None
@@ -208,18 +194,59 @@ class FileBackend:
         Raises:
             LimitExceededError: more than 1,000 keys.
         """
-        refuse_conditions(*(if_match or {}).values())
+        wanted = if_match or {}
         failed: dict[str, StorageError] = {}
         changed: set[tuple[bytes, ...]] = set()
         for key in check_batch(keys):
             try:
-                changed.add(self._delete(key, sync=False))
+                check_conditions(wanted.get(key, ""))
+                changed.add(self._delete(key, wanted.get(key, ""), sync=False))
             except StorageError as error:
                 failed[key] = error
         if self._fsync:
             for folders in changed:
                 self._sync_nearest(folders)
         return failed
+
+    def copy_object(
+        self,
+        source_key: str,
+        destination_key: str,
+        *,
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Copy an object; see `BackendCopier.copy_object`.
+
+        The kernel copies, and shares the blocks where the file system can. ``content_type`` and
+        ``metadata`` are not kept.
+
+        Raises:
+            ObjectNotFoundError: no such source.
+            InvalidKeyError: see `put_object`; also onto itself with nothing changed.
+            PermissionDeniedError: no right to read or write, or a link is in the way.
+            UnavailableError: the disk is full, or broken; the source was cut short meanwhile.
+        """
+        check_copy(source_key, destination_key, content_type=content_type, metadata=metadata)
+        split_key(destination_key)
+        source = self._open_file(source_key)
+
+        def fill(draft: FileDraft) -> None:
+            size = os.fstat(source).st_size
+            with self._mapped("written", destination_key):
+                copied = draft.copy_from(source)
+            if copied != size:
+                raise UnavailableError(
+                    f"object {source_key!r} of {self.name} changed from {size} to {copied} bytes "
+                    "while it was copied: another program is writing to the file in place",
+                    key=source_key,
+                    code="IncompleteBody",
+                )
+
+        try:
+            return self._store(destination_key, fill, "", "")
+        finally:
+            os.close(source)
 
     def list_objects(
         self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
@@ -273,22 +300,7 @@ class FileBackend:
         Raises:
             BucketNotFoundError: the base directory is gone.
         """
-        removed = 0
-        pending: list[list[bytes]] = [[]]
-        while pending:
-            path = pending.pop()
-            with DirectoryChain(open_base(self._base)) as chain, contextlib.suppress(OSError):
-                chain.descend(path)
-                removed += remove_stale_temporaries(chain.leaf_fd, older_than_seconds=older_than_seconds)
-                with os.scandir(chain.leaf_fd) as entries:
-                    pending.extend(
-                        [*path, os.fsencode(entry.name)]
-                        for entry in entries
-                        if entry.is_dir(follow_symlinks=False)
-                    )
-                if path:
-                    chain.prune()
-        return removed
+        return remove_leftovers(self._base, older_than_seconds=older_than_seconds)
 
     # ---- internals
 
@@ -303,46 +315,30 @@ class FileBackend:
             what = f"object {key!r}" if verb != "listed" else f"prefix {key!r}"
             raise map_os_error(error, f"{what} of {self.name} cannot be {verb}", key=key) from error
 
-    def _create_temporary(self, folders: Sequence[bytes]) -> tuple[DirectoryChain, bytes, int]:
-        """Open the target's directory, created where missing, and a new file in it.
-
-        Once the file is there the directory can no longer be pruned; until then each step
-        may find that it just was, and starts again.
-        """
-        for _ in range(_MAX_RESTARTS):
-            chain = DirectoryChain(open_base(self._base))
-            try:
-                chain.descend(folders, create=True)
-                temporary = TEMPORARY_PREFIX + secrets.token_hex(8).encode()
-                fd = os.open(temporary, _CREATE, _FILE_MODE, dir_fd=chain.leaf_fd)
-            except (VanishedError, FileNotFoundError, FileExistsError):
-                chain.close()
-            except BaseException:
-                chain.close()
-                raise
-            else:
-                return chain, temporary, fd
-        raise UnavailableError(
-            f"{self.name}: a directory was removed {_MAX_RESTARTS} times just before an object was written",
-            code="ENOENT",
-        )
-
-    def _fill(self, fd: int, body: Body, size_bytes: int | None, key: str) -> os.stat_result:
-        written = 0
-        for piece in chunks(body):
-            written += len(piece)
-            if size_bytes is not None and written > size_bytes:
-                break
-            # Only here: an error of the caller's own source must reach the caller as it is.
-            with self._mapped("written", key):
-                rest = piece
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
-        check_size(stored=written, expected=size_bytes, key=key)
+    def _store(self, key: str, fill: Callable[[FileDraft], None], if_match: str, if_none_match: str) -> str:
+        """Write an object with what ``fill`` puts into it, and return its ETag."""
+        *folders, name = split_key(key)
         with self._mapped("written", key):
-            if self._fsync:
-                os.fsync(fd)
-            return os.fstat(fd)
+            draft = FileDraft(self._base, folders, store=self.name)
+        with draft:
+            fill(draft)
+            with self._mapped("written", key):
+                facts = draft.seal(sync=self._fsync)
+                placed = draft.put_in_place(
+                    name,
+                    if_match=if_match,
+                    if_none_match=if_none_match,
+                    sync=self._fsync,
+                    key=key,
+                    store=self.name,
+                )
+        if not placed:
+            raise UnavailableError(
+                f"object {key!r} of {self.name} was not stored: its directory was removed meanwhile",
+                key=key,
+                code="ENOENT",
+            )
+        return etag_of(facts)
 
     def _open_file(self, key: str) -> int:
         *folders, name = split_key(key)
@@ -364,7 +360,7 @@ class FileBackend:
             f"no object {key!r} in {self.name}", key=key, status=404, code="NoSuchKey"
         ) from missing
 
-    def _delete(self, key: str, *, sync: bool) -> tuple[bytes, ...]:
+    def _delete(self, key: str, if_match: str, *, sync: bool) -> tuple[bytes, ...]:
         """Delete one object; return the path of the directory that is left where it was."""
         *folders, name = split_key(key)
         with self._mapped("deleted", key), DirectoryChain(open_base(self._base)) as chain:
@@ -372,7 +368,12 @@ class FileBackend:
                 chain.descend(folders)
             except FileNotFoundError:
                 return ()
-            remove_entry(name, chain.leaf_fd)
+            with changing_entries(chain.leaf_fd, alone=bool(if_match), key=key, store=self.name):
+                if if_match:
+                    found = look_up(name, chain.leaf_fd)
+                    if found is not None:
+                        check_unchanged(found, if_match, "", key=key, store=self.name)
+                remove_entry(name, chain.leaf_fd)
             left = chain.prune()
             if sync:
                 os.fsync(chain.fds[left])

@@ -42,6 +42,7 @@ __all__ = [
     "create_base",
     "map_os_error",
     "open_base",
+    "remove_leftovers",
     "remove_stale_temporaries",
     "split_key",
 ]
@@ -252,6 +253,33 @@ def remove_stale_temporaries(directory: int, *, older_than_seconds: float = STAL
     with os.scandir(directory) as entries:
         names = [name for name in map(os.fsencode, _names(entries)) if name.startswith(TEMPORARY_PREFIX)]
     return sum(_remove_if_stale(name, directory, older_than_seconds) for name in names)
+
+
+def remove_leftovers(base: str, *, older_than_seconds: float) -> int:
+    """Remove the half-written files of killed writers anywhere below a base directory.
+
+    Returns:
+        How many were removed.
+
+    Raises:
+        BucketNotFoundError: the base directory is gone.
+    """
+    removed = 0
+    pending: list[list[bytes]] = [[]]
+    while pending:
+        path = pending.pop()
+        with DirectoryChain(open_base(base)) as chain, contextlib.suppress(OSError):
+            chain.descend(path)
+            removed += remove_stale_temporaries(chain.leaf_fd, older_than_seconds=older_than_seconds)
+            with os.scandir(chain.leaf_fd) as entries:
+                pending.extend(
+                    [*path, os.fsencode(entry.name)]
+                    for entry in entries
+                    if entry.is_dir(follow_symlinks=False)
+                )
+            if path:
+                chain.prune()
+    return removed
 
 
 def _names(entries: Iterator[os.DirEntry[str]]) -> Iterator[str]:

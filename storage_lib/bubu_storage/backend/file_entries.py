@@ -6,13 +6,24 @@ with the system's own error, never followed, replaced or removed in passing.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 
 from bubu_storage.backend.file_dirs import open_directory, remove_stale_temporaries
+from bubu_storage.backend.file_listing import etag_of
+from bubu_storage.errors import PreconditionFailedError
 
-__all__ = ["check_regular", "put_in_place", "refuse_odd_target", "remove_entry"]
+__all__ = [
+    "check_regular",
+    "check_unchanged",
+    "exists_already",
+    "link_in_place",
+    "look_up",
+    "put_in_place",
+    "remove_entry",
+]
 
 
 def check_regular(mode: int) -> None:
@@ -27,17 +38,44 @@ def check_regular(mode: int) -> None:
     raise OSError(number, os.strerror(number))
 
 
-def refuse_odd_target(name: bytes, directory: int) -> None:
-    """Refuse to replace a directory, a link, a device or a pipe that somebody put there.
+def look_up(name: bytes, directory: int) -> os.stat_result | None:
+    """Return the facts of the object of that name, None where there is none.
 
     Raises:
-        OSError: see `check_regular`.
+        OSError: what is there is a directory, a link, a device or a pipe; see `check_regular`.
     """
     try:
-        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+        facts = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
-        return
-    check_regular(mode)
+        return None
+    check_regular(facts.st_mode)
+    return facts
+
+
+def check_unchanged(
+    facts: os.stat_result | None, if_match: str, if_none_match: str, *, key: str, store: str
+) -> None:
+    """Compare what is there with the conditions of a request; "" is no condition.
+
+    Raises:
+        PreconditionFailedError: one does not hold.
+    """
+    if if_none_match and facts is not None:
+        raise exists_already(key, store)
+    if if_match and (facts is None or etag_of(facts) != if_match):
+        raise PreconditionFailedError(
+            f"object {key!r} of {store} has another ETag than the one asked for, or is gone",
+            key=key,
+            status=412,
+            code="PreconditionFailed",
+        )
+
+
+def exists_already(key: str, store: str) -> PreconditionFailedError:
+    """Return the error of a put-if-absent that found an object."""
+    return PreconditionFailedError(
+        f"object {key!r} of {store} exists already", key=key, status=412, code="PreconditionFailed"
+    )
 
 
 def put_in_place(temporary: bytes, name: bytes, directory: int) -> bool:
@@ -46,6 +84,33 @@ def put_in_place(temporary: bytes, name: bytes, directory: int) -> bool:
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except FileNotFoundError:
         return False
+    return True
+
+
+def link_in_place(temporary: bytes, name: bytes, directory: int, *, key: str, store: str) -> bool | None:
+    """Give the finished file its name if nothing has it yet, in one step that needs no lock.
+
+    Returns:
+        True; False when somebody removed the file meanwhile; None where the file system has no
+        hard links.
+
+    Raises:
+        PreconditionFailedError: something of that name exists.
+        OSError: as the system reports it.
+    """
+    try:
+        os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except FileExistsError as error:
+        raise exists_already(key, store) from error
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL):
+            return None
+        raise
+    # Left behind by a kill at this point it is a leftover like others, and shares no fate with the object.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=directory)
     return True
 
 

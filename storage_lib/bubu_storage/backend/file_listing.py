@@ -28,8 +28,8 @@ __all__ = ["etag_of", "modified_at", "walk"]
 def etag_of(facts: os.stat_result) -> str:
     """Return an ETag that changes whenever an object is replaced.
 
-    Each write makes a new file, so the inode tells two versions apart even where the clock
-    of the file system is too coarse to.
+    Each write makes a new file, so the inode tells a version from the one before it; what tells it
+    from older ones, whose inode may be in use again, is the time (see `bubu_storage.backend.file_draft`).
     """
     return f'"{facts.st_mtime_ns:x}-{facts.st_size:x}-{facts.st_ino:x}"'
 

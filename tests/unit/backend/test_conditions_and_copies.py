@@ -1,4 +1,4 @@
-"""Conditional requests and copies in memory, as the acceptance suite has them."""
+"""Conditional requests and copies without a server, as the acceptance suite has them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.testing.acceptance_conditions import ConditionAcceptance
 from bubu_storage.testing.acceptance_copy import CopyAcceptance
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bubu_storage.backend.types import ObjectBackend
 
 
@@ -21,3 +24,15 @@ class TestMemory(ConditionAcceptance, CopyAcceptance):
     def backend(self) -> ObjectBackend:
         """An empty one."""
         return MemoryBackend()
+
+
+class TestFile(ConditionAcceptance, CopyAcceptance):
+    """On files."""
+
+    keeps_content_type = False
+    keeps_metadata = False
+
+    @pytest.fixture
+    def backend(self, tmp_path: Path) -> ObjectBackend:
+        """An empty one."""
+        return FileBackend(tmp_path / "store", fsync=False)
