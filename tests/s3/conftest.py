@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
     from tests.s3server import VersityGateway
 
 
-@pytest.fixture
-def s3_settings(s3_server: VersityGateway, bucket: str) -> S3Settings:
-    """Settings of a fresh bucket."""
+def _settings(s3_server: VersityGateway, bucket: str) -> S3Settings:
     return S3Settings(
         bucket=bucket,
         endpoint=s3_server.endpoint,
@@ -29,6 +28,20 @@ def s3_settings(s3_server: VersityGateway, bucket: str) -> S3Settings:
         access_key_id=s3_server.access_key,
         secret_access_key=s3_server.secret_key,
     )
+
+
+@pytest.fixture
+def s3_settings(s3_server: VersityGateway, bucket: str) -> S3Settings:
+    """Settings of a fresh bucket."""
+    return _settings(s3_server, bucket)
+
+
+@pytest.fixture(scope="session")
+def shared_s3_backend(s3_server: VersityGateway) -> Iterator[S3Backend]:
+    """One backend for many tests: opening one takes longer than most of them."""
+    bucket = s3_server.create_bucket(f"shared-{secrets.token_hex(6)}")
+    with closing(S3Backend(_settings(s3_server, bucket))) as backend:
+        yield backend
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The S3 backend passes the acceptance suite on a real S3 server."""
+"""The S3 backend passes the acceptance suite on a real S3 server, also behind each decorator."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bubu_storage.testing.acceptance import BackendAcceptance
+from tests.unit.backend.decorated import OnStore, emptied, matrix
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bubu_storage.backend.s3 import S3Backend
     from bubu_storage.backend.types import ObjectBackend
 
 
-class TestVersityGateway(BackendAcceptance):
+class OnVersityGateway(OnStore):
     """In a bucket of versitygw."""
 
     @pytest.fixture
-    def backend(self, s3_backend: S3Backend) -> ObjectBackend:
+    def store(self, shared_s3_backend: S3Backend) -> Iterator[ObjectBackend]:
         """An empty one."""
-        return s3_backend
+        yield from emptied(shared_s3_backend)
+
+
+globals().update(matrix(OnVersityGateway))
