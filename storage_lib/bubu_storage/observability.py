@@ -5,8 +5,8 @@ about requests, the manager the one about documents, a circuit breaker the ones 
 
 Invariants:
 
-* names and labels are those of `METRICS`, and every label has few values: no key, no run, no
-  bucket is ever one of them;
+* names and labels are those of `METRICS`, and every label has few values: no key and no run is
+  ever one of them;
 * one registry has one set of collectors, however many `StorageMetrics` are made for it;
 * ``prometheus_client`` is imported when the first `StorageMetrics` is made, not before.
 """
