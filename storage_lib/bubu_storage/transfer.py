@@ -3,7 +3,8 @@
 A call of the manager makes one `Transfer`. Objects are taken in order by a bounded number
 of threads; the error of a call is always that of the first object, in order, that failed,
 so parallelism does not change what a caller sees. Local stores (files, memory) answer
-faster than a thread can be woken: few or small requests go straight through there.
+faster than a thread can be woken: they are read directly, and written to directly unless
+they turn out to wait for a disk.
 
 The deadline ends the waiting, not the thread: an operation that hangs in the store runs on
 until the store's own timeout and its outcome is dropped.
@@ -13,22 +14,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from bubu_storage.backend.types import ObjectBackend
-from bubu_storage.errors import LimitExceededError, StorageTimeoutError
+from bubu_storage.errors import StorageError, StorageTimeoutError
 from bubu_storage.payload.dehydrate import PlannedObject
+from bubu_storage.payload.outlook import Want
 from bubu_storage.payload.stored import decode_stored_object
+from bubu_storage.read_ahead import ByteLimit, ReadAhead
 from bubu_storage.wire import CONTENT_TYPE_JSON
 
 __all__ = ["Transfer"]
 
 _T = TypeVar("_T")
 
-_LOCAL_PARALLEL_FROM = 8
-"""From so many objects on a local store is written in parallel too: fsync is worth waiting together."""
+_WINDOW_PER_WORKER: Final = 4
+"""Objects that are loaded ahead of the one that is needed next, for each worker."""
+_LOCAL_TRIES: Final = 4
+"""So many objects are written to a local store one by one, to see how long it takes."""
+_LOCAL_SLOW_SECONDS: Final = 0.001
+"""An object that takes longer waits for a disk (fsync), and that is worth waiting for together."""
 
 
 class Transfer:
@@ -62,11 +69,9 @@ class Transfer:
         self._deadline = time.monotonic() + timeout_seconds
         self._operation = operation
         self._local = local
-        self._max_read_bytes = max_read_bytes
-        self._read_bytes = 0
-        self._read_lock = threading.Lock()
+        self._limit = ByteLimit(max_read_bytes)
         self._stop = threading.Event()
-        self._loading: dict[str, Future[Any]] = {}
+        self._ahead: ReadAhead | None = None
         self._loaded: dict[str, Any] = {}
         self.timed_out = False
 
@@ -87,12 +92,9 @@ class Transfer:
 
         After an error no further object is begun; those before it have all been tried.
         """
-        if self._local and len(objects) < _LOCAL_PARALLEL_FROM:
-            for planned in objects:
-                self._check_deadline()
-                self._write(planned)
-            return
         pending = iter(enumerate(objects))
+        if self._local and not self._write_directly(pending):
+            return
         lock = threading.Lock()
         failures: dict[int, BaseException] = {}
 
@@ -114,38 +116,52 @@ class Transfer:
         if failures:
             raise failures[min(failures)]
 
-    def prefetch(self, keys: Sequence[str]) -> None:
-        """Begin to load objects that will be asked for."""
-        if self._local:
-            return
-        executor = self._executor()
-        for key in keys:
-            if key not in self._loading and key not in self._loaded:
-                self._loading[key] = executor.submit(self._load, key)
+    def _write_directly(self, pending: Iterator[tuple[int, PlannedObject]]) -> bool:
+        """Write one object after another; return whether the rest is better written in parallel."""
+        started = time.monotonic()
+        for index, planned in pending:
+            self._check_deadline()
+            self._write(planned)
+            if index == _LOCAL_TRIES - 1:
+                each = (time.monotonic() - started) / _LOCAL_TRIES
+                if each > _LOCAL_SLOW_SECONDS:
+                    return True
+        return False
+
+    def announce(self, wants: Iterator[Want]) -> None:
+        """Begin to load objects that will be asked for, and what they lead to; see `Fetcher`."""
+        if not self._local:
+            self._reading_ahead().announce(wants)
 
     def get(self, key: str) -> Any:
         """Return the value inside a stored object; each is loaded once.
 
         Raises:
+            LimitExceededError: with this one the call would have loaded too much.
             StorageError: it is missing, malformed, or cannot be read.
             StorageTimeoutError: the call's deadline is over.
         """
-        if key in self._loaded:
-            self._check_deadline()
+        self._check_deadline()
+        if self._local:
+            if key not in self._loaded:
+                self._loaded[key] = decode_stored_object(self.read(key), key)
             return self._loaded[key]
-        future = self._loading.pop(key, None)
-        value = self.run(lambda: self._load(key)) if future is None else self._result(future)
-        self._loaded[key] = value
-        return value
+        ahead = self._reading_ahead()
+        try:
+            return ahead.get(key, self._deadline)
+        except TimeoutError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise self._timeout() from None
 
     def abandon(self) -> None:
         """Begin nothing more; for the end of the call, however it came."""
         self._stop.set()
-        for future in self._loading.values():
-            future.cancel()
+        if self._ahead is not None:
+            self._ahead.stop()
 
     def read(self, key: str) -> bytes:
-        """Return an object's bytes; for `run`, or a thread of its own.
+        """Return an object's bytes; for `run`.
 
         Raises:
             LimitExceededError: with this one the call would have loaded too much.
@@ -153,20 +169,19 @@ class Transfer:
         """
         with self._backend.get_object(key) as found:
             # Before reading; no backend gives more than it has announced.
-            size = found.info.size_bytes
-            with self._read_lock:
-                self._read_bytes += size
-                total = self._read_bytes
-            if total > self._max_read_bytes:
-                raise LimitExceededError(
-                    f"object {key!r} has {size} bytes, {total} in all in this call, more than the limit of "
-                    f"{self._max_read_bytes}; raise BUBU_MAX_HYDRATED_SIZE if there is memory for it",
-                    key=key,
-                )
+            self._limit.use(key, found.info.size_bytes)
             return found.read()
 
-    def _load(self, key: str) -> Any:
-        return decode_stored_object(self.read(key), key)
+    def _reading_ahead(self) -> ReadAhead:
+        if self._ahead is None:
+            self._ahead = ReadAhead(
+                self._backend,
+                self._executor().submit,
+                self._limit,
+                workers=self._workers,
+                window=_WINDOW_PER_WORKER * self._workers,
+            )
+        return self._ahead
 
     def _write(self, planned: PlannedObject) -> None:
         body = planned.body()

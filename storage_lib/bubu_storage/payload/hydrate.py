@@ -31,15 +31,15 @@ from bubu_storage.errors import (
 )
 from bubu_storage.payload.codec import pairs_of
 from bubu_storage.payload.kube import KubeRefResolver, KubeValues
-from bubu_storage.payload.paths import clean_path, format_json_path, is_within, store_key
+from bubu_storage.payload.outlook import Outlook, Want
+from bubu_storage.payload.paths import format_json_path
 from bubu_storage.payload.refs import contains_ref, is_storage_ref
-from bubu_storage.payload.scan import Refs, find_refs
+from bubu_storage.payload.scan import NotPlainDataError, copy_plain, find_refs
 from bubu_storage.payload.selector import WILDCARD, Selection, Step, kind_of, parse_selector
 from bubu_storage.wire import DEFAULT_MAX_HYDRATED_SIZE, STORAGE_PATH_KEY, STORAGE_REF_KEY
 
 __all__ = ["Fetcher", "HydrateOptions", "hydrate"]
 
-_PREFETCH_FROM: Final = 2  # a single object is simply fetched
 _CONTAINER_BYTES: Final = 64  # about what an empty map or list takes, and each place in it
 _SLOT_BYTES: Final = 8
 
@@ -47,9 +47,11 @@ _SLOT_BYTES: Final = 8
 class Fetcher(Protocol):
     """Brings decoded stored objects."""
 
-    def prefetch(self, keys: Sequence[str]) -> None:
-        """Take note that these objects will be asked for, in this order."""
-        ...
+    def announce(self, wants: Iterator[Want]) -> None:
+        """Take note of what the walk comes to next, in this order; see `Outlook`.
+
+        Each of them leads to further ones as soon as it is there. A fetcher may do nothing.
+        """
 
     def get(self, key: str) -> Any:
         """Return the value inside a stored object; the same one when asked again.
@@ -149,7 +151,7 @@ def hydrate(data: Any, fetcher: Fetcher, options: HydrateOptions) -> Any:
     if not options.enabled and contains_ref(data, options.ref_search_depth):
         raise _disabled()
     try:
-        return _Hydration(fetcher, options).resolve_all(data, None)
+        return _Hydration(fetcher, options).run(data)
     except RecursionError:
         # Only selectors nest calls, each one through another object.
         raise DepthError("references with selectors lead through too many objects") from None
@@ -167,9 +169,21 @@ class _Hydration:
     def __init__(self, fetcher: Fetcher, options: HydrateOptions) -> None:
         self._fetcher = fetcher
         self._options = options
+        self._outlook = Outlook(options.max_hops, options.allowed_prefixes)
         self._handed_out: set[str] = set()
         self._kube = KubeValues(options.workload_namespace, options.kube_resolver)
         self._copied_bytes = 0
+
+    def run(self, data: Any) -> Any:
+        """Return a copy of the caller's data with everything in it resolved."""
+        try:
+            return copy_plain(data)
+        except NotPlainDataError:
+            pass
+        refs = find_refs(data)
+        if self._options.enabled and refs.targets:
+            self._fetcher.announce(self._outlook.of(refs))
+        return self.resolve_all(data, None)
 
     def resolve_all(self, value: Any, hop: _Hop | None) -> Any:
         """Copy a value with everything in it resolved.
@@ -178,7 +192,6 @@ class _Hydration:
             value: as found in the document.
             hop: the object it comes from, None for the caller's data.
         """
-        self._prefetch(find_refs(value))
         holder: list[Any] = []
         stack = [_Frame(None, holder, iter(((None, value),)), hop, 0)]
         while True:
@@ -221,9 +234,15 @@ class _Hydration:
                     return holder[0]
 
     def _resolve_map(
-        self, found: dict[Any, Any], hop: _Hop | None, where: _Where
+        self, found: dict[Any, Any], hop: _Hop | None, where: _Where, rest: tuple[Step, ...] = ()
     ) -> tuple[Any, bool, _Hop | None]:
         """Follow a map as long as it is a reference.
+
+        Args:
+            found: the map.
+            hop: the object it comes from.
+            where: it stands.
+            rest: steps that will be taken from there; none when all of it is wanted.
 
         Returns:
             What stands in its place; whether that is final, or a container to walk into; and
@@ -237,17 +256,17 @@ class _Hydration:
                 selector = current.get(STORAGE_PATH_KEY, "")
                 steps = self._steps(selector, target.key)
                 value = self._fetch(target, hop, where)
+                self._look_ahead(Want(target.key, steps or rest, target.count, self._outlook), value)
                 if steps:
                     return self._select(value, steps, target, selector), True, None
                 hop = target
                 where = _ROOT
-                if isinstance(value, (dict, list)):
-                    refs = find_refs(cast("Any", value))
-                    if not refs.paths and not refs.kube and target.key not in self._handed_out:
+                if isinstance(value, (dict, list)) and target.key not in self._handed_out:
+                    refs = self._outlook.refs_of(target.key, cast("Any", value))
+                    if not refs.targets and not refs.kube:
                         # Ours alone and nothing to replace: no need for a copy.
                         self._handed_out.add(target.key)
                         return cast("Any", value), True, None
-                    self._prefetch(refs)
                 continue
             kube = self._kube.find(current, where.json_path) if self._options.kube_refs else None
             if kube is not None:
@@ -272,12 +291,12 @@ class _Hydration:
         if not self._options.enabled:
             raise _disabled()
         try:
-            key = store_key(cast("str", ref[STORAGE_REF_KEY]))
+            key = self._outlook.key_of(cast("str", ref[STORAGE_REF_KEY]))
         except InvalidKeyError as error:
             raise InvalidKeyError(
                 f"the reference at {where.of(hop)} cannot be followed: {error.message}", key=error.key
             ) from None
-        if not self._is_allowed(key):
+        if not self._outlook.is_allowed(key):
             allowed = ", ".join(self._options.allowed_prefixes or ()) or "none"
             raise RefNotAllowedError(
                 f"the reference at {where.of(hop)} leads to {key!r}, outside the allowed prefixes "
@@ -319,21 +338,10 @@ class _Hydration:
             error.add_note(f"while resolving the reference at {where.of(hop)} to {target.key!r}")
             raise
 
-    def _prefetch(self, refs: Refs) -> None:
-        if not self._options.enabled or len(refs.paths) < _PREFETCH_FROM:
-            return
-        # Unique and clean, in document order. What cannot be a key fails when it is its turn.
-        keys = [
-            key
-            for key in dict.fromkeys(clean_path(path) for path in refs.paths)
-            if _is_fetchable(key) and self._is_allowed(key)
-        ]
-        if len(keys) >= _PREFETCH_FROM:
-            self._fetcher.prefetch(keys)
-
-    def _is_allowed(self, key: str) -> bool:
-        allowed = self._options.allowed_prefixes
-        return allowed is None or any(is_within(key, prefix) for prefix in allowed)
+    def _look_ahead(self, want: Want, value: Any) -> None:
+        further = want.further(value)
+        if further is not None:
+            self._fetcher.announce(further)
 
     def _steps(self, selector: str, key: str) -> tuple[Step, ...]:
         try:
@@ -357,7 +365,9 @@ class _Hydration:
         for number, step in enumerate(steps):
             final = False
             if isinstance(value, dict) and hop is not None:
-                value, final, hop = self._resolve_map(cast("dict[Any, Any]", value), hop, _ROOT)
+                value, final, hop = self._resolve_map(
+                    cast("dict[Any, Any]", value), hop, _ROOT, steps[number:]
+                )
             if final:
                 hop = None
             if isinstance(step, str):
@@ -387,10 +397,3 @@ class _Hydration:
 
 def _empty_like(container: Any) -> Any:
     return {} if isinstance(container, dict) else []
-
-
-def _is_fetchable(key: str) -> bool:
-    try:
-        return store_key(key) == key
-    except StorageError:
-        return False
