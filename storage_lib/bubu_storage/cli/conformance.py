@@ -1,8 +1,4 @@
-"""``bubu-storage``: the library's command line.
-
-Exit codes: 0 fine, 1 failed, 2 wrong usage. Data goes to standard output, trouble to
-standard error.
-"""
+"""``conformance``: this library against recorded outcomes of the Go implementation."""
 
 from __future__ import annotations
 
@@ -13,28 +9,15 @@ from pathlib import Path
 
 import click
 
-from bubu_storage._version import __version__
-
-__all__ = ["cli", "main"]
+__all__ = ["conformance_command"]
 
 
-@click.group(name="bubu-storage", context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="bubu-storage", message="%(prog)s %(version)s")
-def cli() -> None:
-    """Object storage for workflow pods."""
-
-
-def main() -> None:
-    """Run the command line (entry point)."""
-    cli()
-
-
-@cli.command()
+@click.command("conformance", short_help="Compare with recorded outcomes of the Go SDK.")
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--verbose", "-v", is_flag=True, help="Also name the cases that passed.")
-def conformance(files: tuple[Path, ...], verbose: bool) -> None:
+def conformance_command(files: tuple[Path, ...], verbose: bool) -> None:
     """Compare this library with recorded outcomes of the Go implementation.
 
     Prints each difference, and for each case that is a known defect of the Go implementation what is
@@ -66,7 +49,3 @@ def conformance(files: tuple[Path, ...], verbose: bool) -> None:
     click.echo(f"{passed} passed, {failed} failed, {deviates} deviates")
     if counts[Verdict.FAILED]:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
