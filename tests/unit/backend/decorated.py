@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bubu_storage.backend.breaker import CircuitBreakerBackend
 from bubu_storage.backend.decorator import BackendDecorator
 from bubu_storage.backend.metrics import MetricsBackend
 from bubu_storage.backend.prefix import PrefixBackend
@@ -51,6 +52,7 @@ DECORATORS: dict[str, Wrap] = {
     "Prefix": in_prefix,
     "Metrics": measured,
     "Delay": delayed,
+    "Breaker": CircuitBreakerBackend,
     "Fault": FaultBackend,
     "Counting": CountingBackend,
 }
