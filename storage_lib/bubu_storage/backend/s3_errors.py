@@ -135,7 +135,8 @@ _HINTS: Final[Mapping[type[StorageError], str]] = {
     ThrottledError: "the store asks for fewer requests",
     UnavailableError: "the store answered with a server error",
     StorageTimeoutError: "the store ran into a time limit",
-    PreconditionFailedError: "the object changed meanwhile",
+    PreconditionFailedError: "the condition of the request does not hold; the object has changed, exists "
+    "already or is gone",
     RangeNotSatisfiableError: "the range lies outside the object",
     UnsupportedOperationError: "the store does not support this",
     InvalidKeyError: "the store does not accept the key",
@@ -148,6 +149,7 @@ _CODE_HINTS: Final[Mapping[str, str]] = {
     "XAdminUserNotFound": "the store does not know this access key id; check the keys and the endpoint",
     "InvalidAccessKeyId": "the store does not know this access key id; check the keys and the endpoint",
     "SignatureDoesNotMatch": "the secret access key is wrong (or a proxy changes the requests)",
+    "ConditionalRequestConflict": "another request was changing the object; look at it again, then retry",
     "InvalidObjectState": "the object is archived and must be restored first",
     "InvalidBucketName": "this is no valid bucket name",
     "ExistingObjectIsDirectory": "the key is the folder of other objects there, or its folder was just being "
@@ -238,6 +240,8 @@ def map_sdk_error(
     if isinstance(error, StorageError):
         return error
     if isinstance(error, sdk.ClientError):
+        # It goes on as the cause, and whoever logs an error logs its causes.
+        error.args = tuple(_hide(str(arg), secrets) for arg in error.args)
         return _map_answer(cast("dict[str, Any]", error.response), action, key, secrets)
     name = type(error).__name__
     make: Callable[..., StorageError]
@@ -277,13 +281,17 @@ def map_item_error(
 
 def scrub(text: str, secrets: tuple[str, ...] = ()) -> str:
     """Return server text on one line, short, and without anything that looks secret."""
-    clean = " ".join(text.split())
+    clean = _hide(" ".join(text.split()), secrets)
+    return clean if len(clean) <= _MAX_SERVER_TEXT else clean[:_MAX_SERVER_TEXT] + "…"
+
+
+def _hide(text: str, secrets: tuple[str, ...]) -> str:
     for secret in secrets:
         if len(secret) >= _MIN_SECRET:
-            clean = clean.replace(secret, "***")
+            text = text.replace(secret, "***")
     for shape in _SECRET_SHAPES:
-        clean = shape.sub("***", clean)
-    return clean if len(clean) <= _MAX_SERVER_TEXT else clean[:_MAX_SERVER_TEXT] + "…"
+        text = shape.sub("***", text)
+    return text
 
 
 def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:
