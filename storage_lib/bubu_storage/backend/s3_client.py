@@ -18,6 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -32,17 +33,26 @@ from botocore.utils import parse_timestamp
 
 from bubu_storage._version import __version__
 from bubu_storage.backend.s3_errors import map_sdk_error, retry_after_seconds
-from bubu_storage.errors import ConfigurationError, TransientError
+from bubu_storage.backend.s3_pool import bound_connections, strip_sdk_headers
+from bubu_storage.errors import ConfigurationError, StorageError, TransientError
 from bubu_storage.settings import MIN_PART_SIZE_BYTES, S3Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["CaBundle", "RetryRule", "build_client", "check_settings", "known_secrets"]
+__all__ = ["CaBundle", "RetryRule", "build_client", "check_settings", "known_secrets", "sends_unsigned"]
 
 _DEFAULT_REGION: Final = "us-east-1"
-_MAX_POOL_CONNECTIONS: Final = 64
 _FIRST_PAUSE_SECONDS: Final = 0.2
+_ANSWERS: Final[Mapping[str, bytes]] = {
+    "CompleteMultipartUpload": b"CompleteMultipartUploadResult",
+    "CopyObject": b"CopyObjectResult",
+    "CreateMultipartUpload": b"InitiateMultipartUploadResult",
+    "DeleteObjects": b"DeleteResult",
+    "ListObjectsV2": b"ListBucketResult",
+    "UploadPartCopy": b"CopyPartResult",
+}
+"""What the XML of a successful answer is called."""
 
 
 class CaBundle:
@@ -170,6 +180,10 @@ def check_settings(settings: S3Settings) -> None:
         faults.append(f"max attempts is {settings.max_attempts}; at least 1 is needed")
     if settings.connect_timeout_seconds <= 0 or settings.timeout_seconds <= 0:
         faults.append("timeouts must be above 0")
+    if settings.response_timeout_seconds is not None and settings.response_timeout_seconds <= 0:
+        faults.append("response timeout must be above 0")
+    if settings.max_connections < 1:
+        faults.append(f"max connections is {settings.max_connections}; at least 1 is needed")
     if settings.max_backoff_seconds < 0:
         faults.append("max backoff must not be negative")
     if settings.sse not in ("", "AES256", "aws:kms"):
@@ -204,6 +218,13 @@ def known_secrets(settings: S3Settings) -> tuple[str, ...]:
     return tuple(text for text in (*given, *(os.environ.get(name, "") for name in names)) if text)
 
 
+def sends_unsigned(settings: S3Settings) -> bool:
+    """Tell whether bodies go out without a signature of their bytes: unless said, with https only."""
+    if settings.unsigned_payload is not None:
+        return settings.unsigned_payload
+    return not settings.endpoint or urlsplit(settings.endpoint).scheme == "https"
+
+
 def build_client(settings: S3Settings, rule: RetryRule, ca_bundle: CaBundle | None) -> S3Client:
     """Build the client; nothing is contacted but, maybe, a local credential source.
 
@@ -212,19 +233,24 @@ def build_client(settings: S3Settings, rule: RetryRule, ca_bundle: CaBundle | No
     """
     timeouts: dict[str, Any] = {
         "connect_timeout": settings.connect_timeout_seconds,
-        "read_timeout": settings.timeout_seconds,
+        # For each wait on the socket: the answer's first bytes, and each further piece. How long a
+        # whole body may take is watched over where it is read.
+        "read_timeout": settings.response_timeout_seconds or settings.timeout_seconds,
     }
     unsigned: dict[str, Any] = {"signature_version": UNSIGNED} if settings.anonymous else {}
     config = Config(
         **timeouts,
         **unsigned,
         retries={"total_max_attempts": 1, "mode": "standard"},
-        s3={"addressing_style": "path" if settings.use_path_style else "auto"},
+        s3={
+            "addressing_style": "path" if settings.use_path_style else "auto",
+            "payload_signing_enabled": not sends_unsigned(settings),
+        },
         # Ours are explicit (SHA-256, in a header): the SDK's own choice, a CRC32 in a chunked
         # trailer, is refused by many S3-compatible stores.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        max_pool_connections=_MAX_POOL_CONNECTIONS,
+        max_pool_connections=settings.max_connections,
         tcp_keepalive=True,
         user_agent_extra=f"bubu-storage/{__version__}",
     )
@@ -255,7 +281,27 @@ def build_client(settings: S3Settings, rule: RetryRule, ca_bundle: CaBundle | No
     events: Any = client.meta.events
     events.register_first("needs-retry.s3", rule.on_needs_retry, unique_id="bubu-retry")
     events.register("before-sign.s3.DeleteObjects", _add_content_md5)
+    for operation in _ANSWERS:
+        events.register(f"before-parse.s3.{operation}", _check_answer)
+    if settings.strip_sdk_headers:
+        strip_sdk_headers(client)
+    bound_connections(client)
     return client
+
+
+def _check_answer(operation_model: Any, response_dict: Mapping[str, Any], **_: Any) -> None:
+    """Refuse a success that is none: the SDK reads any XML, or nothing at all, as an empty answer.
+
+    To a deletion of many that would mean "all of them are gone", to the end of an upload "it is there".
+    """
+    expected = _ANSWERS[operation_model.name]
+    if response_dict["status_code"] == HTTPStatus.OK and expected not in response_dict["body"]:
+        raise StorageError(
+            f"the answer to {operation_model.name} is not one of an S3 store (no {expected.decode()} in it); "
+            "check the endpoint",
+            status=HTTPStatus.OK,
+            code="InvalidAnswer",
+        )
 
 
 def _timestamp(text: Any) -> datetime:
