@@ -72,6 +72,8 @@ class S3Settings:
         checksums: send a SHA-256 with each body; False for stores that refuse it.
         strip_sdk_headers: leave out headers of the SDK's own that some stores (GCS) count
             into the signature differently.
+        response_timeout_seconds: for an answer to begin, and for each further piece of it;
+            None = as for the whole exchange.
     """
 
     bucket: str
@@ -96,6 +98,7 @@ class S3Settings:
     unsigned_payload: bool | None = None
     checksums: bool = True
     strip_sdk_headers: bool = False
+    response_timeout_seconds: float | None = None
 
     def __repr__(self) -> str:
         shown = {item.name: getattr(self, item.name) for item in fields(self) if item.repr}
@@ -121,8 +124,9 @@ class ManagerSettings:
             counted once, and again what is copied because several references lead to it.
         timeout_seconds: for one whole call of the manager.
         max_workers: objects in flight at a time, over all calls of the manager.
-        cache_size_bytes: memory for objects that were read or written lately; 0 = no cache.
+        cache_size_bytes: memory for objects that were read lately; 0 = no cache.
         cache_ttl_seconds: how long such an object is used without asking the store again.
+        metrics_enabled: count requests, bytes and payload sizes for Prometheus.
         workload_namespace: the only namespace whose ConfigMaps and Secrets documents may
             refer to; "" for none.
     """
@@ -138,6 +142,7 @@ class ManagerSettings:
     max_workers: int = DEFAULT_MAX_WORKERS
     cache_size_bytes: int = 0
     cache_ttl_seconds: float = DEFAULT_CACHE_TTL_SECONDS
+    metrics_enabled: bool = True
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
