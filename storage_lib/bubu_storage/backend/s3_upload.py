@@ -13,10 +13,11 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from bubu_storage.backend.bodies import as_view, check_size, chunks
+from bubu_storage.backend.s3_conditions import is_refusal, was_sent_again
 from bubu_storage.backend.types import Body
 from bubu_storage.errors import LimitExceededError
 
@@ -87,6 +88,7 @@ class PartPlan:
         create: arguments of CreateMultipartUpload besides (content type, SSE, metadata).
         concurrency: parts in flight.
         checksums: send a SHA-256 with each part.
+        complete: conditions of the completing request.
     """
 
     client: S3Client
@@ -95,6 +97,7 @@ class PartPlan:
     create: dict[str, Any]
     concurrency: int
     checksums: bool
+    complete: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def upload_parts(plan: PartPlan, parts: Iterator[bytes], is_done: Callable[[str], bool]) -> str:
@@ -120,8 +123,12 @@ def upload_parts(plan: PartPlan, parts: Iterator[bytes], is_done: Callable[[str]
         done = _send_all(plan, parts, target)
         manifest: Any = {"Parts": [done[number] for number in sorted(done)]}
         try:
-            answer = plan.client.complete_multipart_upload(**target, MultipartUpload=manifest)
-        except Exception:
+            answer = plan.client.complete_multipart_upload(
+                **target, MultipartUpload=manifest, **plan.complete
+            )
+        except Exception as error:
+            if plan.complete and is_refusal(error) and not was_sent_again(error):
+                raise  # the same object may be there already, of another's making
             expected = _etag_of_parts([done[number]["ETag"] for number in sorted(done)])
             if expected and is_done(expected):
                 return expected

@@ -7,8 +7,9 @@ A backend proves itself by a subclass in a test module, which pytest collects::
         def backend(self) -> Iterator[ObjectBackend]:
             yield MyBackend(...)          # empty, a fresh one for each test
 
-Class attributes say what a store cannot know or keep; everything else is required. The part
-about listings is in `acceptance_listing`. The suite needs pytest and nothing else; for
+Class attributes say what a store cannot know or keep; everything else is required. The parts
+about listings, conditional requests and copies are in `acceptance_listing`,
+`acceptance_conditions` and `acceptance_copy`. The suite needs pytest and nothing else; for
 failures in full detail, a ``conftest.py`` first says
 ``pytest.register_assert_rewrite("bubu_storage.testing")``.
 """
@@ -34,6 +35,8 @@ from bubu_storage.errors import (
     StorageError,
     is_not_found,
 )
+from bubu_storage.testing.acceptance_conditions import ConditionAcceptance
+from bubu_storage.testing.acceptance_copy import CopyAcceptance
 from bubu_storage.testing.acceptance_listing import NASTY_KEYS, ListingAcceptance, keys_of, read_all, utf8
 
 __all__ = ["NASTY_KEYS", "RANGES", "REFUSED_KEYS", "BackendAcceptance", "keys_of"]
@@ -94,8 +97,10 @@ _SIZED: Final = ("bytes", "file", "iterator")
 _BIG_BYTES: Final = 5 * 1024 * 1024 + 1
 
 
-class BackendAcceptance(ListingAcceptance):
+class BackendAcceptance(ConditionAcceptance, CopyAcceptance, ListingAcceptance):
     """Subclass it, provide the fixture ``backend``, and set what differs.
+
+    The attributes about conditions and copies are those of `ConditionAcceptance` and `CopyAcceptance`.
 
     Attributes:
         keeps_content_type: head and get return what put was given.

@@ -37,7 +37,8 @@ class ConditionAcceptance:
     Attributes:
         honours_conditional_get: ``if_match`` of get.
         honours_conditional_put: ``if_match`` and ``if_none_match`` of put, for a body of one request.
-        honours_conditional_large_put: likewise for a body that is uploaded in parts.
+        honours_large_put_if_absent: ``if_none_match`` for a body that is uploaded in parts.
+        honours_large_compare_and_swap: ``if_match`` for such a body.
         honours_conditional_delete: ``if_match`` of a single deletion.
         honours_conditional_batch: ``if_match`` of a batch; judged only where the backend has batches.
         conditions_are_atomic: of concurrent conditional writers exactly one wins.
@@ -47,7 +48,8 @@ class ConditionAcceptance:
 
     honours_conditional_get: ClassVar[bool] = True
     honours_conditional_put: ClassVar[bool] = True
-    honours_conditional_large_put: ClassVar[bool] = True
+    honours_large_put_if_absent: ClassVar[bool] = True
+    honours_large_compare_and_swap: ClassVar[bool] = True
     honours_conditional_delete: ClassVar[bool] = True
     honours_conditional_batch: ClassVar[bool] = True
     conditions_are_atomic: ClassVar[bool] = True
@@ -119,25 +121,35 @@ class ConditionAcceptance:
                 backend.put_object(key, b"y", if_match=etag)
         assert keys_of(backend.list_objects()) == []
 
-    def test_conditions_of_a_large_body(self, backend: ObjectBackend) -> None:
-        """Also a body that goes out in parts appears only where its condition holds."""
+    def test_put_if_absent_of_a_large_body(self, backend: ObjectBackend) -> None:
+        """Also a body that goes out in parts appears only where there is nothing yet."""
         body = bytes(self.big_bytes)
         backend.put_object("big/old", b"small")
-        if not self.honours_conditional_large_put:
+        if not self.honours_large_put_if_absent:
             _not_honoured(lambda: backend.put_object("big/old", body, if_none_match="*"))
-            _not_honoured(lambda: backend.put_object("big/old", body, if_match=WRONG_ETAG))
             return
         etag = backend.put_object("big/new", body, if_none_match="*")
         for key in ("big/new", "big/old"):
             # Also the very same body: what is there must not be taken for the work of this call.
             with pytest.raises(PreconditionFailedError):
                 backend.put_object(key, body, if_none_match="*")
-            with pytest.raises(PreconditionFailedError):
-                backend.put_object(key, body, if_match=WRONG_ETAG)
         assert backend.head_object("big/new").etag == etag
         assert read_all(backend, "big/old") == b"small"
-        backend.put_object("big/new", bytes(self.big_bytes + 1), if_match=etag)
-        assert backend.head_object("big/new").size_bytes == self.big_bytes + 1
+
+    def test_compare_and_swap_of_a_large_body(self, backend: ObjectBackend) -> None:
+        """It replaces exactly the version that was named, and creates nothing."""
+        body = bytes(self.big_bytes)
+        etag = backend.put_object("big", body)
+        if not self.honours_large_compare_and_swap:
+            _not_honoured(lambda: backend.put_object("big", b"x" + body, if_match=WRONG_ETAG))
+            return
+        for key in ("big", "never/was"):
+            with pytest.raises(PreconditionFailedError):
+                backend.put_object(key, body, if_match=WRONG_ETAG)
+        assert backend.head_object("big").etag == etag
+        backend.put_object("big", b"x" + body, if_match=etag)
+        assert backend.head_object("big").size_bytes == len(body) + 1
+        assert keys_of(backend.list_objects()) == ["big"]
 
     # ---- get
 

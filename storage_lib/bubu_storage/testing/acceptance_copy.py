@@ -25,14 +25,14 @@ class CopyAcceptance:
         keeps_content_type: head and get return what put was given.
         keeps_metadata: likewise for user metadata.
         nasty_keys: keys to try; leave out only what the store itself cannot have.
-        big_bytes: length of the "large" object.
+        large_copy_bytes: length of the largest object that is copied.
     """
 
     copies: ClassVar[bool] = True
     keeps_content_type: ClassVar[bool] = True
     keeps_metadata: ClassVar[bool] = True
     nasty_keys: ClassVar[tuple[str, ...]] = NASTY_KEYS
-    big_bytes: ClassVar[int] = 5 * 1024 * 1024 + 1
+    large_copy_bytes: ClassVar[int] = 5 * 1024 * 1024 + 1
 
     def test_copy(self, backend: ObjectBackend) -> None:
         """A copy has the source's bytes, type and metadata; the source stays as it was."""
@@ -136,7 +136,7 @@ class CopyAcceptance:
     def test_copy_of_empty_and_large_objects(self, backend: ObjectBackend) -> None:
         """No byte is lost at either end of the scale."""
         copier = self._copier(backend)
-        large = random.Random(4).randbytes(self.big_bytes)
+        large = random.Random(4).randbytes(self.large_copy_bytes)
         for key, body in (("empty", b""), ("large", large)):
             backend.put_object(key, body)
             copier.copy_object(key, f"copy-of-{key}")
