@@ -21,12 +21,12 @@ from bubu_storage.cli.scope import (
 )
 from bubu_storage.cli.show import Out, human_bytes, iso_time, plural, printable, table
 from bubu_storage.cli.stores import Stores
-from bubu_storage.errors import ObjectNotFoundError, RangeNotSatisfiableError
+from bubu_storage.errors import ObjectNotFoundError, RangeNotSatisfiableError, StorageError
 
 if TYPE_CHECKING:
     from bubu_storage.backend.types import ListedObject, ObjectBackend, ObjectInfo
 
-__all__ = ["du_command", "ls_command", "no_such_object", "stat_command"]
+__all__ = ["du_command", "explain_missing", "ls_command", "stat_command"]
 
 _WRAPPER: Final = re.compile(rb'\s*\{\s*"contentType"\s*:\s*"(json|raw)"\s*,\s*"data"\s*:')
 _HEAD_BYTES: Final = 128
@@ -184,8 +184,8 @@ def stat_command(context: click.Context, key: str) -> None:
         try:
             info = backend.head_object(key)
             kind = _stored_kind(backend, info)
-        except ObjectNotFoundError as error:
-            raise no_such_object(backend, key, error) from error
+        except StorageError as error:
+            raise explain_missing(backend, key, error) from error
     if options.as_json:
         out.json(
             {
@@ -225,8 +225,11 @@ def _stored_kind(backend: ObjectBackend, info: ObjectInfo) -> str | None:
     return match.group(1).decode("ascii") if match else None
 
 
-def no_such_object(backend: ObjectBackend, key: str, error: ObjectNotFoundError) -> Exception:
+def explain_missing(backend: ObjectBackend, key: str, error: StorageError) -> Exception:
     """Return a better error where the key is a folder; the same one otherwise."""
+    # A file store says of a folder that it is one; others that there is no such object.
+    if not isinstance(error, ObjectNotFoundError) and type(error) is not StorageError:
+        return error
     folder = key if key.endswith("/") else key + "/"
     page = next(backend.list_objects(folder, page_size=1), None)
     if page is None:

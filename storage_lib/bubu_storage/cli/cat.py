@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from bubu_storage.cli.browse import no_such_object
+from bubu_storage.cli.browse import explain_missing
 from bubu_storage.cli.options import StoreCommand, options_of
 from bubu_storage.cli.scope import KeyArgument, check_key_argument
 from bubu_storage.cli.show import Out
 from bubu_storage.cli.stores import Stores
-from bubu_storage.errors import ObjectNotFoundError
+from bubu_storage.errors import StorageError
 
 if TYPE_CHECKING:
     from bubu_storage.backend.types import ObjectBackend
@@ -73,8 +73,8 @@ def cat_command(context: click.Context, keys: tuple[str, ...], range_header: str
                     _copy(backend, key, range_header, out)
                 else:
                     _decode(backend, key, out)
-            except ObjectNotFoundError as error:
-                raise no_such_object(backend, key, error) from error
+            except StorageError as error:
+                raise explain_missing(backend, key, error) from error
             out.flush()
 
 

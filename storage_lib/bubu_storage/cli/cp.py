@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from bubu_storage.backend.types import check_key
-from bubu_storage.cli.browse import no_such_object
+from bubu_storage.cli.browse import explain_missing
 from bubu_storage.cli.failures import Failure, PartialFailure, complain, describe, one_line
 from bubu_storage.cli.locations import InStore, LocalPath, Location, StandardStream, parse_location
 from bubu_storage.cli.options import GlobalOptions, StoreCommand, options_of
@@ -28,7 +28,6 @@ from bubu_storage.errors import (
     BucketNotFoundError,
     ConfigurationError,
     InvalidKeyError,
-    ObjectNotFoundError,
     StorageError,
     TransientError,
     UnauthenticatedError,
@@ -196,10 +195,10 @@ class _Job:
     def _run_one(self, task: Task) -> None:
         try:
             self.copier.copy(task)
-        except ObjectNotFoundError as error:
+        except StorageError as error:
             if task.source.backend is None:
                 raise
-            raise no_such_object(task.source.backend, task.source.name, error) from error
+            raise explain_missing(task.source.backend, task.source.name, error) from error
         self.outcome.copied += 1
 
     def _tasks(

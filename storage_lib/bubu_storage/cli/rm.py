@@ -150,8 +150,8 @@ def _confirmed(backend: ObjectBackend, scopes: list[Scope], options: GlobalOptio
     what = repr(printable(first)) if count == 1 else plural(count, "object")
     if size:
         what += f" ({human_bytes(size)})"
-    question = f"Delete {what} from {printable(backend.name)}?"
-    if not click.confirm(question, default=False, err=True):
+    click.echo(f"Delete {what} from {printable(backend.name)}? [y/N] ", nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise Refusal("nothing was deleted")
     return True
 

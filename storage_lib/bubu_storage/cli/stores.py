@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stores"]
 
-_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 """People wait less patiently than workflows, whose default is five minutes."""
 

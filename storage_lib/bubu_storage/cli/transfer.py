@@ -145,12 +145,17 @@ class Copier:
 
     def _between(self, task: Task, source: ObjectBackend, target: ObjectBackend) -> None:
         if source is target and isinstance(source, BackendCopier) and not self.if_absent:
+            size = (
+                source.head_object(task.source.name).size_bytes
+                if task.size_bytes is None
+                else task.size_bytes
+            )
             try:
                 source.copy_object(task.source.name, task.target.name, content_type=self.content_type)
             except CopyNotSupportedError:
                 pass
             else:
-                self.progress.add(size_bytes=task.size_bytes or 0)
+                self.progress.add(size_bytes=size)
                 return
         found = open_object(source, task.source.name, task.size_bytes)
         with found:

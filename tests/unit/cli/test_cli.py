@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from bubu_storage import __version__
-from bubu_storage.cli import cli
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "conformance"
-
-
-@pytest.fixture(autouse=True)
-def _library_log_level():
-    """The command silences the library's log; give the level back to other tests."""
-    logger = logging.getLogger("bubu_storage")
-    before = logger.level
-    yield
-    logger.setLevel(before)
-
-
-@pytest.fixture
-def run():
-    """Run the command line in this process."""
-    runner = CliRunner()
-    return lambda *arguments: runner.invoke(cli, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
