@@ -86,6 +86,7 @@ class ManagerFields(TypedDict):
     max_workers: int
     cache_size_bytes: int
     cache_ttl_seconds: float
+    metrics_enabled: bool
 
 
 class RetentionFields(TypedDict):
@@ -125,6 +126,7 @@ def read_manager(env: Mapping[str, str]) -> ManagerFields:
         cache_ttl_seconds=_positive(
             env, "BUBU_STORAGE_CACHE_TTL", DEFAULT_CACHE_TTL_SECONDS, parse_go_duration_seconds
         ),
+        metrics_enabled=_read_bool(env, "BUBU_STORAGE_METRICS", default=True),
     )
 
 
@@ -220,7 +222,7 @@ def read_s3(env: Mapping[str, str]) -> S3Settings:
         or _trimmed(env, "AWS_REGION")
         or _trimmed(env, "AWS_DEFAULT_REGION"),
         endpoint=endpoint,
-        use_path_style=_read_path_style(env, default=bool(endpoint)),
+        use_path_style=_read_bool(env, "BUBU_S3_FORCE_PATH_STYLE", default=bool(endpoint)),
         access_key_id=access_key_id,
         secret_access_key=secret_access_key,
         session_token=session_token,
@@ -246,14 +248,14 @@ def _read_tls(env: Mapping[str, str]) -> bool | None:
         raise ConfigurationError(f"BUBU_S3_TLS is {text!r}: {error}, or unset it") from None
 
 
-def _read_path_style(env: Mapping[str, str], *, default: bool) -> bool:
-    text = _trimmed(env, "BUBU_S3_FORCE_PATH_STYLE")
+def _read_bool(env: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = _trimmed(env, name)
     if not text:
         return default
     try:
         return parse_go_bool(text)
     except ValueError as error:
-        raise ConfigurationError(f"BUBU_S3_FORCE_PATH_STYLE is {text!r}: {error}") from None
+        raise ConfigurationError(f"{name} is {text!r}: {error}") from None
 
 
 def _read_endpoint(env: Mapping[str, str]) -> str:

@@ -24,11 +24,12 @@ class BackendHandle:
     """A backend and who uses it.
 
     Attributes:
-        backend: None when storage is disabled.
+        backend: what calls work on, layers and all; None when storage is disabled.
         owned: whether it is ours to close.
         local: whether it answers without a network in between.
         users: calls under way.
         retired: no further call will begin on it.
+        store: the backend without the manager's own layers.
     """
 
     backend: ObjectBackend | None
@@ -36,6 +37,7 @@ class BackendHandle:
     local: bool
     users: int = 0
     retired: bool = False
+    store: ObjectBackend | None = None
 
     def require(self) -> ObjectBackend:
         """Return the backend.
@@ -106,6 +108,14 @@ class BackendHolder:
     def note_hung_thread(self) -> None:
         """Remember that a thread waits for a store that does not answer."""
         self._hung = True
+
+    def resize(self, max_workers: int) -> None:
+        """Use another number of threads from the next call on; calls under way keep theirs."""
+        with self._lock:
+            self._max_workers = max_workers
+            # Not shut down, since calls under way may still give it work: its threads end when
+            # the last of them has let go of it.
+            self._executor = None
 
     def exchange(self, handle: BackendHandle) -> None:
         """Use another backend from the next call on."""

@@ -12,25 +12,27 @@ local disk that hangs, are not interrupted); no call reads more than a stated li
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from bubu_storage.backend.types import Body, ListedObject, ListPage, ObjectBackend
+from bubu_storage.backend.types import ObjectBackend
+from bubu_storage.blobs import BlobOperations
 from bubu_storage.errors import ConfigurationError, StorageDisabledError
-from bubu_storage.lifetime import BackendHandle, BackendHolder
-from bubu_storage.opening import check_limits, open_handle
+from bubu_storage.lifetime import BackendHolder
+from bubu_storage.opening import check_limits, open_handle, opened_handle, reopened_handle
 from bubu_storage.payload.codec import Default
 from bubu_storage.payload.context import current_max_recursion_depth, current_schema
 from bubu_storage.payload.dehydrate import Plan, PlanOptions, measure_document, plan_dehydrate, plan_inputs
 from bubu_storage.payload.hydrate import Fetcher, HydrateOptions, hydrate
 from bubu_storage.payload.kube import KubeRefResolver
-from bubu_storage.payload.paths import check_path, clean_path, is_within, require_text, store_key
+from bubu_storage.payload.outlook import Want
+from bubu_storage.payload.paths import check_path, clean_path, require_text
 from bubu_storage.settings import ManagerSettings
-from bubu_storage.transfer import Transfer
-from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE, RESERVED_PREFIX
+
+if TYPE_CHECKING:
+    from bubu_storage.observability import StorageMetrics
 
 __all__ = ["StorageManager"]
 
@@ -39,15 +41,15 @@ _LEAST_HOPS: Final = 2
 
 _log: Final = logging.getLogger(__name__)
 
-DEFAULT_MAX_WORKERS: Final = 8
-"""Objects of one manager in flight at a time."""
 
-
-class StorageManager:
+class StorageManager(BlobOperations):
     """Moves large parts of documents to an object store and back (Go: StorageManager).
 
     Use `from_env` in a workflow pod, `in_memory` in tests; as a context manager, or call
     `close`. All methods may be called from several threads at once.
+
+    Objects as they are, without references, have a family of their own: `put`, `get`, `delete`,
+    `list_objects`, `open_blob`, `read_blob`, `write_blob`.
 
     Args:
         settings: limits, prefixes, and the store when ``backend`` is not given.
@@ -55,10 +57,12 @@ class StorageManager:
             caller's to close.
         kube_resolver: reads ConfigMap and Secret references; without one they are a
             `KubeRefError`.
-        max_workers: objects in flight at a time, over all calls.
+        max_workers: objects in flight at a time, over all calls; None for the settings' number.
         keep_superseded: also write values whose whole container had to be offloaded after
             them. Nothing refers to these objects; the Go SDK leaves them behind, and by
             default so do we, to the byte. False saves the writes.
+        metrics: where to count, instead of Prometheus's default registry;
+            ``ManagerSettings(metrics_enabled=False)`` counts nowhere.
 
     Raises:
         ConfigurationError: the settings contradict themselves.
@@ -71,33 +75,41 @@ class StorageManager:
         backend: ObjectBackend | None = None,
         *,
         kube_resolver: KubeRefResolver | None = None,
-        max_workers: int = DEFAULT_MAX_WORKERS,
+        max_workers: int | None = None,
         keep_superseded: bool = True,
+        metrics: StorageMetrics | None = None,
     ) -> None:
-        check_limits(settings, max_workers)
-        self._settings = settings
+        workers = check_limits(settings, max_workers)
         self._kube_resolver = kube_resolver
         self._keep_superseded = keep_superseded
+        self._wanted_workers = max_workers
+        self._metrics = metrics
         handle = (
-            open_handle(settings) if backend is None else BackendHandle(backend, owned=False, local=False)
+            open_handle(settings, metrics)
+            if backend is None
+            else opened_handle(backend, settings, metrics, owned=False, local=False)
         )
-        self._holder = BackendHolder(handle, max_workers=max_workers)
-        self._max_workers = max_workers
+        super().__init__(settings, BackendHolder(handle, max_workers=workers), workers)
 
     @classmethod
     def from_env(
-        cls, env: Mapping[str, str] | None = None, *, kube_resolver: KubeRefResolver | None = None
+        cls,
+        env: Mapping[str, str] | None = None,
+        *,
+        kube_resolver: KubeRefResolver | None = None,
+        metrics: StorageMetrics | None = None,
     ) -> Self:
         """Build a manager from ``BUBU_*`` variables (Go: NewManager).
 
         Args:
             env: the variables; the process's own when None.
             kube_resolver: see the class.
+            metrics: see the class.
 
         Raises:
             ConfigurationError: names the variable that is wrong.
         """
-        return cls(ManagerSettings.from_env(env), kube_resolver=kube_resolver)
+        return cls(ManagerSettings.from_env(env), kube_resolver=kube_resolver, metrics=metrics)
 
     @classmethod
     def in_memory(
@@ -127,7 +139,10 @@ class StorageManager:
 
     @property
     def backend(self) -> ObjectBackend:
-        """The store itself (Go: GetStore).
+        """The store as this manager uses it, with its cache and its metrics (Go: GetStore).
+
+        `bubu_storage.backend.decorator.innermost` gives the store below them; who writes there
+        goes behind the cache's back.
 
         Raises:
             StorageDisabledError: there is none.
@@ -200,64 +215,6 @@ class StorageManager:
         """`hydrate` that leaves ConfigMap and Secret references as they are."""
         return self._hydrate("hydrate_storage_refs_only", data, allowed_prefixes, kube_refs=False)
 
-    def read_blob(self, path: str) -> bytes:
-        """Return an object's bytes as they are.
-
-        Raises:
-            ObjectNotFoundError: nothing there.
-            InvalidKeyError: empty, absolute, too long, with ``..`` or NUL, or in ``.bubu/``.
-            LimitExceededError: larger than ``settings.max_hydrated_size_bytes``.
-            StorageDisabledError, StorageTimeoutError, StorageError: as for `hydrate`.
-        """
-        key = store_key(path)
-        with self._transfer("read_blob") as (transfer, _):
-            return transfer.run(lambda: transfer.read(key))
-
-    def write_blob(self, path: str, data: Body, *, content_type: str = DEFAULT_BLOB_CONTENT_TYPE) -> str:
-        """Store bytes as they are, replacing what was there, and return the object's ETag.
-
-        Args:
-            path: relative, ``/`` separated.
-            data: bytes, a binary file, or chunks of bytes.
-            content_type: kept where the store can keep it.
-
-        Raises:
-            as `read_blob`; on any error the old object is still whole.
-        """
-        key = store_key(path)
-        with self._transfer("write_blob") as (transfer, backend):
-            return transfer.run(
-                lambda: backend.put_object(key, data, content_type=content_type or DEFAULT_BLOB_CONTENT_TYPE)
-            )
-
-    def delete(self, path: str) -> None:
-        """Delete one object; a missing one counts as deleted.
-
-        Raises:
-            as `read_blob`, save for a missing object.
-        """
-        key = store_key(path)
-        with self._transfer("delete") as (transfer, backend):
-            transfer.run(lambda: backend.delete_object(key))
-
-    def list_objects(self, prefix: str) -> Iterator[ListedObject]:
-        """Stream the objects at or below a path, in byte order of their whole keys.
-
-        Args:
-            prefix: whole segments: ``p`` finds ``p`` and ``p/x``, not ``p-2/x``; ``.`` finds all.
-                Our own area ``.bubu/`` is never shown.
-
-        Raises:
-            InvalidKeyError: empty, absolute, or with ``..``.
-            StorageDisabledError, StorageError: there is no store, or the manager is closed.
-            StorageTimeoutError: one page took longer than the timeout (a listing as a whole
-                has no limit).
-        """
-        directory = clean_path(check_path(prefix, "prefix"))
-        with self._holder.in_use() as handle:
-            handle.require()
-        return self._list(directory)
-
     def close(self) -> None:
         """Release threads and connections; twice is fine. Calls that are under way finish."""
         self._holder.close()
@@ -270,16 +227,21 @@ class StorageManager:
     def reconfigure(self, settings: ManagerSettings) -> None:
         """Take over other settings; calls under way finish with those that they began with.
 
-        The store is opened anew only when its own settings differ.
+        The store is opened anew only when its own settings, the cache's or the metrics' differ.
+        A new cache does not know of writes that are under way then: for ``cache_ttl_seconds`` it
+        may show what they replace.
 
         Raises:
             ConfigurationError: as the constructor; nothing has changed then.
         """
         if settings == self._settings:
             return
-        check_limits(settings, self._max_workers)
-        fresh = open_handle(settings) if settings.backend != self._settings.backend else None
+        workers = check_limits(settings, self._wanted_workers)
+        fresh = reopened_handle(self._holder.current, self._settings, settings, self._metrics)
         self._settings = settings
+        if workers != self._max_workers:
+            self._max_workers = workers
+            self._holder.resize(workers)
         if fresh is not None:
             self._holder.exchange(fresh)
 
@@ -351,53 +313,11 @@ class StorageManager:
             with self._transfer_on(handle, operation) as (transfer, _):
                 return hydrate(data, transfer, options)
 
-    def _list(self, directory: str) -> Iterator[ListedObject]:
-        with self._holder.in_use() as handle:
-            if directory != ".":
-                # An object of exactly this name comes first of all keys that begin with it.
-                with self._transfer_on(handle, "list_objects") as (transfer, backend):
-                    first = transfer.run(lambda: next(backend.list_objects(directory, page_size=1), None))
-                if first is not None and first.objects[0].key == directory:
-                    yield from _visible(first)
-            pages = handle.require().list_objects("" if directory == "." else directory + "/")
-            while True:
-                with self._transfer_on(handle, "list_objects") as (transfer, _):
-                    page = transfer.run(lambda: next(pages, None))
-                if page is None:
-                    return
-                yield from _visible(page)
-
-    @contextmanager
-    def _transfer(self, operation: str) -> Generator[tuple[Transfer, ObjectBackend]]:
-        with self._holder.in_use() as handle, self._transfer_on(handle, operation) as pair:
-            yield pair
-
-    @contextmanager
-    def _transfer_on(
-        self, handle: BackendHandle, operation: str
-    ) -> Generator[tuple[Transfer, ObjectBackend]]:
-        backend = handle.require()
-        transfer = Transfer(
-            backend,
-            self._holder.threads,
-            workers=self._max_workers,
-            timeout_seconds=self._settings.timeout_seconds,
-            operation=operation,
-            local=handle.local,
-            max_read_bytes=self._settings.max_hydrated_size_bytes,
-        )
-        try:
-            yield transfer, backend
-        finally:
-            transfer.abandon()
-            if transfer.timed_out:
-                self._holder.note_hung_thread()
-
 
 class _NoStore(Fetcher):
     """Stands in for a disabled store; hydrate never asks it."""
 
-    def prefetch(self, keys: Sequence[str]) -> None:
+    def announce(self, wants: Iterator[Want]) -> None:
         """Do nothing."""
 
     def get(self, key: str) -> Any:
@@ -421,8 +341,3 @@ def _clean_prefixes(prefixes: Sequence[str]) -> tuple[str, ...]:
     if isinstance(prefixes, str):
         raise ConfigurationError("allowed_prefixes must be a list of paths, not one text")
     return tuple(clean_path(check_path(prefix, "allowed prefix")) for prefix in prefixes)
-
-
-def _visible(page: ListPage) -> Iterator[ListedObject]:
-    reserved = RESERVED_PREFIX.rstrip("/")
-    return (item for item in page.objects if not is_within(item.key, reserved))
