@@ -149,7 +149,7 @@ def test_an_open_circuit_refuses_until_its_time(
 
 
 def test_one_probe_only(make: Callable[..., CircuitBreaker], clock: Clock) -> None:
-    """Of 50 requests at once after the time, one goes through and 49 are refused (spec s4 case 3)."""
+    """Of 50 requests at once after the time, one goes through and 49 are refused."""
     breaker = make(threshold=1)
     fail(breaker)
     clock.now += 300
@@ -231,7 +231,7 @@ def test_jitter_is_drawn_anew(make: Callable[..., CircuitBreaker], clock: Clock)
 
 
 def test_the_opening_failure_is_the_sentinel(make: Callable[..., CircuitBreaker]) -> None:
-    """It says that the backend is unavailable and why; those before are their own (spec s4 case 6)."""
+    """It says that the backend is unavailable and why; those before are their own."""
     breaker = make(threshold=2)
     first, second = UnavailableError("one"), UnavailableError("two", key="k")
 
@@ -315,7 +315,7 @@ def test_late_results_do_not_decide(
 def test_a_cancelled_probe_is_handed_back(
     make: Callable[..., CircuitBreaker], clock: Clock, inner: Inner, error: BaseException
 ) -> None:
-    """It is not counted, and the next request is the probe (spec s4 case 9)."""
+    """It is not counted, and the next request is the probe."""
     breaker = make(threshold=1)
     fail(breaker)
     clock.now += 300

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bubu_storage.backend.s3 import S3Backend
 from bubu_storage.backend.s3_client import CaBundle, RetryRule, check_settings
-from bubu_storage.errors import ConfigurationError, UnauthenticatedError
+from bubu_storage.errors import ConfigurationError, StorageTimeoutError, UnauthenticatedError
 from bubu_storage.settings import S3Settings
 from tests.unit.backend.scripted_server import Answer, error, scripted_server
 
@@ -70,6 +70,8 @@ def listing(_: Request) -> Answer:
         ({"timeout_seconds": 0.0}, "timeouts"),
         ({"connect_timeout_seconds": -1.0}, "timeouts"),
         ({"max_backoff_seconds": -0.1}, "backoff"),
+        ({"response_timeout_seconds": 0.0}, "response timeout"),
+        ({"max_connections": 0}, "max connections"),
         ({"sse": "rot13"}, "sse"),
         ({"sse": "AES256", "sse_kms_key_id": "k"}, "KMS"),
     ],
@@ -242,6 +244,24 @@ def test_own_certificate_authority(
         assert [] == list(open_s3(trusted).list_objects())
 
 
+def test_a_body_over_https_is_not_signed(
+    open_s3: Callable[[S3Settings], S3Backend], certificate: tuple[Path, Path]
+) -> None:
+    """TLS protects it already (spec s4 case 22)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    with scripted_server(lambda _: Answer(headers={"ETag": '"e"'}), tls=context) as server:
+        settings = S3Settings(
+            bucket="b",
+            endpoint=server.endpoint,
+            use_path_style=True,
+            ca_bundle_pem=certificate[0].read_text(),
+            **KEYS,
+        )
+        open_s3(settings).put_object("k", b"abc")
+    assert "UNSIGNED-PAYLOAD" == server.requests[0].headers["x-amz-content-sha256"]
+
+
 def test_ca_file_lives_as_long_as_the_bundle(certificate: tuple[Path, Path]) -> None:
     """It holds the usual authorities and ours, readable by us alone, and goes with close."""
     pem = certificate[0].read_text()
@@ -336,3 +356,48 @@ def test_attempts_in_all(open_s3: Callable[[S3Settings], S3Backend], max_attempt
             with pytest.raises(Exception, match="fewer requests"):
                 act()
             assert max_attempts == len(server.requests)
+
+
+# ---- connections
+
+
+@pytest.mark.parametrize("use", ["read", "close", "drop"])
+def test_bodies_give_their_connection_back(open_s3: Callable[[S3Settings], S3Backend], use: str) -> None:
+    """Read, closed early or dropped: with 2 connections, 20 objects are opened after each other."""
+    with scripted_server(lambda _: Answer(body=b"x" * 100_000, headers={"ETag": '"e"'})) as server:
+        settings = S3Settings(
+            bucket="b",
+            endpoint=server.endpoint,
+            use_path_style=True,
+            max_connections=2,
+            timeout_seconds=20.0,
+            **KEYS,
+        )
+        backend = open_s3(settings)
+        for _ in range(20):
+            found = backend.get_object("k")
+            if use == "read":
+                found.read()
+            elif use == "close":
+                found.read(10)
+                found.close()
+            del found
+            backend.head_object("k")
+
+
+def test_a_request_without_a_connection_waits(
+    open_s3: Callable[[S3Settings], S3Backend], caplog: pytest.LogCaptureFixture
+) -> None:
+    """At most as long as for an answer; then the log says what to do."""
+    with scripted_server(lambda _: Answer(body=b"x" * 1_000_000, headers={"ETag": '"e"'})) as server:
+        settings = S3Settings(
+            bucket="b", endpoint=server.endpoint, use_path_style=True, max_connections=1, max_attempts=1,
+            response_timeout_seconds=0.2, **KEYS,
+        )  # fmt: skip
+        backend = open_s3(settings)
+        with backend.get_object("k") as found:
+            with pytest.raises(StorageTimeoutError):
+                backend.head_object("other")
+            assert "raise max_connections" in caplog.text
+            assert 1_000_000 == len(found.read())
+        backend.head_object("other")
