@@ -324,7 +324,7 @@ def _map_answer(
     facts: dict[str, Any] = response.get("Error", {})
     meta: dict[str, Any] = response.get("ResponseMetadata", {})
     headers: dict[str, str] = meta.get("HTTPHeaders", {})
-    code, status = str(facts.get("Code", "")), meta.get("HTTPStatusCode")
+    code, status = scrub(str(facts.get("Code", "")), secrets), meta.get("HTTPStatusCode")
     kind = class_of(code, status)
     reason = _CODE_HINTS.get(code) or _HINTS.get(kind) or "the store refused"
     if kind is ConfigurationError and code not in _CODE_HINTS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +34,8 @@ class Answer:
     """What to say.
 
     ``announced`` is a false content length; ``hang_after_bytes`` stops in the body and waits for
-    the end of the test; ``silent`` never answers at all.
+    the end of the test; ``silent`` never answers at all; ``drop`` closes the connection in place of an
+    answer; ``reset`` breaks it off, hard, in the middle of the headers.
     """
 
     status: int = 200
@@ -41,6 +44,8 @@ class Answer:
     announced: int | None = None
     hang_after_bytes: int | None = None
     silent: bool = False
+    drop: bool = False
+    reset: bool = False
 
 
 def error(status: int, code: str, message: str = "as scripted", extra: str = "", **headers: str) -> Answer:
@@ -115,6 +120,15 @@ class ScriptedServer:
                 if answer.silent:
                     server.released.wait(60)
                     self.close_connection = True
+                    return
+                if answer.drop or answer.reset:
+                    self.close_connection = True
+                    if answer.reset:
+                        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+                        self.connection.setsockopt(
+                            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                        )
+                        self.connection.close()
                     return
                 self.send_response_only(answer.status)
                 for name, value in ({"Date": DATE} | answer.headers).items():
