@@ -29,8 +29,8 @@ from bubu_storage.errors import StorageError, StorageTimeoutError
 
 __all__ = ["BlobWriter", "open_writer"]
 
-_PIECE_BYTES: Final = 1024 * 1024
-_QUEUE_PIECES: Final = 4
+_PIECE_BYTES: Final = 256 * 1024
+_QUEUE_PIECES: Final = 8
 _EXIT_SECONDS: Final = 5.0
 _log: Final = logging.getLogger(__name__)
 
