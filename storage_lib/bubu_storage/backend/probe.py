@@ -1,7 +1,14 @@
 """Find out what a store really lets us do, by doing it once and cleaning up.
 
-One small object below ``.bubu/probe/`` is written, read back, listed and deleted. The name is
-random, so that any number of probes may run at once; whatever happens, the object is deleted.
+Two small objects below ``.bubu/probe/`` are written, read back, listed, copied and deleted, with and
+without conditions. Their names are random, so that any number of probes may run at once; whatever
+happens, they are deleted.
+
+A capability is claimed only if it was seen: of a condition, that a wrong ETag is refused *and* the right
+one accepted, for each kind of request by itself, since there are servers that honour conditions of a PUT
+and silently ignore those of a deletion. What a store need not have (conditions, copies, batches) is no
+failure if it is missing, ignored or refused; only an error that may pass (`TransientError`) is one, since
+then nothing was found out.
 """
 
 from __future__ import annotations
@@ -9,20 +16,32 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
-from bubu_storage.backend.types import BatchDeleter, ObjectBackend
-from bubu_storage.errors import CorruptObjectError, ObjectNotFoundError, StorageError
+from bubu_storage.backend.decorator import innermost
+from bubu_storage.backend.types import BackendCopier, BatchDeleter, ObjectBackend
+from bubu_storage.errors import (
+    CorruptObjectError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    StorageError,
+    TransientError,
+)
 from bubu_storage.wire import RESERVED_PREFIX
 
 __all__ = ["PROBE_PREFIX", "Capability", "ProbeReport", "probe_backend"]
 
 PROBE_PREFIX: Final = RESERVED_PREFIX + "probe/"
 """Where probe objects live for a moment."""
+
+_WRONG_ETAG: Final = f'"{"0" * 32}"'
+"""The MD5 of nothing that anybody would store."""
+
+_T = TypeVar("_T")
 
 
 class Capability(StrEnum):
@@ -33,6 +52,15 @@ class Capability(StrEnum):
     LIST = "List"
     DELETE = "Delete"
     BULK_DELETE = "BulkDelete"
+    """Many objects in one request, done by the store itself."""
+    COPY = "Copy"
+    """Copies inside the store."""
+    CONDITIONAL_PUT = "ConditionalPut"
+    """``if_match`` and ``if_none_match`` of a put; uploads in parts are not tried."""
+    CONDITIONAL_DELETE = "ConditionalDelete"
+    """``if_match`` of a single deletion."""
+    CONDITIONAL_BULK_DELETE = "ConditionalBulkDelete"
+    """ETags of the keys of a batch, as listings give them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +68,7 @@ class ProbeReport:
     """The outcome of a probe that worked.
 
     Attributes:
-        latency_seconds: mean time of one operation.
+        latency_seconds: mean time of one request.
         capabilities: what was seen to work, in the order of `Capability`.
         clock_skew_seconds: the store's clock minus ours; positive when the store is ahead.
     """
@@ -61,8 +89,8 @@ def probe_backend(
 
     Args:
         backend: the store; stays open.
-        write: also write and delete. Without it only a listing and, where the store holds an
-            object, the reading of one are tried; nothing is changed.
+        write: also write and delete, in about 15 requests. Without it only a listing and, where
+            the store holds an object, the reading of one are tried; nothing is changed.
         monotonic: clock for the latency, in seconds.
         now: our wall clock, timezone-aware, for the skew.
 
@@ -72,8 +100,8 @@ def probe_backend(
     """
     seen: set[Capability] = set()
     started = monotonic()
-    operations = _probe_by_writing(backend, seen) if write else _probe_by_reading(backend, seen)
-    latency = (monotonic() - started) / operations
+    requests = _WritingProbe(backend, seen).run() if write else _probe_by_reading(backend, seen)
+    latency = (monotonic() - started) / requests
     before = now()
     store_time = backend.server_time()
     ours = before + (now() - before) / 2
@@ -84,54 +112,167 @@ def probe_backend(
     )
 
 
-def _probe_by_writing(backend: ObjectBackend, seen: set[Capability]) -> int:
-    """Write, read, list and delete one object; return the number of operations."""
-    key = PROBE_PREFIX + secrets.token_hex(12)
-    data = secrets.token_bytes(64)
-    try:
-        backend.put_object(key, data, size_bytes=len(data))
-        seen.add(Capability.WRITE)
-        _check_read(backend, key, data)
-        seen.add(Capability.READ)
-        _check_listed(backend, key)
-        seen.add(Capability.LIST)
-        if isinstance(backend, BatchDeleter) and _delete_in_bulk(backend, key):
-            seen.add(Capability.BULK_DELETE)
-        backend.delete_object(key)
-        seen.add(Capability.DELETE)
-    except BaseException:
-        # The write may have happened although its answer was lost.
-        with contextlib.suppress(StorageError):
-            backend.delete_object(key)
-        raise
-    return len(seen)
+class _WritingProbe:
+    """One probe that writes: two keys, what was seen, and how many requests that took."""
 
+    def __init__(self, backend: ObjectBackend, seen: set[Capability]) -> None:
+        self._backend = backend
+        self._seen = seen
+        self._base = PROBE_PREFIX + secrets.token_hex(12)
+        self._first, self._second = f"{self._base}.1", f"{self._base}.2"
+        self._data = secrets.token_bytes(64)
+        self._requests = 0
 
-def _check_read(backend: ObjectBackend, key: str, data: bytes) -> None:
-    with backend.get_object(key) as stored:
-        echo = stored.read()
-    if echo != data:
-        raise CorruptObjectError(
-            f"{backend.name} returned other bytes than were just written to {key!r}", key=key
+    def run(self) -> int:
+        """Try everything and return the number of requests."""
+        try:
+            etag = self._put(self._first, self._data)
+            self._seen.add(Capability.WRITE)
+            self._check_bytes(self._first)
+            self._seen.add(Capability.READ)
+            if etag and self._puts_on_conditions(etag):
+                self._seen.add(Capability.CONDITIONAL_PUT)
+            if isinstance(self._backend, BackendCopier):
+                self._try_copy(self._backend)
+            left = self._check_listed()
+            self._seen.add(Capability.LIST)
+            if isinstance(self._backend, BatchDeleter):
+                left = self._try_batches(self._backend, left)
+            self._try_deletions(left)
+        except BaseException:
+            # A write may have happened although its answer was lost.
+            for key in (self._first, self._second):
+                with contextlib.suppress(StorageError):
+                    self._backend.delete_object(key)
+            raise
+        return self._requests
+
+    def _puts_on_conditions(self, etag: str) -> bool:
+        """Tell whether the store tells the first object's ETag from a wrong one, and absent from present."""
+        first, second, data = self._first, self._second, self._data
+        return (
+            self._is_refused(lambda: self._put(first, data, if_none_match="*"))
+            and self._is_refused(lambda: self._put(first, data, if_match=_WRONG_ETAG))
+            and self._is_accepted(lambda: self._put(first, data, if_match=etag))
+            and self._is_accepted(lambda: self._put(second, b"to be replaced", if_none_match="*"))
         )
 
+    def _try_copy(self, copier: BackendCopier) -> None:
+        if self._is_accepted(lambda: self._counted(lambda: copier.copy_object(self._first, self._second))):
+            self._check_bytes(self._second)
+            self._seen.add(Capability.COPY)
 
-def _check_listed(backend: ObjectBackend, key: str) -> None:
-    page = next(backend.list_objects(key, page_size=1), None)
-    if page is None or page.objects[0].key != key:
-        raise StorageError(f"{backend.name} does not list {key!r}, which was just written", key=key)
+    def _check_listed(self) -> dict[str, str]:
+        listed = self._list()
+        if self._first not in listed:
+            raise StorageError(
+                f"{self._backend.name} does not list {self._first!r}, which was just written", key=self._first
+            )
+        return listed
+
+    def _try_batches(self, deleter: BatchDeleter, listed: dict[str, str]) -> dict[str, str]:
+        """Delete in one batch by a wrong and by a right ETag; where that fails, without any.
+
+        Returns:
+            What is left, as `_list` gives it.
+        """
+        first, second = self._first, self._second
+        right = listed.get(second) or self._put(second, self._data)
+        failed: dict[str, StorageError] | None = None
+        if right:
+            wanted = {first: _WRONG_ETAG, second: right}
+            with _bearing():
+                failed = self._counted(lambda: deleter.delete_objects([first, second], if_match=wanted))
+        left = self._list()
+        if failed is None or second in left:
+            failed = self._counted(lambda: deleter.delete_objects([second]))
+            if second in failed:
+                raise failed[second]
+            left.pop(second, None)
+        elif first in left and list(failed) == [first] and isinstance(failed[first], PreconditionFailedError):
+            self._see_batches(Capability.CONDITIONAL_BULK_DELETE)
+        self._see_batches(Capability.BULK_DELETE)
+        return left
+
+    def _see_batches(self, capability: Capability) -> None:
+        """Claim what the store did, not what the backend did one by one in its place."""
+        if not getattr(innermost(self._backend), "bulk_delete_is_emulated", False):
+            self._seen.add(capability)
+
+    def _try_deletions(self, left: dict[str, str]) -> None:
+        key = self._first
+        etag = left.get(key) or self._put(key, self._data)
+        if (
+            etag
+            and self._is_refused(lambda: self._delete(key, if_match=_WRONG_ETAG))
+            and self._is_accepted(lambda: self._delete(key, if_match=etag))
+        ):
+            self._seen.add(Capability.CONDITIONAL_DELETE)
+        for one in {key, *left}:
+            self._delete(one)
+        self._seen.add(Capability.DELETE)
+
+    # ---- requests
+
+    def _counted(self, act: Callable[[], _T]) -> _T:
+        self._requests += 1
+        return act()
+
+    def _put(self, key: str, data: bytes, *, if_match: str = "", if_none_match: str = "") -> str:
+        return self._counted(
+            lambda: self._backend.put_object(
+                key, data, size_bytes=len(data), if_match=if_match, if_none_match=if_none_match
+            )
+        )
+
+    def _delete(self, key: str, *, if_match: str = "") -> None:
+        self._counted(lambda: self._backend.delete_object(key, if_match=if_match))
+
+    def _list(self) -> dict[str, str]:
+        """Return the ETags of the probe's objects by key."""
+        page = self._counted(lambda: next(self._backend.list_objects(self._base), None))
+        return {one.key: one.etag for one in page.objects} if page is not None else {}
+
+    def _check_bytes(self, key: str) -> None:
+        with self._counted(lambda: self._backend.get_object(key)) as stored:
+            echo = stored.read()
+        if echo != self._data:
+            raise CorruptObjectError(
+                f"{self._backend.name} returned other bytes than were just written to {key!r}", key=key
+            )
+
+    @staticmethod
+    def _is_refused(act: Callable[[], object]) -> bool:
+        """Tell whether a request ends with a failed precondition; ignored or not understood is "no"."""
+        try:
+            with _bearing(PreconditionFailedError):
+                act()
+        except PreconditionFailedError:
+            return True
+        return False
+
+    @staticmethod
+    def _is_accepted(act: Callable[[], object]) -> bool:
+        """Tell whether a request succeeds."""
+        with _bearing():
+            act()
+            return True
+        return False
 
 
-def _delete_in_bulk(backend: BatchDeleter, key: str) -> bool:
-    """Delete by a batch of one; tell whether the store did it, not the backend one by one."""
-    failed = backend.delete_objects([key])
-    if failed:
-        raise failed[key]
-    return not getattr(backend, "bulk_delete_is_emulated", False)
+@contextlib.contextmanager
+def _bearing(*raised: type[StorageError]) -> Generator[None]:
+    """Bear that a store lacks what it need not have; errors that may pass, and ``raised``, come out."""
+    try:
+        yield
+    except (TransientError, *raised):
+        raise
+    except StorageError:
+        return
 
 
 def _probe_by_reading(backend: ObjectBackend, seen: set[Capability]) -> int:
-    """List, and read an object if there is one; return the number of operations."""
+    """List, and read an object if there is one; return the number of requests."""
     page = next(backend.list_objects("", page_size=1), None)
     seen.add(Capability.LIST)
     if page is None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bubu_storage.backend.decorator import innermost
 from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.backend.probe import PROBE_PREFIX, Capability, probe_backend
-from bubu_storage.backend.types import BatchDeleter
+from bubu_storage.backend.types import BatchDeleter, ListPage, refuse_conditions
 from bubu_storage.errors import (
+    CopyNotSupportedError,
     CorruptObjectError,
     PermissionDeniedError,
+    PreconditionFailedError,
     StorageError,
     StorageTimeoutError,
     UnavailableError,
+    UnsupportedOperationError,
 )
 from bubu_storage.testing.acceptance import keys_of
 from bubu_storage.testing.fakes import (
@@ -33,6 +38,8 @@ from bubu_storage.testing.fakes import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bubu_storage.backend.types import ObjectBackend
 
 
 class WithoutBatches:
@@ -61,7 +68,7 @@ class WithoutBatches:
 def test_probe_reports_what_it_saw() -> None:
     """Each capability, the mean latency of an operation, and how far the clocks are apart."""
     ours = datetime(2026, 1, 1, tzinfo=UTC)
-    ticks = iter([100.0, 102.5])
+    ticks = iter([100.0, 107.0])
     store = MemoryBackend(clock=lambda: ours + timedelta(seconds=90))
     report = probe_backend(store, monotonic=lambda: next(ticks), now=lambda: ours)
     assert tuple(Capability) == report.capabilities
@@ -69,13 +76,198 @@ def test_probe_reports_what_it_saw() -> None:
     assert [] == keys_of(store.list_objects())
 
 
+def missing(store: ObjectBackend) -> set[Capability]:
+    """Return what a probe does not claim, after a look at what it cost and left behind."""
+    counting = CountingBackend(store)
+    report = probe_backend(counting)
+    assert counting.total <= 17
+    assert 0 == counting.open_bodies
+    assert [] == keys_of(MemoryBackend.list_objects(innermost(store)))
+    return set(Capability) - set(report.capabilities)
+
+
 def test_probe_of_a_store_without_batches() -> None:
     """What is not there is not claimed, nor is what the backend merely emulates."""
-    expected = (Capability.READ, Capability.WRITE, Capability.LIST, Capability.DELETE)
-    assert expected == probe_backend(WithoutBatches()).capabilities
+    bulk = {Capability.BULK_DELETE, Capability.CONDITIONAL_BULK_DELETE}
+    assert {*bulk, Capability.COPY} == set(Capability) - set(probe_backend(WithoutBatches()).capabilities)
     emulating = MemoryBackend()
     emulating.bulk_delete_is_emulated = True
-    assert expected == probe_backend(emulating).capabilities
+    assert bulk == missing(emulating)
+
+
+class _IgnoresPut(MemoryBackend):
+    """Silently ignores the conditions of a put."""
+
+    def put_object(
+        self, key: str, body: Any, *, if_match: str = "", if_none_match: str = "", **more: Any
+    ) -> str:
+        del if_match, if_none_match
+        return super().put_object(key, body, **more)
+
+
+class _IgnoresIfMatch(MemoryBackend):
+    """Knows put-if-absent and ignores the ETag of a put."""
+
+    def put_object(self, key: str, body: Any, *, if_match: str = "", **more: Any) -> str:
+        del if_match
+        return super().put_object(key, body, **more)
+
+
+class _IgnoresDelete(MemoryBackend):
+    """Silently ignores the condition of a single deletion; a batch has them, as unlikely as that is."""
+
+    inside = False
+
+    def delete_object(self, key: str, *, if_match: str = "") -> None:
+        super().delete_object(key, if_match=if_match if self.inside else "")
+
+    def delete_objects(self, keys: Any, **more: Any) -> Any:
+        self.inside = True
+        try:
+            return super().delete_objects(keys, **more)
+        finally:
+            self.inside = False
+
+
+class _IgnoresBatch(MemoryBackend):
+    """Silently ignores the ETags of a batch, as versitygw and moto do."""
+
+    def delete_objects(self, keys: Any, *, if_match: Any = None) -> Any:
+        del if_match
+        return super().delete_objects(keys)
+
+
+class _SaysAndDeletes(MemoryBackend):
+    """Says that the ETag of a key is wrong, and deletes it all the same."""
+
+    def delete_objects(self, keys: Any, *, if_match: Any = None) -> Any:
+        failed = super().delete_objects(keys, if_match=if_match)
+        super().delete_objects(keys)
+        return failed
+
+
+class _RefusesConditions(MemoryBackend):
+    """Answers 501 to every condition."""
+
+    def put_object(
+        self, key: str, body: Any, *, if_match: str = "", if_none_match: str = "", **more: Any
+    ) -> str:
+        refuse_conditions(if_match, if_none_match)
+        return super().put_object(key, body, **more)
+
+    def delete_object(self, key: str, *, if_match: str = "") -> None:
+        refuse_conditions(if_match)
+        super().delete_object(key)
+
+    def delete_objects(self, keys: Any, *, if_match: Any = None) -> Any:
+        refuse_conditions(*(if_match or {}).values())
+        return super().delete_objects(keys)
+
+
+class _RefusesKeys(_RefusesConditions):
+    """Answers 501 for each key of a batch that has a condition."""
+
+    def delete_objects(self, keys: Any, *, if_match: Any = None) -> Any:
+        failed = {key: UnsupportedOperationError("501", key=key) for key in keys if (if_match or {}).get(key)}
+        return failed | super().delete_objects([key for key in keys if key not in failed])
+
+
+class _NeverMatches(MemoryBackend):
+    """Lets no condition hold."""
+
+    def put_object(self, key: str, body: Any, **more: Any) -> str:
+        if more.get("if_match") or more.get("if_none_match"):
+            raise PreconditionFailedError("412", key=key)
+        return super().put_object(key, body, **more)
+
+    def delete_object(self, key: str, *, if_match: str = "") -> None:
+        if if_match:
+            raise PreconditionFailedError("412", key=key)
+        super().delete_object(key)
+
+
+class _WithoutEtags(MemoryBackend):
+    """Gives no ETags, so that no condition could be asked for."""
+
+    def put_object(self, key: str, body: Any, **more: Any) -> str:
+        super().put_object(key, body, **more)
+        return ""
+
+    def list_objects(self, *args: Any, **more: Any) -> Any:
+        for page in super().list_objects(*args, **more):
+            yield ListPage(tuple(replace(one, etag="") for one in page.objects))
+
+
+class _WithoutCopies(MemoryBackend):
+    """Has the method and no such request behind it."""
+
+    def copy_object(self, source_key: str, destination_key: str, **_: Any) -> str:
+        raise CopyNotSupportedError("501", key=destination_key or source_key)
+
+
+class _CopiesNothing(MemoryBackend):
+    """Says that it has copied."""
+
+    def copy_object(self, source_key: str, destination_key: str, **_: Any) -> str:
+        return super().put_object(destination_key, source_key.encode())
+
+
+CONDITIONS = {
+    Capability.CONDITIONAL_PUT,
+    Capability.CONDITIONAL_DELETE,
+    Capability.CONDITIONAL_BULK_DELETE,
+}
+
+
+@pytest.mark.parametrize(
+    ("store", "lacks"),
+    [
+        (MemoryBackend, set()),
+        (_IgnoresPut, {Capability.CONDITIONAL_PUT}),
+        (_IgnoresIfMatch, {Capability.CONDITIONAL_PUT}),
+        (_IgnoresDelete, {Capability.CONDITIONAL_DELETE}),
+        (_IgnoresBatch, {Capability.CONDITIONAL_BULK_DELETE}),
+        (_SaysAndDeletes, {Capability.CONDITIONAL_BULK_DELETE}),
+        (_RefusesConditions, CONDITIONS),
+        (_RefusesKeys, CONDITIONS),
+        (_NeverMatches, CONDITIONS),
+        (_WithoutEtags, CONDITIONS),
+        (_WithoutCopies, {Capability.COPY}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_probe_claims_what_it_saw(store: type[MemoryBackend], lacks: set[Capability]) -> None:
+    """What a store ignores, refuses or does otherwise than asked is not claimed, and is no failure."""
+    assert lacks == missing(store())
+    assert lacks == missing(FaultBackend(store()))
+
+
+def test_probe_notices_a_copy_of_something_else() -> None:
+    """That is a store that cannot be trusted, not one without copies."""
+    store = _CopiesNothing()
+    with pytest.raises(CorruptObjectError):
+        probe_backend(store)
+    assert [] == keys_of(store.list_objects())
+
+
+@pytest.mark.parametrize(
+    "operation", [Operation.PUT, Operation.GET, Operation.LIST_PAGE, Operation.DELETE_MANY]
+)
+def test_probe_fails_with_what_must_work(operation: Operation) -> None:
+    """An error of these, whatever it is, comes out as it is."""
+    failure = PermissionDeniedError("simulated")
+    store = MemoryBackend()
+    fault = Fault(operations=frozenset({operation}), times=0, error=lambda: failure)
+    with pytest.raises(PermissionDeniedError) as caught:
+        probe_backend(FaultBackend(store, fault))
+    assert failure is caught.value
+    assert [] == keys_of(store.list_objects())
+
+
+def test_probe_bears_that_copies_are_forbidden() -> None:
+    """What a store need not have may be forbidden as well."""
+    fault = Fault(operations=frozenset({Operation.COPY}), times=0, error=lambda: PermissionDeniedError("x"))
+    assert {Capability.COPY} == missing(FaultBackend(MemoryBackend(), fault))
 
 
 def test_probe_without_writing() -> None:
@@ -96,18 +288,25 @@ def test_probe_of_a_directory_leaves_no_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("timing", list(Timing))
-@pytest.mark.parametrize(
-    "operation", [operation for operation in Operation if operation not in {Operation.HEAD, Operation.COPY}]
-)
-def test_probe_cleans_up_after_any_failure(operation: Operation, timing: Timing) -> None:
-    """The failure comes out as it is, and no probe object stays, though an answer was lost."""
-    failure = PermissionDeniedError("simulated")
-    store = MemoryBackend()
-    fault = Fault(operations=frozenset({operation}), timing=timing, error=lambda: failure)
-    with pytest.raises(PermissionDeniedError) as caught:
-        probe_backend(FaultBackend(store, fault))
-    assert failure is caught.value
-    assert [] == keys_of(store.list_objects())
+def test_probe_cleans_up_after_any_failure(timing: Timing) -> None:
+    """A failure that may pass comes out as it is, of any request; nothing stays, though an answer was lost."""
+    counting = CountingBackend(MemoryBackend())
+    probe_backend(counting)
+    passed = 0
+    for nth in range(1, counting.total + 1):
+        failure = UnavailableError("simulated")
+        store = MemoryBackend()
+        fault = Fault(nth=nth, timing=timing, error=lambda failure=failure: failure)
+        raised: BaseException | None = None
+        try:
+            probe_backend(FaultBackend(store, fault))
+        except UnavailableError as error:
+            raised = error
+        assert raised in {None, failure}
+        passed += raised is None
+        assert [] == keys_of(store.list_objects()), counting.calls[nth - 1]
+    # Three requests are to be refused, and what is refused has no answer to lose.
+    assert (3 if timing is Timing.AFTER else 0) == passed
 
 
 def test_probe_notices_a_store_that_lies() -> None:
