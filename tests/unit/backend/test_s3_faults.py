@@ -10,11 +10,13 @@ import logging
 import socket
 import time
 import traceback
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bubu_storage.backend.s3 import S3Backend
 from bubu_storage.errors import (
     ConfigurationError,
     PermissionDeniedError,
@@ -30,10 +32,7 @@ from tests.unit.backend.tiny_s3 import BUCKET, TinyS3
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bubu_storage.backend.s3 import S3Backend
-    from tests.unit.backend.scripted_server import Request
-
-    Open = Callable[[S3Settings], S3Backend]
+    from tests.unit.backend.scripted_server import Request, ScriptedServer
 
 KEY = "dir/k"
 OLD = b"the old object, which must not be lost"
@@ -244,18 +243,44 @@ class Misbehaving:
         return self._spoil(lambda: self.store(request), request)
 
 
-@pytest.fixture
-def settings() -> S3Settings:
-    """Quick settings with planted credentials; the endpoint is to be filled in."""
-    return S3Settings(
-        bucket=BUCKET,
-        use_path_style=True,
-        max_attempts=ATTEMPTS,
-        max_backoff_seconds=0.01,
-        connect_timeout_seconds=TIMEOUT_SECONDS,
-        timeout_seconds=TIMEOUT_SECONDS,
-        **PLANTED,
-    )
+SETTINGS = S3Settings(
+    bucket=BUCKET,
+    use_path_style=True,
+    max_attempts=ATTEMPTS,
+    max_backoff_seconds=0.01,
+    connect_timeout_seconds=TIMEOUT_SECONDS,
+    timeout_seconds=TIMEOUT_SECONDS,
+    **PLANTED,
+)
+"""Quick, with planted credentials; the endpoint is to be filled in."""
+
+
+class Lab:
+    """A server whose script each test sets, and one backend on it: opening one takes longer than a test.
+
+    Attributes:
+        server: answers by ``server.script``.
+        backend: has the planted credentials.
+    """
+
+    def __init__(self, server: ScriptedServer, backend: S3Backend) -> None:
+        self.server = server
+        self.backend = backend
+
+    def run(self, op: Op, script: Callable[[Request], Answer]) -> tuple[Any, StorageError | None, float]:
+        """Do it; return what it gave, the error, if it was one of ours, and how long it took."""
+        self.server.script = script
+        return run(op, self.backend)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """The only one of this module."""
+    with (
+        scripted_server(TinyS3()) as server,
+        closing(S3Backend(replace(SETTINGS, endpoint=server.endpoint))) as backend,
+    ):
+        yield Lab(server, backend)
 
 
 def secrets_in(text: str) -> list[str]:
@@ -301,14 +326,11 @@ def pairs() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("op", "fault"), list(pairs()))
-def test_store_that_misbehaves(
-    op: Op, fault: Fault, settings: S3Settings, open_s3: Open, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_store_that_misbehaves(op: Op, fault: Fault, lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     """Class, tries, time, objects and secrecy of every pair."""
     caplog.set_level(logging.DEBUG, "bubu_storage")
     script = Misbehaving(op, fault.spoil, times=0)
-    with scripted_server(script) as server:
-        _, caught, seconds = run(op, open_s3(replace(settings, endpoint=server.endpoint)))
+    _, caught, seconds = lab.run(op, script)
     if fault.lost and op.name == "multipart-complete":
         assert caught is None, "the upload was completed, which its ETag shows"
     else:
@@ -349,14 +371,11 @@ PASSING = (
         if fault.name in PASSING and op.answer in fault.fits
     ],
 )
-def test_store_that_recovers(
-    op: Op, fault: Fault, settings: S3Settings, open_s3: Open, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_store_that_recovers(op: Op, fault: Fault, lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     """What passes by itself is not seen by the caller: one more request, and the work is done."""
     caplog.set_level(logging.DEBUG, "bubu_storage")
     script = Misbehaving(op, fault.spoil, times=1)
-    with scripted_server(script) as server:
-        given, caught, _ = run(op, open_s3(replace(settings, endpoint=server.endpoint)))
+    given, caught, _ = lab.run(op, script)
     assert caught is None
     assert 2 == script.requests
     assert op.gives is None or op.gives == given
@@ -367,14 +386,13 @@ def test_store_that_recovers(
 
 
 @pytest.mark.parametrize("op", [pytest.param(op, id=op.name) for op in OPS])
-def test_nobody_listens(
-    op: Op, settings: S3Settings, open_s3: Open, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nobody_listens(op: Op, caplog: pytest.LogCaptureFixture) -> None:
     """A refused connection is tried again, and then "unavailable"."""
     caplog.set_level(logging.DEBUG, "bubu_storage")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    _, caught, seconds = run(op, open_s3(replace(settings, endpoint=f"http://127.0.0.1:{port}")))
+    with closing(S3Backend(replace(SETTINGS, endpoint=f"http://127.0.0.1:{port}"))) as backend:
+        _, caught, seconds = run(op, backend)
     assert type(caught) is UnavailableError
     assert "cannot be reached" in str(caught)
     assert seconds < 2
@@ -383,9 +401,7 @@ def test_nobody_listens(
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("op", [pytest.param(op, id=op.name) for op in OPS])
-def test_redirect_to_another_host(
-    op: Op, status: int, settings: S3Settings, open_s3: Open, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_redirect_to_another_host(op: Op, status: int, lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     """It is not followed: at most the same endpoint is asked again, signed for the region that it names."""
     caplog.set_level(logging.DEBUG, "bubu_storage")
     with scripted_server(TinyS3()) as stranger:
@@ -395,8 +411,7 @@ def test_redirect_to_another_host(
         headers = {"Location": elsewhere, "x_amz_bucket_region": "eu-west-3"}
         code = "PermanentRedirect" if status == 301 else "TemporaryRedirect"
         script = Misbehaving(op, lambda _, r: error(status, code, echo(r), extra, **headers), times=0)
-        with scripted_server(script) as server:
-            _, caught, _ = run(op, open_s3(replace(settings, endpoint=server.endpoint)))
+        _, caught, _ = lab.run(op, script)
         assert [] == stranger.requests
     assert type(caught) is ConfigurationError
     assert (1 if status == 308 else 2) == script.requests
@@ -405,37 +420,31 @@ def test_redirect_to_another_host(
     check_nothing_shown(caught, caplog)
 
 
-def test_retry_after_is_told_and_bounded(settings: S3Settings, open_s3: Open) -> None:
+def test_retry_after_is_told_and_bounded(lab: Lab) -> None:
     """The error says what the store asked for; the pause between tries is never longer than allowed."""
     script = Misbehaving(OPS[0], failing(429, "TooManyRequests", Retry_After="3600"), times=0)
-    with scripted_server(script) as server:
-        _, caught, seconds = run(OPS[0], open_s3(replace(settings, endpoint=server.endpoint)))
+    _, caught, seconds = lab.run(OPS[0], script)
     assert isinstance(caught, ThrottledError)
     assert 3600 == caught.retry_after_seconds
     assert seconds < 2
 
 
-def test_credentials_that_the_store_makes_its_error_code(
-    settings: S3Settings, open_s3: Open, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_credentials_that_the_store_makes_its_error_code(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     """Every field of an answer is a text of somebody else's."""
     for field in ("Code", "Endpoint", "Region", "Key"):
         body = f"<Error><{field}>{' '.join(PLANTED.values())}</{field}></Error>"
         script = Misbehaving(OPS[0], lambda _, __, body=body: Answer(400, body.encode()), times=0)
-        with scripted_server(script) as server:
-            _, caught, _ = run(OPS[0], open_s3(replace(settings, endpoint=server.endpoint)))
+        _, caught, _ = lab.run(OPS[0], script)
         assert isinstance(caught, StorageError)
         check_nothing_shown(caught, caplog)
 
 
-def test_credentials_in_the_errors_of_a_batch(
-    settings: S3Settings, open_s3: Open, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_credentials_in_the_errors_of_a_batch(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     """Each key's error has a text of the store's as well."""
     text = " ".join(PLANTED.values())
     item = f"<Error><Key>{KEY}</Key><Code>AccessDenied</Code><Message>{text}</Message></Error>"
     answer = Answer(body=f"<DeleteResult>{item}</DeleteResult>".encode())
-    with scripted_server(lambda _: answer) as server:
-        failed = open_s3(replace(settings, endpoint=server.endpoint)).delete_objects([KEY])
+    lab.server.script = lambda _: answer
+    failed = lab.backend.delete_objects([KEY])
     assert [KEY] == list(failed)
     check_nothing_shown(failed[KEY], caplog)
