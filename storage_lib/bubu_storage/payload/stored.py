@@ -19,7 +19,7 @@ from bubu_storage.payload.decoder import (
 )
 from bubu_storage.wire import KIND_JSON, KIND_RAW
 
-__all__ = ["decode_stored_object", "encode_stored_json", "encode_stored_text"]
+__all__ = ["decode_stored_object", "encode_stored_json", "encode_stored_text", "read_stored_object"]
 
 _JSON_HEAD: Final = b'{"contentType":"json","data":'
 _RAW_HEAD: Final = b'{"contentType":"raw","data":'
@@ -61,6 +61,11 @@ def decode_stored_object(data: bytes | bytearray | memoryview, key: str) -> Any:
         CorruptObjectError: not a stored object; the message has the reason.
         DepthError: nested too deeply.
     """
+    return read_stored_object(data, key)[1]
+
+
+def read_stored_object(data: bytes | bytearray | memoryview, key: str) -> tuple[str, Any]:
+    """Return the kind (``json`` or ``raw``) and the value of a stored object; see `decode_stored_object`."""
     text = decode_text(data)
     try:
         kind, value = _read_wrapper(text, key)
@@ -72,12 +77,12 @@ def decode_stored_object(data: bytes | bytearray | memoryview, key: str) -> Any:
     except MalformedJsonError as error:
         raise corrupt(key, str(error)) from None
     if kind == KIND_JSON:
-        return value
+        return kind, value
     if value is None:
-        return ""
+        return kind, ""
     if not isinstance(value, str):
         raise corrupt(key, "its content type is 'raw' and its data is not a string")
-    return value
+    return kind, value
 
 
 def _read_wrapper(text: str, key: str) -> tuple[str, Any]:
