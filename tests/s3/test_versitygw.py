@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bubu_storage.backend.listing import for_each_page
 from bubu_storage.backend.probe import Capability, probe_backend
 from bubu_storage.errors import (
     BucketNotFoundError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bubu_storage.backend.s3 import S3Backend
+    from bubu_storage.backend.types import ListPage
     from bubu_storage.settings import S3Settings
     from tests.s3server import VersityGateway
 
@@ -209,6 +211,39 @@ def test_thousands_of_keys(s3_backend: S3Backend, s3_server: VersityGateway, buc
     for start in range(0, 2500, 1000):
         assert {} == s3_backend.delete_objects(keys[start : start + 1000])
     assert [] == list(s3_backend.list_objects())
+
+
+def test_listing_by_callback(s3_backend: S3Backend, s3_server: VersityGateway, bucket: str) -> None:
+    """Pages of 1,000 of the wanted keys; an error of the callback ends it after as many requests."""
+    for key in [*(f"p/{number % 10}/{number:04}" for number in range(2500)), *map("q/{}".format, range(10))]:
+        path = s3_server.path_of(bucket, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    pages: list[ListPage] = []
+    requests: list[object] = []
+    events: Any = s3_backend._session.client.meta.events
+    events.register("request-created.s3.ListObjectsV2", lambda **_: requests.append(None))
+    for_each_page(s3_backend, "p/", pages.append)
+    keys = [one.key for page in pages for one in page.objects]
+    assert [1000, 1000, 500] == [len(page.objects) for page in pages]
+    assert sorted(f"p/{number % 10}/{number:04}" for number in range(2500)) == keys
+    assert 3 == len(requests)
+    requests.clear()
+    for_each_page(s3_backend, "nothing/", pages.append)
+    assert (3, 1) == (len(pages), len(requests))
+    requests.clear()
+    failure = RuntimeError("enough")
+    seen: list[ListPage] = []
+
+    def stop_at_two(page: ListPage) -> None:
+        seen.append(page)
+        if len(seen) == 2:
+            raise failure
+
+    with pytest.raises(RuntimeError) as caught:
+        for_each_page(s3_backend, "p/", stop_at_two)
+    assert failure is caught.value
+    assert (2, 2) == (len(seen), len(requests))
 
 
 def test_one_backend_for_many_threads(s3_backend: S3Backend) -> None:

@@ -289,7 +289,7 @@ def test_probe_of_a_directory_leaves_no_trace(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("timing", list(Timing))
 def test_probe_cleans_up_after_any_failure(timing: Timing) -> None:
-    """A failure that may pass comes out as it is, of any request; nothing stays, though an answer was lost."""
+    """A failure that may pass comes out as it is, of any request; nothing stays, though answers get lost."""
     counting = CountingBackend(MemoryBackend())
     probe_backend(counting)
     passed = 0
