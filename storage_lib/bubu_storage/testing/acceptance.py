@@ -8,9 +8,8 @@ A backend proves itself by a subclass in a test module, which pytest collects::
             yield MyBackend(...)          # empty, a fresh one for each test
 
 Class attributes say what a store cannot know or keep; everything else is required. The parts
-about listings, conditional requests and copies are in `acceptance_listing`,
-`acceptance_conditions` and `acceptance_copy`. The suite needs pytest and nothing else; for
-failures in full detail, a ``conftest.py`` first says
+about listings, ranges, conditional requests and copies are in modules of their own. The suite
+needs pytest and nothing else; for failures in full detail, a ``conftest.py`` first says
 ``pytest.register_assert_rewrite("bubu_storage.testing")``.
 """
 
@@ -31,13 +30,13 @@ from bubu_storage.errors import (
     InvalidKeyError,
     LimitExceededError,
     ObjectNotFoundError,
-    RangeNotSatisfiableError,
     StorageError,
     is_not_found,
 )
 from bubu_storage.testing.acceptance_conditions import ConditionAcceptance
 from bubu_storage.testing.acceptance_copy import CopyAcceptance
 from bubu_storage.testing.acceptance_listing import NASTY_KEYS, ListingAcceptance, keys_of, read_all, utf8
+from bubu_storage.testing.acceptance_ranges import RANGES, RangeAcceptance
 
 __all__ = ["NASTY_KEYS", "RANGES", "REFUSED_KEYS", "BackendAcceptance", "keys_of"]
 
@@ -55,18 +54,6 @@ REFUSED_KEYS: Final = (
     "é" * 513,
 )
 """Keys that every backend refuses before it does anything."""
-
-RANGES: Final[tuple[tuple[str, int, int, bool], ...]] = (
-    ("", 0, 1000, False),
-    ("bytes=0-99", 0, 100, True),
-    ("bytes=0-0", 0, 1, True),
-    ("bytes=900-", 900, 100, True),
-    ("bytes=-100", 900, 100, True),
-    ("bytes=999-", 999, 1, True),
-    ("bytes=990-5000", 990, 10, True),
-    ("bytes=-5000", 0, 1000, True),
-)
-"""Range header, first byte, length and whether it is honoured, for an object of 1,000 bytes."""
 
 Make: TypeAlias = Callable[[bytes], Body]
 
@@ -97,10 +84,10 @@ _SIZED: Final = ("bytes", "file", "iterator")
 _BIG_BYTES: Final = 5 * 1024 * 1024 + 1
 
 
-class BackendAcceptance(ConditionAcceptance, CopyAcceptance, ListingAcceptance):
+class BackendAcceptance(ConditionAcceptance, CopyAcceptance, RangeAcceptance, ListingAcceptance):
     """Subclass it, provide the fixture ``backend``, and set what differs.
 
-    The attributes about conditions and copies are those of `ConditionAcceptance` and `CopyAcceptance`.
+    There are more attributes in `ConditionAcceptance`, `CopyAcceptance` and `RangeAcceptance`.
 
     Attributes:
         keeps_content_type: head and get return what put was given.
@@ -274,31 +261,6 @@ class BackendAcceptance(ConditionAcceptance, CopyAcceptance, ListingAcceptance):
         backend.put_object(key, b"x")
         assert keys_of(backend.list_objects(key)) == [key]
         assert read_all(backend, key) == b"x"
-
-    # ---- ranges
-
-    @pytest.mark.parametrize(("header", "start", "length", "honoured"), RANGES)
-    def test_range(
-        self, backend: ObjectBackend, header: str, start: int, length: int, honoured: bool
-    ) -> None:
-        """A range gives that part, its length, and says which part it is."""
-        data = random.Random(3).randbytes(1000)
-        backend.put_object("thousand", data)
-        with backend.get_object("thousand", range_header=header) as found:
-            assert found.read() == data[start : start + length]
-            assert found.info.size_bytes == length
-            expected = f"bytes {start}-{start + length - 1}/1000" if honoured else ""
-            assert found.content_range == expected
-        assert found.info.etag == backend.head_object("thousand").etag
-
-    def test_range_outside_is_refused(self, backend: ObjectBackend) -> None:
-        """A range that starts past the end is an error of its own, and the store goes on."""
-        backend.put_object("thousand", bytes(1000))
-        for header in ("bytes=1000-", "bytes=1000-1001", "bytes=5000-"):
-            with pytest.raises(RangeNotSatisfiableError) as caught:
-                backend.get_object("thousand", range_header=header)
-            assert caught.value.status == 416
-        assert backend.head_object("thousand").size_bytes == 1000
 
     # ---- delete
 

@@ -8,6 +8,7 @@ import pytest
 
 from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.memory import MemoryBackend
+from bubu_storage.testing.acceptance_ranges import IGNORED_RANGES
 from tests.unit.backend.decorated import OnStore, emptied, matrix
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class OnMoto(OnStore):
     honours_conditional_batch = False
     # A copy of an object made of parts has the checksum of the parts there, as if it were the whole's.
     large_copy_bytes = 1024 * 1024
+    # It takes any unit for bytes, and stumbles over a header without "=".
+    ignored_ranges = tuple(one for one in IGNORED_RANGES if one not in {"lines=0-1", "bytes"})
 
     @pytest.fixture
     def store(self, shared_moto_backend: S3Backend) -> Iterator[ObjectBackend]:
