@@ -288,10 +288,13 @@ class StorageManager(BlobOperations):
             planner = plan_inputs if inputs else plan_dehydrate
             plan: Plan = planner(data, options, default=default)
             objects = [item for item in plan.objects if self._keep_superseded or not item.superseded]
+            name = "dehydrate_inputs" if inputs else "dehydrate"
+            size_bytes = plan.length
             if objects:
-                name = "dehydrate_inputs" if inputs else "dehydrate"
                 with self._transfer_on(handle, name) as (transfer, _):
                     transfer.write_all(objects)
+                    size_bytes += transfer.written_bytes
+            self._observe_payload(settings, name, size_bytes)
             return plan.result
 
     def _hydrate(
@@ -311,7 +314,19 @@ class StorageManager(BlobOperations):
             if handle.backend is None:
                 return hydrate(data, _NoStore(), replace(options, enabled=False))
             with self._transfer_on(handle, operation) as (transfer, _):
-                return hydrate(data, transfer, options)
+                result = hydrate(data, transfer, options)
+                self._observe_payload(settings, operation, transfer.read_bytes)
+                return result
+
+    def _observe_payload(self, settings: ManagerSettings, operation: str, size_bytes: int) -> None:
+        """Count a document by lengths that are known anyhow: inline and written, or loaded."""
+        if not settings.metrics_enabled:
+            return
+        if self._metrics is None:
+            from bubu_storage.observability import StorageMetrics as Metrics  # noqa: PLC0415
+
+            self._metrics = Metrics.default()
+        self._metrics.observe_payload(operation, size_bytes)
 
 
 class _NoStore(Fetcher):

@@ -48,6 +48,11 @@ class ByteLimit:
         self.max_bytes = max_bytes
         self._used_bytes = 0
 
+    @property
+    def used_bytes(self) -> int:
+        """What has been loaded so far."""
+        return self._used_bytes
+
     def check(self, key: str, size_bytes: int) -> None:
         """Refuse an object that is too much.
 

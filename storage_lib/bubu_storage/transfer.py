@@ -73,7 +73,18 @@ class Transfer:
         self._stop = threading.Event()
         self._ahead: ReadAhead | None = None
         self._loaded: dict[str, Any] = {}
+        self._written: list[int] = []
         self.timed_out = False
+
+    @property
+    def read_bytes(self) -> int:
+        """Length of the objects that were loaded so far, each counted once."""
+        return self._limit.used_bytes
+
+    @property
+    def written_bytes(self) -> int:
+        """Length of the objects that were written so far and are referred to."""
+        return sum(self._written)
 
     def run(self, action: Callable[[], _T]) -> _T:
         """Run one store operation within the deadline.
@@ -186,6 +197,8 @@ class Transfer:
     def _write(self, planned: PlannedObject) -> None:
         body = planned.body()
         self._backend.put_object(planned.path, body, size_bytes=len(body), content_type=CONTENT_TYPE_JSON)
+        if not planned.superseded:
+            self._written.append(len(body))
 
     def _result(self, future: Future[_T]) -> _T:
         self._wait([future])
