@@ -7,8 +7,9 @@ optional capabilities are overridden by `BackendDecorator._delete_objects` and `
 class with the public names would claim capabilities that its wrapped backend may lack.
 
 Invariants: a decorator has an optional capability (`BatchDeleter`, `BackendCopier`) exactly
-when the wrapped backend has it, so ``isinstance`` tells the truth; `unwrap` gives the next
-layer, and `innermost` the concrete backend.
+when the wrapped backend has it, so ``isinstance`` tells the truth (a circuit breaker alone always
+has ``copy_object``, as in the Go package: `bubu_storage.backend.breaker.can_copy` looks behind it);
+`unwrap` gives the next layer, and `innermost` the concrete backend.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self, TypeVar, cast
@@ -76,7 +77,7 @@ class Fault:
 
     nth: int = 1
     times: int = 1
-    operations: Set[Operation] = frozenset()
+    operations: AbstractSet[Operation] = frozenset()
     key_contains: str = ""
     timing: Timing = Timing.BEFORE
     error: Callable[[], BaseException] = field(default=lambda: UnavailableError("simulated fault"))

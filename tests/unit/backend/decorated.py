@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bubu_storage.backend.breaker import CircuitBreakerBackend
+from bubu_storage.backend.cache import CachingBackend
 from bubu_storage.backend.decorator import BackendDecorator
 from bubu_storage.backend.metrics import MetricsBackend
 from bubu_storage.backend.prefix import PrefixBackend
@@ -48,6 +49,11 @@ def delayed(inner: ObjectBackend) -> ObjectBackend:
     return DelayBackend(inner, 0.001, sleep=lambda _: None)
 
 
+def cached(inner: ObjectBackend) -> ObjectBackend:
+    """Keep what was read, for longer than a test takes."""
+    return CachingBackend(inner, 64 * 1024 * 1024, 300.0)
+
+
 DECORATORS: dict[str, Wrap] = {
     "Prefix": in_prefix,
     "Metrics": measured,
@@ -55,6 +61,7 @@ DECORATORS: dict[str, Wrap] = {
     "Breaker": CircuitBreakerBackend,
     "Fault": FaultBackend,
     "Counting": CountingBackend,
+    "Cache": cached,
 }
 """Every decorator that changes nothing of what the suite sees, from the inside to the outside."""
 
