@@ -120,6 +120,7 @@ class BlobOperations:
             ObjectNotFoundError: nothing there to read.
             InvalidKeyError, StorageDisabledError, StorageTimeoutError, StorageError: as `read_blob`.
         """
+        self._begin("open_blob", path, mode)
         if mode not in {"rb", "wb"}:
             raise ConfigurationError(
                 f"mode is {mode!r}; a blob is opened with 'rb' or 'wb': bytes, from the beginning. "
@@ -150,6 +151,7 @@ class BlobOperations:
         Raises:
             as `read_blob`, save for a missing object.
         """
+        self._begin("delete", path)
         key = store_key(path)
         with self._transfer("delete") as (transfer, backend):
             transfer.run(lambda: backend.delete_object(key))
@@ -167,17 +169,20 @@ class BlobOperations:
             StorageTimeoutError: one page took longer than the timeout (a listing as a whole
                 has no limit).
         """
+        self._begin("list_objects", prefix)
         directory = clean_path(check_path(prefix, "prefix"))
         with self._holder.in_use() as handle:
             handle.require()
         return self._list(directory)
 
     def _read(self, operation: str, path: str) -> bytes:
+        self._begin(operation, path)
         key = store_key(path)
         with self._transfer(operation) as (transfer, _):
             return transfer.run(lambda: transfer.read(key))
 
     def _write(self, operation: str, path: str, data: Body, content_type: str) -> str:
+        self._begin(operation, path, data)
         key = store_key(path)
         with self._transfer(operation) as (transfer, backend):
             return transfer.run(
@@ -196,6 +201,9 @@ class BlobOperations:
             pages = backend.list_objects("" if directory == "." else directory + "/")
             while (page := run(lambda: next(pages, None))) is not None:
                 yield from _visible(page)
+
+    def _begin(self, operation: str, target: str, data: object = None) -> None:
+        """Take note of a call before anything is done; for subclasses that watch."""
 
     def _backend_for(self, handle: BackendHandle, operation: str) -> ObjectBackend:
         """Return the backend that an operation of the manager works on."""

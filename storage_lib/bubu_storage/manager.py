@@ -264,6 +264,8 @@ class StorageManager(BlobOperations):
     def _dehydrate(
         self, data: Any, run_id: str, default: Default | None, *, inputs: bool, max_inline_size: int | None
     ) -> Any:
+        name = "dehydrate_inputs" if inputs else "dehydrate"
+        self._begin(name, run_id, data)
         if not require_text(run_id, "run_id"):
             _log.warning(
                 "run_id is empty: runs without one overwrite each other's objects; give '<namespace>/<name>'"
@@ -288,7 +290,6 @@ class StorageManager(BlobOperations):
             planner = plan_inputs if inputs else plan_dehydrate
             plan: Plan = planner(data, options, default=default)
             objects = [item for item in plan.objects if self._keep_superseded or not item.superseded]
-            name = "dehydrate_inputs" if inputs else "dehydrate"
             size_bytes = plan.length
             if objects:
                 with self._transfer_on(handle, name) as (transfer, _):
@@ -300,6 +301,7 @@ class StorageManager(BlobOperations):
     def _hydrate(
         self, operation: str, data: Any, allowed_prefixes: Sequence[str] | None, *, kube_refs: bool
     ) -> Any:
+        self._begin(operation, "", data)
         settings = self._settings
         options = HydrateOptions(
             max_hops=max(_LEAST_HOPS, current_max_recursion_depth() or settings.max_recursion_depth),
