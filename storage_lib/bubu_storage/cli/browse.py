@@ -185,7 +185,10 @@ def stat_command(context: click.Context, key: str) -> None:
             info = backend.head_object(key)
             kind = _stored_kind(backend, info)
         except StorageError as error:
-            raise explain_missing(backend, key, error) from error
+            better = explain_missing(backend, key, error)
+            if better is None:
+                raise
+            raise better from error
     if options.as_json:
         out.json(
             {
@@ -225,15 +228,18 @@ def _stored_kind(backend: ObjectBackend, info: ObjectInfo) -> str | None:
     return match.group(1).decode("ascii") if match else None
 
 
-def explain_missing(backend: ObjectBackend, key: str, error: StorageError) -> Exception:
-    """Return a better error where the key is a folder; the same one otherwise."""
+def explain_missing(backend: ObjectBackend, key: str, error: StorageError) -> Failure | None:
+    """Return a better error where the key is a folder; None where there is nothing to add."""
     # A file store says of a folder that it is one; others that there is no such object.
     if not isinstance(error, ObjectNotFoundError) and type(error) is not StorageError:
-        return error
+        return None
     folder = key if key.endswith("/") else key + "/"
-    page = next(backend.list_objects(folder, page_size=1), None)
+    try:
+        page = next(backend.list_objects(folder, page_size=1), None)
+    except StorageError:
+        return None
     if page is None:
-        return error
+        return None
     return Failure(
         f"{key!r} is a folder of {backend.name}, not an object; look with 'bubu-storage ls {folder}'"
     )

@@ -74,7 +74,10 @@ def cat_command(context: click.Context, keys: tuple[str, ...], range_header: str
                 else:
                     _decode(backend, key, out)
             except StorageError as error:
-                raise explain_missing(backend, key, error) from error
+                better = explain_missing(backend, key, error)
+                if better is None:
+                    raise
+                raise better from error
             out.flush()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bubu_storage.cli.failures import ExitCode, complain, describe, exit_code_of, one_line
+from bubu_storage.cli.failures import describe, one_line, report
 from bubu_storage.cli.options import StoreCommand, options_of
 from bubu_storage.cli.show import Out, printable, table
 from bubu_storage.cli.stores import Stores
@@ -84,15 +84,14 @@ def check_command(context: click.Context, read_only: bool) -> None:
     else:
         _print(findings, read_only=read_only)
     if findings.error is not None:
-        complain(describe(findings.error))
-        raise click.exceptions.Exit(max(ExitCode.FAILED, exit_code_of(findings.error)))
+        raise click.exceptions.Exit(report(findings.error, verbose=options.verbose))
 
 
 def _probe(backend: ObjectBackend, *, read_only: bool) -> _Findings:
     from bubu_storage.backend.probe import probe_backend  # noqa: PLC0415 - only here
 
     try:
-        report = probe_backend(backend, write=not read_only)
+        outcome = probe_backend(backend, write=not read_only)
     except StorageError as error:
         reachable = not isinstance(error, (UnavailableError, StorageTimeoutError))
         findings = _Findings(backend.name, reachable, error=error)
@@ -100,8 +99,8 @@ def _probe(backend: ObjectBackend, *, read_only: bool) -> _Findings:
             _try_reading(backend, findings)
         findings.advice.extend(_advice_on(error))
         return findings
-    findings = _Findings(backend.name, reachable=True, report=report)
-    findings.advice.extend(_advice(report, read_only=read_only))
+    findings = _Findings(backend.name, reachable=True, report=outcome)
+    findings.advice.extend(_advice(outcome, read_only=read_only))
     return findings
 
 

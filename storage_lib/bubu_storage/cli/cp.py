@@ -196,9 +196,11 @@ class _Job:
         try:
             self.copier.copy(task)
         except StorageError as error:
-            if task.source.backend is None:
+            backend = task.source.backend
+            better = None if backend is None else explain_missing(backend, task.source.name, error)
+            if better is None:
                 raise
-            raise explain_missing(task.source.backend, task.source.name, error) from error
+            raise better from error
         self.outcome.copied += 1
 
     def _tasks(

@@ -17,7 +17,7 @@ from bubu_storage.cli.options import StoreCommand, options_of
 from bubu_storage.cli.scope import refuse_url
 from bubu_storage.cli.show import Out
 from bubu_storage.cli.stores import Stores
-from bubu_storage.errors import InvalidKeyError, SelectorError
+from bubu_storage.errors import InvalidKeyError
 
 __all__ = ["dehydrate_command", "hydrate_command", "resolve_command"]
 
@@ -120,10 +120,7 @@ def resolve_command(context: click.Context, reference: str, text: bool) -> None:
     """  # noqa: D301 - click's mark for lines to be left alone
     ref = _parse_reference(reference)
     with Stores(options_of(context)) as stores:
-        try:
-            value = stores.manager().hydrate_storage_refs_only(ref)
-        except SelectorError as error:
-            raise Failure(error.message) from error
+        value = stores.manager().hydrate_storage_refs_only(ref)
     out = Out()
     if text:
         if not isinstance(value, str):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import select
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ _TYPES: Final = mimetypes.MimeTypes()
 """Python's own table: the same on every machine."""
 
 _READ_BYTES: Final = 1024 * 1024
+_SIGNAL_SECONDS: Final = 0.5
 _SMALL_BYTES: Final = 5 * 1024 * 1024
 """A file up to this is sent in one request, from memory."""
 
@@ -182,8 +184,19 @@ class Copier:
 
 
 def _stdin_pieces() -> Iterator[bytes]:
-    stream = sys.stdin.buffer
-    while piece := stream.read(_READ_BYTES):
+    try:
+        descriptor = sys.stdin.fileno()
+    except OSError:  # not a real file, in tests
+        yield sys.stdin.buffer.read()
+        return
+    while True:
+        # A buffered read is one long wait: a signal that comes between two of its system calls is
+        # seen after the next bytes only, which may never come.
+        while not select.select([descriptor], [], [], _SIGNAL_SECONDS)[0]:
+            pass
+        piece = os.read(descriptor, _READ_BYTES)
+        if not piece:
+            return
         yield piece
 
 
