@@ -1,0 +1,85 @@
+"""When the fast engine may be used, and what is kept of its failures.
+
+Knows neither obstore nor S3.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["Forks", "Gate", "LostError"]
+
+_FIRST_REST_SECONDS: Final = 0.5
+_LONGEST_REST_SECONDS: Final = 30.0
+
+
+class Forks:
+    """Whether this process was forked from one in which obstore's threads ran."""
+
+    used = False
+    orphaned = False
+
+    @classmethod
+    def note(cls) -> None:
+        """Take note of a fork, in the child."""
+        cls.orphaned = cls.orphaned or cls.used
+
+
+os.register_at_fork(after_in_child=Forks.note)
+
+
+class Gate:
+    """Decides whether a kind of request takes the fast path.
+
+    Args:
+        monotonic: clock, in seconds.
+    """
+
+    __slots__ = ("_failures", "_lock", "_monotonic", "_rests_until")
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._rests_until = 0.0
+        self._failures = 0
+
+    def is_open(self) -> bool:
+        """Tell whether the fast path may be tried."""
+        return not self._rests_until or self._monotonic() >= self._rests_until
+
+    def succeeded(self) -> None:
+        """Forget failures."""
+        if self._failures:
+            self._failures, self._rests_until = 0, 0.0
+
+    def failed(self) -> None:
+        """Rest; requests that were under way together count as one failure."""
+        with self._lock:
+            now = self._monotonic()
+            if now < self._rests_until:
+                return
+            rest = min(_LONGEST_REST_SECONDS, _FIRST_REST_SECONDS * 2.0 ** min(self._failures, 30))
+            self._failures += 1
+            self._rests_until = now + rest
+
+
+class LostError(Exception):
+    """obstore failed; what it said stays behind.
+
+    Attributes:
+        timed_out: it ran into a time limit.
+        connecting: while connecting.
+        in_body: after the answer had begun.
+    """
+
+    def __init__(self, error: BaseException, *, in_body: bool = False) -> None:
+        super().__init__(type(error).__name__)
+        text = str(error)
+        self.timed_out = "kind: Timeout" in text or "TimedOut" in text
+        self.connecting = "Connect," in text or "ConnectError" in text
+        self.in_body = in_body
+        self.is_about_path = isinstance(error, ValueError)
