@@ -46,11 +46,9 @@ _DEFAULT_REGION: Final = "us-east-1"
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _ANSWERS: Final[Mapping[str, bytes]] = {
     "CompleteMultipartUpload": b"CompleteMultipartUploadResult",
-    "CopyObject": b"CopyObjectResult",
     "CreateMultipartUpload": b"InitiateMultipartUploadResult",
     "DeleteObjects": b"DeleteResult",
     "ListObjectsV2": b"ListBucketResult",
-    "UploadPartCopy": b"CopyPartResult",
 }
 """What the XML of a successful answer is called."""
 

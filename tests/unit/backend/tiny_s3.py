@@ -82,6 +82,8 @@ class TinyS3:
         if request.method == "PUT":
             return self._put(request, key)
         if request.method == "DELETE":
+            if key in self.objects and request.headers.get("if-match") not in {None, self.etags[key]}:
+                return error(412, "PreconditionFailed")
             self.objects.pop(key, None)
             return Answer(204)
         data = self.objects.get(key)
