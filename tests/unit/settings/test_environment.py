@@ -334,3 +334,59 @@ def test_go_integers_and_booleans():
     for text in ("", "ye", "2", "\x1ctrue"):
         with pytest.raises(ValueError, match="true or false"):
             parse_go_bool(text)
+
+
+# ---- workers, cache, metrics
+
+
+def test_workers_and_cache_are_off_or_default():
+    """32 objects at a time; no cache, and five minutes for one that is switched on; metrics."""
+    settings = manager()
+    assert settings.max_workers == 32
+    assert (settings.cache_size_bytes, settings.cache_ttl_seconds) == (0, 300.0)
+    assert settings.metrics_enabled
+
+
+def test_workers_and_cache():
+    """Bytes, a Go duration, a number."""
+    settings = manager(
+        BUBU_STORAGE_CONCURRENCY="7", BUBU_STORAGE_CACHE_SIZE="104857600", BUBU_STORAGE_CACHE_TTL="1m30s"
+    )
+    assert settings.max_workers == 7
+    assert (settings.cache_size_bytes, settings.cache_ttl_seconds) == (104_857_600, 90.0)
+
+
+@pytest.mark.parametrize("text", ["-1", "100MB", "1e6", " 5", "9223372036854775808"])
+def test_a_bad_cache_size_is_refused(text):
+    """A cache of another size than somebody meant could fill the pod."""
+    refused({"BUBU_STORAGE_CACHE_SIZE": text}, "BUBU_STORAGE_CACHE_SIZE", repr(text), "bytes")
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "default"),
+    [
+        ("BUBU_STORAGE_CACHE_TTL", "cache_ttl_seconds", 300.0),
+        ("BUBU_STORAGE_CONCURRENCY", "max_workers", 32),
+    ],
+)
+def test_other_bad_numbers_take_the_default(caplog, name, field, default):
+    """As for the numbers that the Go SDK knows; one log line for each value."""
+    for text in ("0", "-5", "five", uuid.uuid4().hex):
+        for _ in range(2):
+            assert getattr(manager(**{name: text}), field) == default
+    assert caplog.text.count(name) <= 4
+    assert text in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "enabled"),
+    [("", True), (" ", True), ("on", True), ("1", True), ("FALSE", False), (" off ", False)],
+)
+def test_metrics(text, enabled):
+    """Counted unless switched off."""
+    assert manager(BUBU_STORAGE_METRICS=text).metrics_enabled is enabled
+
+
+def test_metrics_need_a_boolean():
+    """Anything else is a typing error."""
+    refused({"BUBU_STORAGE_METRICS": "never"}, "BUBU_STORAGE_METRICS", "'never'")
