@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from bubu_storage.backend.s3_conditions import condition_arguments
 from bubu_storage.backend.s3_errors import map_item_error
@@ -12,6 +13,8 @@ from bubu_storage.backend.s3_session import SDK_ERRORS, S3Session
 from bubu_storage.errors import ObjectNotFoundError, PreconditionFailedError, StorageError
 
 __all__ = ["delete_one", "delete_together", "fits_xml"]
+
+_NOT_IN_XML: Final = re.compile("[\x00-\x1f\x7f\ufffe\uffff]")
 
 
 def delete_one(session: S3Session, key: str, if_match: str) -> None:
@@ -74,4 +77,4 @@ def delete_together(
 
 def fits_xml(key: str) -> bool:
     """Tell whether XML 1.0 can carry a key: most control characters have no form in it."""
-    return all(char >= " " and char not in "\ufffe\uffff\x7f" for char in key)
+    return _NOT_IN_XML.search(key) is None

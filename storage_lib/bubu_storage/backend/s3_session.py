@@ -18,6 +18,7 @@ from bubu_storage.backend.s3_client import CaBundle, RetryRule, build_client, ch
 from bubu_storage.backend.s3_clock import StoreClock
 from bubu_storage.backend.s3_conditions import retry_conflicts
 from bubu_storage.backend.s3_errors import NO_CODES, map_sdk_error
+from bubu_storage.backend.s3_parsing import register_quick_parsing
 from bubu_storage.errors import (
     BucketNotFoundError,
     ObjectNotFoundError,
@@ -69,6 +70,7 @@ class S3Session:
                 self._ca_bundle.close()
             raise
         self.client.meta.events.register("after-call.s3", self._clock.note)
+        register_quick_parsing(self.client)
         retry_conflicts(self.client, settings.max_attempts, settings.max_backoff_seconds)
 
     def close(self) -> None:
