@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -220,6 +222,12 @@ def test_throttling_can_weigh_nothing() -> None:
         with pytest.raises(ThrottledError):
             rig.breaker.head_object("k")
     assert CLOSED is rig.breaker.state
+    rig.open()
+    rig.clock.now += 300
+    rig.break_with(lambda: ThrottledError("slow down", status=429))
+    with pytest.raises(ThrottledError):
+        rig.breaker.head_object("k")
+    assert (CLOSED, 0) == (rig.breaker.state, rig.breaker.circuit.failures)
 
 
 @pytest.mark.parametrize(
@@ -344,6 +352,21 @@ def test_a_body_that_holds_is_a_success(use: Callable[[Any], object]) -> None:
     assert 0 == rig.counting.open_bodies
 
 
+def test_the_last_byte_is_the_success() -> None:
+    """It does not wait for the body to be closed, and closing says nothing more."""
+    rig = Rig(threshold=2)
+    rig.fault.nth, rig.fault.times = 1, 1
+    with pytest.raises(UnavailableError):
+        rig.breaker.head_object("k")
+    found = rig.breaker.get_object("k")
+    assert (b"x" * 4096, 0) == (found.read(4096), rig.breaker.circuit.failures)
+    rig.fault.nth = rig.fault.seen + 1
+    with pytest.raises(UnavailableError):
+        rig.breaker.head_object("k")
+    found.close()
+    assert 1 == rig.breaker.circuit.failures
+
+
 def test_a_reader_that_is_cancelled_counts_neither_way() -> None:
     """As everywhere."""
     rig = Rig(threshold=2)
@@ -415,6 +438,26 @@ class Broken(io.RawIOBase):
         piece = next(self._pieces, b"")
         buffer[: len(piece)] = piece
         return len(piece)
+
+
+def test_a_source_is_found_behind_the_stores_error() -> None:
+    """A store may wrap what the source raised; it is the source's still."""
+
+    class Wrapping(BackendDecorator):
+        def put_object(self, key: str, body: Any, **more: Any) -> str:
+            try:
+                return super().put_object(key, body, **more)
+            except OSError as error:
+                raise UnavailableError("cannot be written") from error
+
+    def body() -> Iterator[bytes]:
+        yield b"x"
+        raise OSError("disk")
+
+    breaker = CircuitBreakerBackend(Wrapping(MemoryBackend()), threshold=1)
+    with pytest.raises(UnavailableError, match="cannot be written"):
+        breaker.put_object("k", body())
+    assert (CLOSED, 0) == (breaker.state, breaker.circuit.failures)
 
 
 def test_a_store_that_fails_while_reading_the_body_counts() -> None:
@@ -677,6 +720,41 @@ def test_the_watchdog_lives_as_long_as_the_outage() -> None:
         eventually(lambda: not watchdog.is_watching)
         breaker.delete_object("k")
     breaker.close()
+
+
+FORKED = """
+import os, sys, time
+from bubu_storage.backend.breaker import CircuitBreakerBackend
+from bubu_storage.backend.memory import MemoryBackend
+from bubu_storage.errors import BackendUnavailableError
+from bubu_storage.testing.fakes import Fault, FaultBackend
+
+fault = Fault(times=0)
+breaker = CircuitBreakerBackend(
+    FaultBackend(MemoryBackend(), fault), threshold=1, timeout_seconds=0.2, recovery="external"
+)
+try:
+    breaker.delete_object("k")
+except BackendUnavailableError:
+    pass
+if (child := os.fork()) == 0:
+    fault.nth, fault.times = 10**9, 1
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            breaker.delete_object("k")
+        except BackendUnavailableError:
+            time.sleep(0.01)
+        else:
+            os._exit(0)
+    os._exit(1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_has_a_watchdog_too() -> None:
+    """The thread stays behind in the parent; the child's first refused request begins one."""
+    assert 0 == subprocess.run([sys.executable, "-c", FORKED], check=False).returncode
 
 
 def test_the_watchdog_ends_with_close() -> None:

@@ -277,6 +277,7 @@ def test_a_probe_that_never_returns(
     assert probe.is_probe
     breaker.succeed(lost)
     breaker.fail(lost, UnavailableError("late"))
+    breaker.release(lost)
     assert HALF_OPEN is breaker.state
     breaker.succeed(probe)
     assert CLOSED is breaker.state

@@ -295,6 +295,19 @@ def test_a_copy_that_was_not_made_moves_the_bytes(
     assert "moving the bytes instead" in caplog.text
 
 
+def test_another_writer_is_no_copy(source: MemoryBackend) -> None:
+    """The destination changed, but to something of another length: the bytes are moved."""
+
+    def interrupted() -> StorageError:
+        source.put_object("l", b"somebody else's")
+        return UnavailableError("reset")
+
+    fault = Fault(times=0, operations=frozenset({Operation.COPY}), error=interrupted)
+    store = CountingBackend(FaultBackend(source, fault))
+    copy_object(store, "k", "l")
+    assert (DATA, 1) == (seen(source, "l")[0], puts(store))
+
+
 @pytest.mark.parametrize("first", [1, 2, 3])
 def test_a_destination_that_cannot_be_looked_at(source: MemoryBackend, first: int) -> None:
     """Before or after the copy: then nobody can tell, and the bytes are moved (spec s4 case 25)."""
