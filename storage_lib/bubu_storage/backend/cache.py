@@ -20,10 +20,9 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from bubu_storage.backend.decorator import BackendDecorator, Call, Operation
@@ -45,18 +44,14 @@ _PATIENCE_SECONDS: Final = 10.0
 _WRITES: Final = frozenset({Operation.PUT, Operation.DELETE, Operation.DELETE_MANY, Operation.COPY})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry:
-    """An object that was read, and until when it may be given again."""
+    """An object that was read, until when it may be given again, and how much of the cache it takes."""
 
     info: ObjectInfo
     data: bytes
     expires: float
-
-    @property
-    def cost_bytes(self) -> int:
-        """How much of the cache it takes."""
-        return len(self.data) + len(self.info.key) + _ENTRY_OVERHEAD_BYTES
+    cost_bytes: int
 
     def open(self) -> GetObjectResult:
         """Return it as the store would; the bytes are shared, not copied."""
@@ -69,13 +64,13 @@ class Flight:
 
     Attributes:
         expires: until when its object may be given to others, in seconds of the cache's clock.
-        done: set when it has ended, however it did.
+        done: set when it has ended, however it did; None as long as nobody else waits for it.
         entry: the object, if it was small enough to be shared.
         error: what it failed with.
     """
 
     expires: float
-    done: threading.Event = field(default_factory=threading.Event)
+    done: threading.Event | None = None
     entry: _Entry | None = None
     error: Exception | None = None
 
@@ -118,7 +113,7 @@ class CachingBackend(BackendDecorator):
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._size_bytes = 0
         self._flights: dict[str, Flight] = {}
-        self._writing: Counter[str] = Counter()
+        self._writing: dict[str, int] = {}
 
     @property
     def size_bytes(self) -> int:
@@ -147,14 +142,17 @@ class CachingBackend(BackendDecorator):
             under_way = self._flights.get(key)
             if under_way is not None and now >= under_way.expires:
                 under_way = None
-            flight = under_way or Flight(now + self._ttl_seconds)
-            if entry is None and under_way is None:
+            if entry is not None:
+                return entry.open()
+            if under_way is None:
                 # Should this thread be interrupted before `_lead` takes over, the patience of the
                 # others helps them.
-                self._flights[key] = flight
-        if entry is not None:
-            return entry.open()
-        return self._lead(key, flight) if under_way is None else self._follow(key, flight)
+                flight = self._flights[key] = Flight(now + self._ttl_seconds)
+                done = None
+            else:
+                flight = under_way
+                done = flight.done = flight.done or threading.Event()
+        return self._lead(key, flight) if done is None else self._follow(key, flight, done)
 
     def close(self) -> None:
         """Forget all objects and close the wrapped backend."""
@@ -164,8 +162,21 @@ class CachingBackend(BackendDecorator):
     def _around(self, call: Call, act: Callable[[], _T]) -> _T:
         if call.operation not in _WRITES:
             return act()
-        with self._changing(call.keys or (call.key,)):
+        # What is read before and during a change stays out of the cache, however it ends.
+        keys = call.keys or (call.key,)
+        with self._lock:
+            for key in keys:
+                self._writing[key] = self._writing.get(key, 0) + 1
+            self._drop(keys)
+        try:
             return act()
+        finally:
+            with self._lock:
+                for key in keys:
+                    left = self._writing.pop(key) - 1
+                    if left:
+                        self._writing[key] = left
+                self._drop(keys)
 
     def _lead(self, key: str, flight: Flight) -> GetObjectResult:
         """Ask the store, and tell all who wait for it."""
@@ -174,22 +185,27 @@ class CachingBackend(BackendDecorator):
             if found.info.size_bytes > self._max_object_bytes:
                 return found
             with found:
-                entry = _Entry(found.info, found.read(), flight.expires)
-            flight.entry = entry
-            self._keep(key, flight, entry)
+                data = found.read()
+            cost_bytes = len(data) + len(key) + _ENTRY_OVERHEAD_BYTES
+            entry = flight.entry = _Entry(found.info, data, flight.expires, cost_bytes)
             return entry.open()
         except Exception as error:
             flight.error = error
             raise
         finally:
             with self._lock:
+                # A flight that is still registered has seen no change since it began.
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-            flight.done.set()
+                    if flight.entry is not None and key not in self._writing:
+                        self._keep(key, flight.entry)
+            # Only who found it registered waits for it.
+            if flight.done is not None:
+                flight.done.set()
 
-    def _follow(self, key: str, flight: Flight) -> GetObjectResult:
+    def _follow(self, key: str, flight: Flight, done: threading.Event) -> GetObjectResult:
         """Wait for another thread's get of the same object."""
-        if not self._wait(flight):
+        if not self._wait(done):
             with self._lock:
                 # The next one does not have to be as patient.
                 if self._flights.get(key) is flight:
@@ -201,24 +217,8 @@ class CachingBackend(BackendDecorator):
         # Too large to be shared, hanging, or its thread was killed: everybody for themselves.
         return super().get_object(key)
 
-    def _wait(self, flight: Flight) -> bool:
-        return flight.done.wait(self._patience_seconds)
-
-    @contextmanager
-    def _changing(self, keys: Sequence[str]) -> Generator[None]:
-        """Keep what is read before and during a change out of the cache, however it ends."""
-        with self._lock:
-            self._writing.update(keys)
-            self._drop(keys)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._writing.subtract(keys)
-                for key in keys:
-                    if not self._writing[key]:
-                        del self._writing[key]
-                self._drop(keys)
+    def _wait(self, done: threading.Event) -> bool:
+        return done.wait(self._patience_seconds)
 
     def _drop(self, keys: Sequence[str]) -> None:
         """Forget objects, and let no get that is under way bring them back; the lock is held."""
@@ -226,16 +226,13 @@ class CachingBackend(BackendDecorator):
             self._flights.pop(key, None)
             self._forget(key)
 
-    def _keep(self, key: str, flight: Flight, entry: _Entry) -> None:
-        with self._lock:
-            # A flight that is still registered has seen no change since it began.
-            if self._flights.get(key) is not flight or key in self._writing:
-                return
-            self._forget(key)
-            self._entries[key] = entry
-            self._size_bytes += entry.cost_bytes
-            while self._size_bytes > self._max_bytes:
-                self._forget(next(iter(self._entries)))
+    def _keep(self, key: str, entry: _Entry) -> None:
+        """Remember an object, at the cost of others; the lock is held."""
+        self._forget(key)
+        self._entries[key] = entry
+        self._size_bytes += entry.cost_bytes
+        while self._size_bytes > self._max_bytes:
+            self._forget(next(iter(self._entries)))
 
     def _fresh(self, key: str, now: float) -> _Entry | None:
         """Return the object if it may still be given; the lock is held."""

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from bubu_storage.backend.cache import CachingBackend, Flight
+from bubu_storage.backend.cache import CachingBackend
 from bubu_storage.backend.decorator import BackendDecorator, Call, Operation
 from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.memory import MemoryBackend
@@ -298,9 +298,9 @@ class Watched(CachingBackend):
         super().__init__(*args, **kwargs)
         self.followers = threading.Semaphore(0)
 
-    def _wait(self, flight: Flight) -> bool:
+    def _wait(self, done: threading.Event) -> bool:
         self.followers.release()
-        return super()._wait(flight)
+        return super()._wait(done)
 
 
 def together(gated: Gated, cache: Watched, *, readers: int) -> list[Any]:
@@ -445,7 +445,7 @@ class Task:
         self.schedule = schedule
         self.fault = fault
         self.state = "running"
-        self.flight: Flight | None = None
+        self.waits_for = threading.Event()
         self.effects: dict[str, int] = {}
         self.answer: Any = None
         self._act = act
@@ -476,7 +476,7 @@ class Task:
     def settled(self) -> bool:
         """Whether it does nothing until the schedule, or another task, goes on."""
         if self.state == "waiting":
-            return self.flight is not None and not self.flight.done.is_set()
+            return not self.waits_for.is_set()
         return self.state != "running"
 
 
@@ -546,11 +546,11 @@ class Stepped(BackendDecorator):
 class Following(CachingBackend):
     """Tells the schedule which thread waits for which."""
 
-    def _wait(self, flight: Flight) -> bool:
+    def _wait(self, done: threading.Event) -> bool:
         task: Task = Task.current.task
-        task.flight = flight
+        task.waits_for = done
         task.to("waiting")
-        assert flight.done.wait(DEADLINE_SECONDS)
+        assert done.wait(DEADLINE_SECONDS)
         task.to("running")
         return True
 
