@@ -28,8 +28,9 @@ from typing import Any, Final
 
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import LimitExceededError
+from bubu_storage.payload.decoder import decode_text
 from bubu_storage.payload.outlook import Want
-from bubu_storage.payload.stored import decode_stored_object
+from bubu_storage.payload.stored import parse_stored_object
 
 __all__ = ["ByteLimit", "ReadAhead"]
 
@@ -251,7 +252,7 @@ class ReadAhead:
         seen = 0
         try:
             if not self._stopped:
-                value = decode_stored_object(self._read(entry), entry.key)
+                value = parse_stored_object(decode_text(self._read(entry)), entry.key)[1]
                 seen = len(entry.wants)
                 found = _further(value, entry.wants[:seen])
         except BaseException as error:  # noqa: BLE001 - handed to the walk

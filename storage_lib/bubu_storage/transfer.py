@@ -20,9 +20,10 @@ from typing import Any, Final, TypeVar
 
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import StorageError, StorageTimeoutError
+from bubu_storage.payload.decoder import decode_text
 from bubu_storage.payload.dehydrate import PlannedObject
 from bubu_storage.payload.outlook import Want
-from bubu_storage.payload.stored import decode_stored_object
+from bubu_storage.payload.stored import parse_stored_object
 from bubu_storage.read_ahead import ByteLimit, ReadAhead
 from bubu_storage.wire import CONTENT_TYPE_JSON
 
@@ -70,7 +71,7 @@ class Transfer:
         self._operation = operation
         self._local = local
         self._limit = ByteLimit(max_read_bytes)
-        self._stop = threading.Event()
+        self._stopped = False
         self._ahead: ReadAhead | None = None
         self._loaded: dict[str, Any] = {}
         self._written: list[int] = []
@@ -110,7 +111,7 @@ class Transfer:
         failures: dict[int, BaseException] = {}
 
         def work() -> None:
-            while not self._stop.is_set():
+            while not self._stopped:
                 with lock:
                     index, planned = next(pending, (-1, None))
                 if planned is None:
@@ -119,7 +120,7 @@ class Transfer:
                     self._write(planned)
                 except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
                     failures[index] = error
-                    self._stop.set()
+                    self._stopped = True
 
         executor = self._executor()
         tasks = [executor.submit(work) for _ in range(min(self._workers, len(objects)))]
@@ -155,7 +156,7 @@ class Transfer:
         self._check_deadline()
         if self._local:
             if key not in self._loaded:
-                self._loaded[key] = decode_stored_object(self.read(key), key)
+                self._loaded[key] = parse_stored_object(decode_text(self.read(key)), key)[1]
             return self._loaded[key]
         ahead = self._reading_ahead()
         try:
@@ -167,7 +168,7 @@ class Transfer:
 
     def abandon(self) -> None:
         """Begin nothing more; for the end of the call, however it came."""
-        self._stop.set()
+        self._stopped = True
         if self._ahead is not None:
             self._ahead.stop()
 
@@ -207,7 +208,7 @@ class Transfer:
     def _wait(self, futures: Sequence[Future[Any]]) -> None:
         remaining = min(max(0.0, self._deadline - time.monotonic()), threading.TIMEOUT_MAX)
         if wait(futures, timeout=remaining).not_done:
-            self._stop.set()
+            self._stopped = True
             for future in futures:
                 future.cancel()
             raise self._timeout()

@@ -47,7 +47,8 @@ _WORDS: Final = "the quick brown fox jumps over the lazy dog and runs home again
 def text_of(length: int, seed: int = 0) -> str:
     """Return readable text of so many characters, with a line break now and then."""
     line = f"{seed} {_WORDS}\n"
-    return (line * (length // len(line) + 1))[:length]
+    text = line * (length // len(line))
+    return text + "." * (length - len(text))
 
 
 def order(number: int) -> dict[str, Any]:

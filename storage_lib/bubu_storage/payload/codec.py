@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from bubu_storage.errors import DepthError, EncodeError
+from bubu_storage.payload.inline import compact_encoder
 from bubu_storage.payload.numbers import NotPlainError, scalar_text, type_of
 from bubu_storage.payload.paths import format_json_path
 
@@ -45,10 +46,8 @@ MAX_NESTING: Final = 10_000
 braces count, so data inside one has a level less."""
 
 _MAX_DEFAULT_CALLS: Final = 8
-_ENCODER: Final = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-)
-_encode_c: Final[Callable[[Any], str]] = _ENCODER.encode
+_encode_c: Final = compact_encoder(sort_keys=True)
+_quote: Final[Callable[[str], str]] = json.encoder.encode_basestring
 _LINE_SEPARATORS: Final = ("\u2028", "\u2029")
 
 
@@ -83,7 +82,7 @@ def _escape(text: str) -> str:
 
 def encode_string(text: str) -> str:
     """Return a string's JSON form with its quotes; lone surrogates are the caller's affair."""
-    return _escape(_encode_c(text))
+    return _escape(_quote(text))
 
 
 def string_length(text: str) -> int:
@@ -92,7 +91,7 @@ def string_length(text: str) -> int:
     Raises:
         NotPlainError: a lone surrogate, which has no UTF-8 form.
     """
-    encoded = _encode_c(text)
+    encoded = _quote(text)
     if encoded.isascii():
         length = len(encoded)
     else:

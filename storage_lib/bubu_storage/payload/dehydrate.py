@@ -32,6 +32,7 @@ from bubu_storage.payload.codec import (
     string_length,
     too_deep,
 )
+from bubu_storage.payload.inline import InlineCopier
 from bubu_storage.payload.numbers import NotPlainError, scalar_text, type_of
 from bubu_storage.payload.paths import (
     INPUT_FILE_NAME,
@@ -186,17 +187,22 @@ def measure_document(data: Any, *, default: Default | None = None) -> Plan:
 
 
 def _walk_any(data: Any, options: PlanOptions, default: Default | None) -> Plan:
+    copier = InlineCopier(options.max_inline_size_bytes)
+    if type_of(data) in {dict, list} and (copied := copier.copy(data, options.max_depth)):
+        result, length, simple = copied
+        return Plan(result, length, simple)
     try:
-        return _Walk(options).run(data)
+        return _Walk(options, copier).run(data)
     except NotPlainError:
-        return _Walk(options).run(normalize(data, default=default))
+        return _Walk(options, copier).run(normalize(data, default=default))
 
 
 class _Walk:
     """One pass over one document of exact JSON types; iterative, so any depth is fine."""
 
-    def __init__(self, options: PlanOptions) -> None:
+    def __init__(self, options: PlanOptions, copier: InlineCopier) -> None:
         self._options = options
+        self._inline = copier
         self._writer = RefWriter(options.schema, options.schema_version)
         self._objects: list[PlannedObject] = []
         self._stack: list[_Frame] = []
@@ -235,6 +241,12 @@ class _Walk:
                         frame.original_simple = frame.original_simple and facts.simple
                         result, size = normalize(item), facts.length
                         frame.ref_distance = 0
+                    elif depth and (
+                        copied := self._inline.copy(item, max_depth - depth)
+                    ):  # the root was tried
+                        result, size, simple = copied
+                        frame.simple = frame.simple and simple
+                        frame.original_simple = frame.original_simple and simple
                     else:
                         frame.length = length
                         self._push(key, item)
@@ -351,6 +363,8 @@ def _utf8_length(text: str) -> int:
 
 def _settle_names(objects: list[PlannedObject], options: PlanOptions, *, reserved: Sequence[str]) -> None:
     """Give every live object a path of its own, and drop superseded ones that are in the way."""
+    if not objects:
+        return
     live = [planned for planned in objects if not planned.superseded]
     nested = any("/" in file_name(planned.keys) for planned in objects)
     if not reserved and not nested and len({planned.path for planned in live}) == len(objects):

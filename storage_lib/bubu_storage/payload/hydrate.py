@@ -148,6 +148,10 @@ def hydrate(data: Any, fetcher: Fetcher, options: HydrateOptions) -> Any:
         LimitExceededError: the result is too large.
         KubeRefError: a ConfigMap or Secret reference cannot be resolved.
     """
+    try:
+        return copy_plain(data)
+    except NotPlainDataError:
+        pass
     if not options.enabled and contains_ref(data, options.ref_search_depth):
         raise _disabled()
     try:
@@ -176,10 +180,6 @@ class _Hydration:
 
     def run(self, data: Any) -> Any:
         """Return a copy of the caller's data with everything in it resolved."""
-        try:
-            return copy_plain(data)
-        except NotPlainDataError:
-            pass
         refs = find_refs(data)
         if self._options.enabled and refs.targets:
             self._fetcher.announce(self._outlook.of(refs))

@@ -66,7 +66,15 @@ def decode_stored_object(data: bytes | bytearray | memoryview, key: str) -> Any:
 
 def read_stored_object(data: bytes | bytearray | memoryview, key: str) -> tuple[str, Any]:
     """Return the kind (``json`` or ``raw``) and the value of a stored object; see `decode_stored_object`."""
-    text = decode_text(data)
+    return parse_stored_object(decode_text(data), key)
+
+
+def parse_stored_object(text: str, key: str) -> tuple[str, Any]:
+    """`read_stored_object` of bytes that have been decoded, so that they need not be kept meanwhile.
+
+    Raises:
+        CorruptObjectError, DepthError: as `decode_stored_object`.
+    """
     try:
         kind, value = _read_wrapper(text, key)
         if kind not in {KIND_JSON, KIND_RAW}:
