@@ -20,26 +20,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final, cast
 
 from bubu_storage.backend.bodies import check_size, chunks
 from bubu_storage.backend.file_body import FileBody
+from bubu_storage.backend.file_deleting import delete_entries, sync_directories
 from bubu_storage.backend.file_dirs import (
     STALE_AFTER_SECONDS,
     DirectoryChain,
     create_base,
-    map_os_error,
     open_base,
     remove_leftovers,
     split_key,
 )
 from bubu_storage.backend.file_draft import FileDraft
-from bubu_storage.backend.file_entries import check_regular, check_unchanged, look_up, remove_entry
+from bubu_storage.backend.file_entries import check_regular, check_unchanged
+from bubu_storage.backend.file_errors import mapped_errors
 from bubu_storage.backend.file_listing import etag_of, modified_at, walk
-from bubu_storage.backend.file_locks import changing_entries
 from bubu_storage.backend.ranges import resolve_range
 from bubu_storage.backend.types import (
     Body,
@@ -181,31 +181,46 @@ class FileBackend:
             PermissionDeniedError: no right to delete, or a link is in the way.
             StorageError: the key names a directory that is not empty, or lies below a file.
         """
+        *folders, name = split_key(key)
         check_conditions(if_match)
-        self._delete(key, if_match, sync=self._fsync)
+        changed: set[tuple[bytes, ...]] = set()
+        failed = delete_entries(
+            self._base, folders, {key: name}, {key: if_match}, store=self.name, changed=changed
+        )
+        if failed:
+            raise failed[key]
+        if self._fsync:
+            sync_directories(self._base, changed, store=self.name)
 
     def delete_objects(
         self, keys: Sequence[str], *, if_match: Mapping[str, str] | None = None
     ) -> dict[str, StorageError]:
         """Delete up to 1,000 objects; see `BatchDeleter.delete_objects`.
 
-        Directories are forced to disk once each, at the end, not once an object.
+        The keys of one directory cost little more than one: it is opened, and at the end removed or
+        forced to disk, once for all of them.
 
         Raises:
             LimitExceededError: more than 1,000 keys.
         """
         wanted = if_match or {}
         failed: dict[str, StorageError] = {}
-        changed: set[tuple[bytes, ...]] = set()
+        directories: dict[tuple[bytes, ...], dict[str, bytes]] = {}
         for key in check_batch(keys):
             try:
+                *folders, name = split_key(key)
                 check_conditions(wanted.get(key, ""))
-                changed.add(self._delete(key, wanted.get(key, ""), sync=False))
             except StorageError as error:
                 failed[key] = error
+            else:
+                directories.setdefault(tuple(folders), {})[key] = name
+        changed: set[tuple[bytes, ...]] = set()
+        for folders, names in directories.items():
+            failed.update(
+                delete_entries(self._base, folders, names, wanted, store=self.name, changed=changed)
+            )
         if self._fsync:
-            for folders in changed:
-                self._sync_nearest(folders)
+            sync_directories(self._base, changed, store=self.name)
         return failed
 
     def copy_object(
@@ -304,16 +319,8 @@ class FileBackend:
 
     # ---- internals
 
-    @contextlib.contextmanager
-    def _mapped(self, verb: str, key: str) -> Generator[None]:
-        """Turn the system's errors into the library's."""
-        try:
-            yield
-        except StorageError:
-            raise
-        except OSError as error:
-            what = f"object {key!r}" if verb != "listed" else f"prefix {key!r}"
-            raise map_os_error(error, f"{what} of {self.name} cannot be {verb}", key=key) from error
+    def _mapped(self, verb: str, key: str) -> contextlib.AbstractContextManager[None]:
+        return mapped_errors(self.name, verb, key)
 
     def _store(self, key: str, fill: Callable[[FileDraft], None], if_match: str, if_none_match: str) -> str:
         """Write an object with what ``fill`` puts into it, and return its ETag."""
@@ -359,32 +366,6 @@ class FileBackend:
         raise ObjectNotFoundError(
             f"no object {key!r} in {self.name}", key=key, status=404, code="NoSuchKey"
         ) from missing
-
-    def _delete(self, key: str, if_match: str, *, sync: bool) -> tuple[bytes, ...]:
-        """Delete one object; return the path of the directory that is left where it was."""
-        *folders, name = split_key(key)
-        with self._mapped("deleted", key), DirectoryChain(open_base(self._base)) as chain:
-            try:
-                chain.descend(folders)
-            except FileNotFoundError:
-                return ()
-            with changing_entries(chain.leaf_fd, alone=bool(if_match), key=key, store=self.name):
-                if if_match:
-                    found = look_up(name, chain.leaf_fd)
-                    if found is not None:
-                        check_unchanged(found, if_match, "", key=key, store=self.name)
-                remove_entry(name, chain.leaf_fd)
-            left = chain.prune()
-            if sync:
-                os.fsync(chain.fds[left])
-            return tuple(folders[:left])
-
-    def _sync_nearest(self, folders: Sequence[bytes]) -> None:
-        """Force a directory to disk, or what is left above it."""
-        with self._mapped("listed", ""), DirectoryChain(open_base(self._base)) as chain:
-            with contextlib.suppress(FileNotFoundError):
-                chain.descend(folders)
-            os.fsync(chain.leaf_fd)
 
 
 def _info(key: str, facts: os.stat_result, size_bytes: int) -> ObjectInfo:

@@ -11,7 +11,7 @@ import os
 from typing import ClassVar
 
 from bubu_storage.backend.body_stream import BoundedBody
-from bubu_storage.backend.file_dirs import map_os_error
+from bubu_storage.backend.file_errors import map_os_error
 
 __all__ = ["FileBody"]
 

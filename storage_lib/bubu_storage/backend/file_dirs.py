@@ -21,16 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from bubu_storage.backend.file_errors import map_os_error
 from bubu_storage.backend.types import check_key
-from bubu_storage.errors import (
-    BucketNotFoundError,
-    ConfigurationError,
-    InvalidKeyError,
-    PermissionDeniedError,
-    StorageError,
-    StorageTimeoutError,
-    UnavailableError,
-)
+from bubu_storage.errors import BucketNotFoundError, ConfigurationError, InvalidKeyError
 from bubu_storage.wire import RESERVED_PREFIX
 
 __all__ = [
@@ -40,7 +33,6 @@ __all__ = [
     "DirectoryChain",
     "VanishedError",
     "create_base",
-    "map_os_error",
     "open_base",
     "remove_leftovers",
     "remove_stale_temporaries",
@@ -336,55 +328,3 @@ def _clear_rubbish(directory: int) -> bool:
         return remove_stale_temporaries(directory) > 0
     except OSError:
         return False
-
-
-_DENIED: Final = {
-    errno.EACCES: "permission denied; check the owner and mode of the directories, and this process's user",
-    errno.EPERM: "operation not permitted; check the owner, mode and attributes of the directories",
-    errno.EROFS: "the file system is mounted read-only",
-    errno.ELOOP: "there is a symbolic link in the way, and links below the base directory are not followed",
-}
-_REFUSED: Final = {
-    errno.EISDIR: "there is a directory of that name",
-    errno.ENOTDIR: "a part of the path is a file, not a directory",
-    errno.ENOTEMPTY: "there is a directory of that name, and it is not empty",
-    errno.EEXIST: "something else of that name exists",
-    errno.ENXIO: "there is something of that name that is no regular file",
-}
-_UNAVAILABLE: Final = {
-    errno.ENOSPC: "no space left on the device; free some or enlarge the volume",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would be larger than the file system or the process limit allows",
-    errno.EIO: "the device reports an I/O error",
-    errno.ESTALE: "the network file system dropped the handle",
-    errno.EMFILE: "this process has too many open files",
-    errno.ENFILE: "the system has too many open files",
-    errno.EHOSTDOWN: "the file server is down",
-    errno.ENOMEM: "the kernel is out of memory",
-}
-
-
-def map_os_error(error: OSError, action: str, *, key: str | None = None) -> StorageError:
-    """Return the library's error for a system error; raise it ``from`` the original.
-
-    Args:
-        error: what the system said; its own text is not used (it may name a descriptor).
-        action: what could not be done, as "object 'a' of file:///d cannot be written".
-        key: the object concerned.
-    """
-    number = error.errno or 0
-    code = errno.errorcode.get(number, "EUNKNOWN")
-    if number in _DENIED:
-        return PermissionDeniedError(f"{action}: {_DENIED[number]}", key=key, code=code)
-    if number == errno.ENAMETOOLONG:
-        return InvalidKeyError(
-            f"{action}: a segment of the key is longer than the file system allows (255 bytes)",
-            key=key,
-            code=code,
-        )
-    if number in _UNAVAILABLE:
-        return UnavailableError(f"{action}: {_UNAVAILABLE[number]}", key=key, code=code)
-    if number == errno.ETIMEDOUT:
-        return StorageTimeoutError(f"{action}: the file server did not answer in time", key=key, code=code)
-    reason = _REFUSED.get(number) or os.strerror(number)
-    return StorageError(f"{action}: {reason}", key=key, code=code)

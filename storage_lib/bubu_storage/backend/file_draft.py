@@ -56,10 +56,12 @@ class FileDraft:
         OSError: as the system reports it.
     """
 
-    __slots__ = ("_chain", "_in_place", "_name", "fd")
+    __slots__ = ("_back_ns", "_chain", "_in_place", "_name", "fd")
 
     def __init__(self, base: str, folders: Sequence[bytes], *, store: str) -> None:
         self._chain, self._name, self.fd = _create(base, folders, store)
+        # The name is random already, and unlike any other that exists.
+        self._back_ns = int(self._name[len(TEMPORARY_PREFIX) :], 16) % TICK_NS
         self._in_place = False
         with contextlib.suppress(OSError):  # not every file system has locks
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,9 +107,8 @@ class FileDraft:
         """
         facts = os.fstat(self.fd)
         # Backwards: an object from the future, be it by a millisecond, is a thing to be reported.
-        changed_ns = facts.st_mtime_ns - secrets.randbelow(TICK_NS)
         with contextlib.suppress(PermissionError):  # some network volumes let nobody set times
-            os.utime(self.fd, ns=(facts.st_atime_ns, changed_ns))
+            os.utime(self.fd, ns=(facts.st_atime_ns, facts.st_mtime_ns - self._back_ns))
         if sync:
             os.fsync(self.fd)
         return os.fstat(self.fd)
