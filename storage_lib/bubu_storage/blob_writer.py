@@ -7,7 +7,8 @@ is one, stays.
 Invariants: only a clean end commits: an exception in the ``with`` block, `BlobWriter.abort`, a
 writer that is dropped without `close` and the end of the process all abort; each waiting has a
 deadline, the writing as a whole has none; an error of the store is raised by the next `write` or
-`close`, and again by every later one.
+`close`, and again by every later one. A killed process leaves unfinished parts or a temporary file,
+which no reader sees: a bucket's lifecycle rule, or `FileBackend.remove_leftovers`, clears them away.
 """
 
 from __future__ import annotations

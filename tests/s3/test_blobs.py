@@ -35,7 +35,7 @@ def storage(s3_settings: S3Settings) -> Iterator[StorageManager]:
 def child(settings: S3Settings, code: str) -> subprocess.Popen[str]:
     """Start a process that has a manager ``m`` on the bucket."""
     start = """
-        import os, sys
+        import os, signal, sys
         from bubu_storage import *
         m = StorageManager.from_env()
         MIB = 1 << 20
@@ -103,7 +103,7 @@ def test_a_killed_writer_tears_nothing(
                 for _ in range({after_mib}):
                     blob.write(b"x" * MIB)
             print("written", flush=True)
-            sys.stdin.read() if os.isatty(0) else os.kill(os.getpid(), 19)
+            signal.pause()
         """,
     )
     assert writer.stdout is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -309,6 +310,30 @@ def test_a_process_that_ends_with_an_open_blob_stores_nothing(tmp_path):
     )
     assert (done.returncode, done.stdout) == (0, "written\n")
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("after_mib", [0, 1, 7])
+def test_a_killed_writer_tears_nothing(tmp_path, after_mib):
+    """SIGKILL before the end: the old object stays whole, and a new one never appears."""
+    code = (
+        "import signal, sys\n"
+        "from bubu_storage import *\n"
+        "m = StorageManager(ManagerSettings(backend=FileSettings(sys.argv[1])))\n"
+        "with m.open_blob('old', 'wb') as old, m.open_blob('new', 'wb') as new:\n"
+        f"    for blob in (old, new): blob.write(b'x' * ({after_mib} << 20))\n"
+        "    print('written', flush=True)\n"
+        "    signal.pause()\n"
+    )
+    with on(FileBackend(tmp_path)) as storage:
+        storage.write_blob("old", b"old")
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout.readline() == "written\n"
+            writer.kill()
+            assert writer.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+        assert keys(storage) == ["old"]
+        assert storage.read_blob("old") == b"old"
 
 
 # ---- reading
