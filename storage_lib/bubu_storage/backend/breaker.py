@@ -9,6 +9,7 @@ What counts when:
   closed early: the store did answer) is a success. Where the ``get`` is the probe of an open
   circuit, the first bytes close it, so that a slow reader does not keep the others out;
 * each page of a listing is a request of its own;
+* a batch of deletions is a failure when every key failed so;
 * an error of the caller's own source, while putting, says nothing about the store;
 * `CopyNotSupportedError` comes before the breaker is asked, and never counts.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import IO, Final, TypeVar, cast
 
@@ -46,6 +47,7 @@ from bubu_storage.errors import (
     BackendUnavailableError,
     ConfigurationError,
     CopyNotSupportedError,
+    StorageError,
     ThrottledError,
 )
 from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
@@ -257,7 +259,10 @@ class CircuitBreakerBackend(BackendDecorator):
             raise raised from error
         if isinstance(answer, GetObjectResult):
             return cast("_T", self._with_guarded_body(permit, answer))
-        if call.operation is Operation.SERVER_TIME:
+        if call.operation is Operation.DELETE_MANY and self._all_failed(call.keys, answer):
+            # One request with one message for all keys; who asked gets them key by key as always.
+            self._settle(permit, next(iter(cast("dict[str, StorageError]", answer).values())))
+        elif call.operation is Operation.SERVER_TIME:
             # It may come from an earlier answer: no proof that the store is well now.
             self.circuit.release(permit)
         else:
@@ -282,6 +287,12 @@ class CircuitBreakerBackend(BackendDecorator):
             case _:
                 self.circuit.succeed(permit)
         return error
+
+    def _all_failed(self, keys: Sequence[str], answer: object) -> bool:
+        failed = cast("dict[str, StorageError]", answer)
+        return len(failed) == len(set(keys)) > 0 and all(
+            judge(error, self._is_failure) is Verdict.FAILURE for error in failed.values()
+        )
 
     def _with_guarded_body(self, permit: Permit, answer: GetObjectResult) -> GetObjectResult:
         body = GuardedBody(answer, permit, self.circuit, self._settle)

@@ -468,6 +468,27 @@ def test_a_store_that_fails_while_reading_the_body_counts() -> None:
         rig.breaker.put_object("new", iter([b"x"]))
 
 
+@pytest.mark.parametrize(
+    ("failed", "state"),
+    [
+        ({"a": ThrottledError("slow down"), "b": UnavailableError("down")}, OPEN),
+        ({"a": ThrottledError("slow down")}, CLOSED),
+        ({"a": ThrottledError("slow down"), "b": PreconditionFailedError("changed")}, CLOSED),
+        ({}, CLOSED),
+    ],
+)
+def test_a_batch_of_which_nothing_works_counts(failed: dict[str, StorageError], state: CircuitState) -> None:
+    """The request itself was answered, but every key says that the store is ill."""
+
+    class Batch(BackendDecorator):
+        def delete_objects(self, *_: object, **__: object) -> dict[str, StorageError]:
+            return failed
+
+    breaker = CircuitBreakerBackend(Batch(MemoryBackend()), threshold=1)
+    assert failed == breaker.delete_objects(["a", "b", "a"])
+    assert state is breaker.state
+
+
 # ---- listings, time
 
 
