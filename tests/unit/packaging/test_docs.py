@@ -1,0 +1,58 @@
+"""What the guide shows really runs, block after block, as a reader would type it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bubu_storage import environment
+from bubu_storage.settings import ManagerSettings
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCS = ROOT / "docs"
+GUIDE = (DOCS / "guide.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)(?:#[^)]*)?\)")
+PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
+
+
+def test_the_guide_runs_from_beginning_to_end(storage, tmp_path, monkeypatch):
+    """All blocks in one program; then its own test is run as pytest would."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "guide"}
+    assert len(BLOCKS) >= 7
+
+    for block in BLOCKS:
+        exec(compile(block.replace("/tmp/bubu-guide", str(tmp_path)), "guide", "exec"), names)  # noqa: S102
+
+    names["test_my_step"](storage)
+    names["storage"].close()
+
+
+def test_the_guide_names_real_variables_and_their_defaults():
+    """Each variable of the table is read somewhere, and the defaults are those of the code."""
+    rows = re.findall(r"^\| (`BUBU_[^|]+) \| ([^|]+) \|", GUIDE, re.MULTILINE)
+    named = {name: default for cell, default in rows for name in re.findall(r"`(BUBU_\w+)`", cell)}
+    source = Path(environment.__file__).read_text("utf-8")
+    settings = ManagerSettings()
+
+    assert len(named) >= 8
+    assert [name for name in named if f'"{name}"' not in source] == []
+    assert named["BUBU_MAX_INLINE_SIZE"] == str(settings.max_inline_size_bytes)
+    assert named["BUBU_MAX_HYDRATED_SIZE"] == str(settings.max_hydrated_size_bytes)
+    assert named["BUBU_STORAGE_TIMEOUT"] == f"{settings.timeout_seconds:.0f}s"
+    assert named["BUBU_STORAGE_CONCURRENCY"] == str(settings.max_workers)
+    assert settings.cache_size_bytes == 0
+    assert settings.cache_ttl_seconds == 300
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    """A link to a file of the repository names one that exists."""
+    broken = [
+        target for target in LINK.findall(page.read_text("utf-8")) if not (page.parent / target).exists()
+    ]
+    assert broken == []
