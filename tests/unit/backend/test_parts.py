@@ -14,7 +14,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bubu_storage.backend import bodies, factory, file, memory, probe, ranges, types
+from bubu_storage.backend import (
+    bodies,
+    breaker,
+    breaker_bodies,
+    circuit,
+    circuit_events,
+    config,
+    copying,
+    factory,
+    failures,
+    file,
+    memory,
+    probe,
+    ranges,
+    recovery,
+    types,
+)
 from bubu_storage.backend.bodies import CHUNK_BYTES, chunks
 from bubu_storage.backend.factory import open_backend
 from bubu_storage.backend.file import FileBackend
@@ -225,6 +241,7 @@ def test_factory_refuses_what_it_does_not_know() -> None:
     [
         "import bubu_storage.backend.factory",
         "import bubu_storage.backend.probe, bubu_storage.testing.fakes, bubu_storage.backend.memory",
+        "import bubu_storage.backend.config, bubu_storage.backend.copying, bubu_storage.backend.breaker",
         "from bubu_storage.backend import factory as f, file; f.open_backend(f.FileSettings({directory!r}))",
     ],
 )
@@ -235,7 +252,13 @@ def test_boto3_is_loaded_for_buckets_only(code: str, tmp_path: Path) -> None:
     assert 0 == subprocess.run([sys.executable, "-c", command], check=False).returncode
 
 
-@pytest.mark.parametrize("module", [bodies, factory, file, memory, probe, ranges, types])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(bodies, breaker, breaker_bodies, circuit, circuit_events, config, copying, factory, failures, file),
+        *(memory, probe, ranges, recovery, types),
+    ],
+)
 def test_public_names_exist(module: Any) -> None:
     """What ``__all__`` promises is there."""
     assert module.__all__
