@@ -73,8 +73,8 @@ class _Findings:
 def check_command(context: click.Context, read_only: bool) -> None:
     """Try what a store lets us do, and say what to do about the rest.
 
-    Writes, reads, lists and deletes one small object below .bubu/probe/ (with --read-only nothing is
-    written). Exits with 1 if the store cannot be used.
+    Writes, reads, lists, copies and deletes two small objects below .bubu/probe/ (with --read-only
+    nothing is written). Exits with 1 if the store cannot be used.
     """
     options = options_of(context)
     with Stores(options) as stores:

@@ -15,11 +15,11 @@ import click
 
 from bubu_storage.backend.types import check_key
 from bubu_storage.cli.browse import explain_missing
-from bubu_storage.cli.failures import Failure, PartialFailure, complain, describe, one_line
+from bubu_storage.cli.failures import Failure, PartialFailure, Refusal, complain, describe, one_line
 from bubu_storage.cli.locations import InStore, LocalPath, Location, StandardStream, parse_location
 from bubu_storage.cli.options import GlobalOptions, StoreCommand, options_of
 from bubu_storage.cli.progress import Progress
-from bubu_storage.cli.scope import Scope
+from bubu_storage.cli.scope import Scope, is_reserved
 from bubu_storage.cli.show import Out, human_bytes, plural
 from bubu_storage.cli.stores import Stores
 from bubu_storage.cli.transfer import Copier, End, Task, local_tasks, store_tasks
@@ -33,6 +33,7 @@ from bubu_storage.errors import (
     UnauthenticatedError,
     UnsupportedOperationError,
 )
+from bubu_storage.wire import RESERVED_PREFIX
 
 if TYPE_CHECKING:
     from bubu_storage.backend.types import ObjectBackend
@@ -126,6 +127,11 @@ def _check_pair(src: Location, dst: Location, *, recursive: bool) -> None:
             )
 
 
+def _refuse_reserved(key: str) -> None:
+    if is_reserved(key):
+        raise Refusal(f"{key!r} lies in {RESERVED_PREFIX}, the operator's own area, which cp never writes to")
+
+
 def _folder(key: str) -> str:
     return key if not key or key.endswith("/") else key + "/"
 
@@ -188,6 +194,7 @@ class _Job:
             check_key(key)
         except InvalidKeyError as error:
             raise click.UsageError(f"DST: {error.message}") from None
+        _refuse_reserved(key)
         if source is target and key == origin.name:
             raise click.UsageError("SRC and DST are the same object; choose another DST")
         return Task(origin, End(target, key), size)
@@ -208,6 +215,7 @@ class _Job:
     ) -> Iterator[Task]:
         if isinstance(dst, InStore):
             base = _folder(dst.key)
+            _refuse_reserved(base)
         else:
             assert isinstance(dst, LocalPath)  # noqa: S101 - checked by _check_pair
             base = dst.path

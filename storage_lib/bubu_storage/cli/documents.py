@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 import click
 
-from bubu_storage.cli.failures import Failure
+from bubu_storage.cli.failures import Failure, complain
 from bubu_storage.cli.options import StoreCommand, options_of
 from bubu_storage.cli.scope import refuse_url
 from bubu_storage.cli.show import Out
@@ -157,6 +157,8 @@ def _parse_reference(text: str) -> dict[Any, Any]:
 
 def _read_document(file: str) -> Any:
     if file == "-":
+        if sys.stdin.isatty():
+            complain("reading a JSON document from the terminal; end it with Ctrl-D")
         data, name = sys.stdin.buffer.read(), "standard input"
     else:
         name = repr(file)

@@ -6,6 +6,7 @@ cause and the way out; no credential of the environment is ever in it, whoever w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import traceback
@@ -106,7 +107,8 @@ _MIN_SECRET_CHARACTERS: Final = 6
 
 def complain(text: str) -> None:
     """Write one line to standard error, under the program's name and free of credentials."""
-    click.echo(f"{PROGRAM}: {one_line(text)}", err=True)
+    with contextlib.suppress(OSError):  # nobody listens
+        click.echo(f"{PROGRAM}: {one_line(text)}", err=True)
 
 
 def one_line(text: str) -> str:

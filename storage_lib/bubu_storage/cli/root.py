@@ -20,7 +20,7 @@ import click
 from bubu_storage._version import __version__
 from bubu_storage.cli.failures import PROGRAM, ExitCode, complain, report
 from bubu_storage.cli.options import global_options, options_of
-from bubu_storage.errors import StorageError
+from bubu_storage.cli.show import Out, discard_stdout
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -76,7 +76,7 @@ class _Root(click.Group):
         log.addHandler(handler)
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            Out().flush()
         except click.exceptions.Exit:
             raise
         except click.UsageError as error:
@@ -91,11 +91,9 @@ class _Root(click.Group):
             complain("interrupted")
             return self._end(ExitCode.INTERRUPTED)
         except BrokenPipeError:
-            _discard_stdout()
+            discard_stdout()
             return self._end(ExitCode.BROKEN_PIPE)
         except Exception as error:  # noqa: BLE001 - the last stop: all become a line and a code
-            if isinstance(error, OSError) and not isinstance(error, StorageError) and error.filename is None:
-                _discard_stdout()
             documents = ctx.invoked_subcommand in _OF_DOCUMENTS
             return self._end(report(error, verbose=options.verbose, documents=documents))
         finally:
@@ -139,14 +137,6 @@ class _Root(click.Group):
         raise click.exceptions.Exit(code)
 
 
-def _discard_stdout() -> None:
-    """Let the interpreter's own last flush go nowhere instead of failing aloud."""
-    with contextlib.suppress(Exception):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
 @click.group(
     cls=_Root,
     name=PROGRAM,
@@ -168,8 +158,19 @@ def _terminated(number: int, frame: Any) -> None:
     raise SystemExit(int(ExitCode.TERMINATED))
 
 
+def _replace_closed_streams() -> None:
+    """Where a caller closed a standard stream, let reading find its end and writing fail properly."""
+    names = {"stdin": "r", "stdout": "w", "stderr": "w"}
+    for name, mode in names.items():
+        if getattr(sys, name) is None:
+            # Read-only for standard output: data that nobody can get is a failure, not a success.
+            flags = os.O_WRONLY if name == "stderr" else os.O_RDONLY
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode))
+
+
 def main() -> None:
     """Run the command line (entry point)."""
     # Temporary files are removed on the way out, also when a pod or a supervisor ends us.
     signal.signal(signal.SIGTERM, _terminated)
+    _replace_closed_streams()
     cli()

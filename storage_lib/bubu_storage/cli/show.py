@@ -6,15 +6,18 @@ move a terminal's cursor); JSON is for programs (exact, one document a line). Ti
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any
 
 from bubu_storage.backend.types import EPOCH
+from bubu_storage.cli.failures import Failure
 
-__all__ = ["Out", "exact_json", "human_bytes", "iso_time", "plural", "printable", "table"]
+__all__ = ["Out", "discard_stdout", "exact_json", "human_bytes", "iso_time", "plural", "printable", "table"]
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _STEP = 1024
@@ -80,16 +83,43 @@ class Out:
 
     def line(self, text: str) -> None:
         """Write one line."""
-        self._stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        self.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
     def json(self, value: Any) -> None:
         """Write one line of JSON."""
         self.line(exact_json(value))
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write bytes as they are."""
-        self._stream.write(data)
+        """Write bytes as they are.
+
+        Raises:
+            Failure: standard output is full or closed.
+            BrokenPipeError: its reader went away.
+        """
+        with _said_aloud():
+            self._stream.write(data)
 
     def flush(self) -> None:
         """Hand over what has been written: readers see pages as they come, and a gone reader is noticed."""
-        self._stream.flush()
+        with _said_aloud():
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _said_aloud() -> Generator[None]:
+    """Give the system's errors the name of what they are about."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        raise Failure(f"standard output cannot be written: {error.strerror}") from error
+
+
+def discard_stdout() -> None:
+    """Let the interpreter's own last flush go nowhere instead of failing aloud."""
+    with contextlib.suppress(Exception):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

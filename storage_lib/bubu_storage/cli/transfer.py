@@ -21,17 +21,18 @@ import click
 from bubu_storage.backend.types import BackendCopier, ObjectBackend, check_key
 from bubu_storage.cli.pieces import file_pieces, object_pieces, open_object, total_bytes, write_file
 from bubu_storage.cli.progress import Progress
-from bubu_storage.cli.scope import Scope, objects_in
+from bubu_storage.cli.scope import Scope, is_reserved, objects_in
 from bubu_storage.cli.show import Out, printable
 from bubu_storage.cli.workers import StoppedError
 from bubu_storage.errors import CopyNotSupportedError, InvalidKeyError
-from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
+from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE, RESERVED_PREFIX
 
 __all__ = ["Copier", "End", "Task", "local_tasks", "store_tasks"]
 
 _TYPES: Final = mimetypes.MimeTypes()
 """Python's own table: the same on every machine."""
 
+_RESERVED_FAULT: Final = f"the target lies in {RESERVED_PREFIX}, the operator's own area"
 _READ_BYTES: Final = 1024 * 1024
 _SIGNAL_SECONDS: Final = 0.5
 _SMALL_BYTES: Final = 5 * 1024 * 1024
@@ -228,7 +229,7 @@ def _target_name(target: ObjectBackend | None, base: str, rest: str) -> tuple[st
             check_key(key)
         except InvalidKeyError as error:
             return key, error.message
-        return key, ""
+        return key, _RESERVED_FAULT if is_reserved(key) else ""
     segments = rest.split("/")
     if any(segment in {"", ".", ".."} for segment in segments) or "\x00" in rest:
         return rest, "its key is no path of a local file (an empty, '.' or '..' segment)"
@@ -261,6 +262,8 @@ def local_tasks(directory: str, target: ObjectBackend, target_base: str) -> Iter
             else:
                 try:
                     check_key(key)
+                    if is_reserved(key):
+                        fault = f"{entry.path!r} was left out: {_RESERVED_FAULT}"
                     size = entry.stat(follow_symlinks=False).st_size
                 except InvalidKeyError as error:
                     fault = f"{printable(entry.path)!r} cannot be stored: {error.message}"

@@ -196,6 +196,21 @@ def test_a_directory_is_not_replaced(on, here):
     assert b"two" == (here / "d" / "deep" / "2.bin").read_bytes()
 
 
+def test_our_own_area_is_never_written_to(on, here, keys):
+    """Neither by name nor by a tree that holds such a folder."""
+    (here / "tree" / ".bubu").mkdir(parents=True)
+    (here / "tree" / ".bubu" / "claim").write_text("forged")
+    (here / "tree" / "good").write_text("x")
+    before = keys()
+
+    named = on("cp", "tree/good", "store:.bubu/claim"), on("cp", "-r", "tree", "store:.bubu")
+    tree = on("cp", "-r", "tree", "store:")
+
+    assert [4, 4, 3] == [one.exit_code for one in (*named, tree)]
+    assert "the operator's own area" in tree.stderr
+    assert sorted([*before, "good"]) == keys()
+
+
 def test_links_and_devices(on, here):
     """A link's target is replaced, not the link; a pipe is written into; trees are copied without both."""
     (here / "real").write_text("old")

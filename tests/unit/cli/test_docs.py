@@ -22,10 +22,11 @@ WIDTH = 100
 
 def help_of(command: click.Command, *path: str, hide_global: bool = False) -> str:
     """Return a command's help as in a terminal of a hundred columns."""
-    context = click.Context(command, info_name=path[0], terminal_width=WIDTH)
+    settings = {**command.context_settings, "terminal_width": WIDTH}
+    context = click.Context(command, info_name=path[0], **settings)
     for name in path[1:]:
         command = command.get_command(context, name)
-        context = click.Context(command, info_name=name, parent=context, terminal_width=WIDTH)
+        context = click.Context(command, info_name=name, parent=context)
     text = command.get_help(context)
     if hide_global:
         text = re.sub(r"\n\nGlobal options:\n.*", "", text, flags=re.DOTALL)

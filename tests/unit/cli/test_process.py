@@ -124,6 +124,20 @@ def test_a_full_output(start, store):
     assert "No space left on device" in err
 
 
+@pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(environment, store, redirection):
+    """Data that nobody can get is a failure, not a bug."""
+    command = f"exec '{sys.executable}' -m bubu_storage.cli --store '{store.url}' ls {redirection}"
+
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert 1 == done.returncode
+    assert "Traceback" not in done.stderr
+    assert ("2>" in redirection) is (done.stderr == "")
+
+
 def test_bytes_in_a_pipe(start, store):
     """Standard input and output carry any bytes, whatever the locale."""
     data = os.urandom(3_000_000)
