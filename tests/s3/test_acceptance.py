@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.backend.decorated import OnStore, emptied, matrix
+from tests.unit.backend.decorated import OnStore, matrix, on_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bubu_storage.backend.s3 import S3Backend
     from bubu_storage.backend.types import ObjectBackend
 
 
@@ -21,9 +20,9 @@ class OnVersityGateway(OnStore):
     honours_conditional_batch = False
 
     @pytest.fixture
-    def store(self, shared_s3_backend: S3Backend) -> Iterator[ObjectBackend]:
+    def store(self, request: pytest.FixtureRequest) -> Iterator[ObjectBackend]:
         """An empty one."""
-        yield from emptied(shared_s3_backend)
+        yield from on_server(request, own="s3_backend", shared="shared_s3_backend")
 
 
 globals().update(matrix(OnVersityGateway))

@@ -125,6 +125,20 @@ def emptied(store: ObjectBackend) -> Iterator[ObjectBackend]:
             store.delete_object(one.key)
 
 
+def on_server(request: pytest.FixtureRequest, *, own: str, shared: str) -> Iterator[ObjectBackend]:
+    """Lend a store of its own to a plain class, and the shared one to those with decorators.
+
+    Args:
+        request: of the fixture ``store``.
+        own: fixture of a backend on a fresh bucket.
+        shared: fixture of the backend that the tests share.
+    """
+    if request.cls.decorators:
+        yield from emptied(request.getfixturevalue(shared))
+    else:
+        yield request.getfixturevalue(own)
+
+
 def matrix(*stores: type[OnStore], names: Iterable[str] = tuple(DECORATORS)) -> dict[str, type[OnStore]]:
     """Return test classes by name: each store plain, behind each decorator, and behind all of them."""
     made: dict[str, type[OnStore]] = {}

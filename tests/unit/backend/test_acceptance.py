@@ -9,13 +9,12 @@ import pytest
 from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.testing.acceptance_ranges import IGNORED_RANGES
-from tests.unit.backend.decorated import OnStore, emptied, matrix
+from tests.unit.backend.decorated import OnStore, matrix, on_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bubu_storage.backend.s3 import S3Backend
     from bubu_storage.backend.types import ObjectBackend
 
 
@@ -61,9 +60,9 @@ class OnMoto(OnStore):
     ignored_ranges = tuple(one for one in IGNORED_RANGES if one not in {"lines=0-1", "bytes"})
 
     @pytest.fixture
-    def store(self, shared_moto_backend: S3Backend) -> Iterator[ObjectBackend]:
+    def store(self, request: pytest.FixtureRequest) -> Iterator[ObjectBackend]:
         """An empty one."""
-        yield from emptied(shared_moto_backend)
+        yield from on_server(request, own="moto_backend", shared="shared_moto_backend")
 
 
 globals().update(matrix(OnMemory, OnFile, OnMoto))
