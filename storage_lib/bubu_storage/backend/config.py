@@ -24,7 +24,7 @@ from bubu_storage.errors import ConfigurationError
 from bubu_storage.settings import S3Settings
 
 __all__ = [
-    "DEFAULT_BACKEND_TIMEOUT_SECONDS",
+    "DEFAULT_EXCHANGE_TIMEOUT_SECONDS",
     "DEFAULT_MAX_CONNECTIONS",
     "DEFAULT_RESPONSE_TIMEOUT_SECONDS",
     "BackendConfig",
@@ -39,7 +39,7 @@ DEFAULT_MAX_CONNECTIONS: Final = 200
 DEFAULT_RESPONSE_TIMEOUT_SECONDS: Final = 30.0
 """For an answer to begin."""
 
-DEFAULT_BACKEND_TIMEOUT_SECONDS: Final = 300.0
+DEFAULT_EXCHANGE_TIMEOUT_SECONDS: Final = 300.0
 """For a whole exchange, body included."""
 
 _CREDENTIAL_SOURCES: Final = ("", "static", "default_chain")
@@ -116,7 +116,7 @@ class BackendConfig:
     max_connections: int = DEFAULT_MAX_CONNECTIONS
     connect_timeout_seconds: float = 10.0
     response_timeout_seconds: float = DEFAULT_RESPONSE_TIMEOUT_SECONDS
-    timeout_seconds: float = DEFAULT_BACKEND_TIMEOUT_SECONDS
+    timeout_seconds: float = DEFAULT_EXCHANGE_TIMEOUT_SECONDS
     engine: str = "boto3"
 
     def faults(self) -> list[str]:

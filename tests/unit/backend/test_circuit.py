@@ -481,6 +481,43 @@ def test_a_listener_that_makes_requests_is_told_in_order(
     assert [("closed", "open"), ("open", "half-open"), ("half-open", "closed")] == recorder.moves()
 
 
+def test_many_threads_at_once() -> None:
+    """Never two probes at a time, and the transitions told are one unbroken story."""
+    recorder = Recorder()
+    breaker = CircuitBreaker("busy", 2, 0.0005, listeners=[recorder])
+    lock = threading.Lock()
+    probing: list[int] = [0]
+    most: list[int] = [0]
+
+    def work(seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(400):
+            try:
+                permit = breaker.acquire()
+            except BackendUnavailableError:
+                threading.Event().wait(0.0002)
+                continue
+            with lock:
+                probing[0] += permit.is_probe
+                most[0] = max(most[0], probing[0])
+            outcome = dice.random()
+            with lock:  # before the report: after it, the next probe may begin
+                probing[0] -= permit.is_probe
+            if outcome < 0.5:
+                breaker.succeed(permit)
+            elif outcome < 0.9:
+                breaker.fail(permit, UnavailableError("down"))
+            else:
+                breaker.release(permit)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    states = [CLOSED, *(one.to_state for one in recorder.heard)]
+    assert states[:-1] == [one.from_state for one in recorder.heard]
+    assert (1, states[-1]) == (most[0], breaker.state)
+    assert len(states) > 20
+
+
 # ---- a model
 
 
