@@ -131,10 +131,12 @@ class BackendAcceptance(ConditionAcceptance, CopyAcceptance, RangeAcceptance, Li
     def test_default_content_type(self, backend: ObjectBackend) -> None:
         """Without a content type an object is a stream of bytes."""
         backend.put_object("plain", b"x")
-        assert backend.head_object("plain").content_type in {
-            "application/octet-stream",
-            "binary/octet-stream",
-        }
+        backend.put_object("untyped", b"x", content_type="")
+        for key in ("plain", "untyped"):
+            assert backend.head_object(key).content_type in {
+                "application/octet-stream",
+                "binary/octet-stream",
+            }
 
     @pytest.mark.parametrize("form", _BODIES)
     def test_every_form_of_body(self, backend: ObjectBackend, form: str) -> None:
