@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,9 @@ def test_large_objects_are_stored_alike(
     """Same parts, so same ETag and checksum; nothing is left over; read at once, in pieces, in ranges."""
     reference, fast = engines
     data = random.Random(size).randbytes(size)
-    assert reference.put_object("big/reference", data) == fast.put_object("big/fast", data)
+    with ThreadPoolExecutor(1) as pool:  # on the main thread, both would be the reference's
+        etag = pool.submit(fast.put_object, "big/fast", data).result()
+    assert reference.put_object("big/reference", data) == etag
     with closing(s3_server.client()) as client:
         bucket = fast.name.removeprefix("s3://")
         heads = [

@@ -18,6 +18,9 @@ The two cannot be told apart but by speed:
   ETag of a plain object is verified instead. Where it differs the reference reads again, and its
   word counts; ETags that turn out to be something else are no longer looked at.
 
+On the main thread obstore is called from a thread beside it, so that Ctrl-C is heard; uploads in
+parts go to the reference there, which takes them back when they are interrupted.
+
 obstore's threads do not survive ``os.fork``: a child that was forked from a process with such a
 backend uses the reference for everything.
 """
@@ -29,6 +32,7 @@ import io
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -45,7 +49,7 @@ from bubu_storage.backend.s3_errors import map_sdk_error
 from bubu_storage.backend.s3_obstore_body import ObstoreBody
 from bubu_storage.backend.s3_obstore_config import options_for, why_not
 from bubu_storage.backend.s3_obstore_forms import attributes_of, info_of, range_options
-from bubu_storage.backend.s3_obstore_gate import Forks, Gate, LostError
+from bubu_storage.backend.s3_obstore_gate import Forks, Gate, LostError, interruptible
 from bubu_storage.backend.s3_upload import plan_part_size
 from bubu_storage.backend.types import Body, GetObjectResult, ObjectInfo, check_key
 from bubu_storage.errors import (
@@ -110,6 +114,7 @@ class ObstoreBackend(S3Backend):
         self._etags_are_md5 = settings.sse != "aws:kms"
         self._puts, self._gets = Gate(monotonic), Gate(monotonic)
         self._heads = Gate(monotonic)
+        self._slots = threading.BoundedSemaphore(settings.max_connections)
         self.repeated = 0
         Forks.used = True
 
@@ -145,6 +150,7 @@ class ObstoreBackend(S3Backend):
             or if_none_match
             or not self._may_use(self._puts, key)
             or not data.c_contiguous
+            or (len(data) > self._wanted.part_size_bytes and _is_main_thread())
             or (size_bytes is not None and size_bytes != len(data))
         ):
             return by_reference()
@@ -196,6 +202,11 @@ class ObstoreBackend(S3Backend):
 
         return self._either(self._heads, "looked up", key, fast, lambda: S3Backend.head_object(self, key))
 
+    def close(self) -> None:
+        """Close the connections; twice is fine."""
+        vars(self).pop("_store", None)  # from now on there is only the reference, closed as well
+        super().close()
+
     # ---- one request, two engines
 
     def _may_use(self, gate: Gate, key: str) -> bool:
@@ -207,7 +218,8 @@ class ObstoreBackend(S3Backend):
         self, gate: Gate, verb: str, key: str, fast: Callable[[], _T], by_reference: Callable[[], _T]
     ) -> _T:
         try:
-            result = fast()
+            with self._slots:
+                result = interruptible(fast)
         except StorageError:
             raise
         except LostError as error:
@@ -355,6 +367,11 @@ class ObstoreBackend(S3Backend):
             "token": frozen.token,
             "expires_at": datetime.now(UTC) + timedelta(seconds=_CREDENTIALS_SECONDS),
         }
+
+
+def _is_main_thread() -> bool:
+    """Tell whether Ctrl-C may strike here: obstore would not take back an upload in parts then."""
+    return threading.get_ident() == threading.main_thread().ident
 
 
 def _unsuited(settings: S3Settings, reason: str) -> UnsuitedError:

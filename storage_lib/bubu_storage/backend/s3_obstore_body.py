@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from bubu_storage.backend.body_stream import BoundedBody
+from bubu_storage.backend.s3_obstore_gate import interruptible
 from bubu_storage.backend.types import GetObjectResult
 from bubu_storage.errors import StorageError, UnavailableError
 
@@ -106,7 +107,7 @@ class ObstoreBody(BoundedBody):
     def _fetch(self) -> memoryview:
         if self._pieces is not None:
             try:
-                piece = next(self._pieces, None)
+                piece = self._fetch_piece()
             except StorageError:
                 raise
             except Exception:  # noqa: BLE001 - obstore's errors have no common class, and all mean the same
@@ -123,6 +124,10 @@ class ObstoreBody(BoundedBody):
                 code="IncompleteBody",
             )
         return memoryview(data)
+
+    def _fetch_piece(self) -> Any:
+        pieces = self._pieces
+        return interruptible(lambda: next(pieces, None)) if pieces is not None else None
 
     def _reached_end(self) -> None:
         if self._hash is not None and self._hash.hexdigest() != self._expected:

@@ -1,4 +1,4 @@
-"""When the fast engine may be used, and what is kept of its failures.
+"""When the fast engine may be used, how it is called, and what is kept of its failures.
 
 Knows neither obstore nor S3.
 """
@@ -9,9 +9,12 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from queue import SimpleQueue
+from typing import Final, NoReturn, TypeVar
 
-__all__ = ["Forks", "Gate", "LostError"]
+__all__ = ["Forks", "Gate", "LostError", "interruptible"]
+
+_T = TypeVar("_T")
 
 _FIRST_REST_SECONDS: Final = 0.5
 _LONGEST_REST_SECONDS: Final = 30.0
@@ -83,3 +86,31 @@ class LostError(Exception):
         self.connecting = "Connect," in text or "ConnectError" in text
         self.in_body = in_body
         self.is_about_path = isinstance(error, ValueError)
+
+
+def interruptible(act: Callable[[], _T]) -> _T:
+    """Call native code that waits, so that Ctrl-C and other signals are heard meanwhile.
+
+    Python hears signals on the main thread only, and not while that is inside native code: there
+    the call is made on a thread beside it. One that is left alone ends by its own time limit.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return act()
+    results: SimpleQueue[Callable[[], _T]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            result = act()
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            failure = error
+        else:
+            results.put(lambda: result)
+            return
+        results.put(lambda: _raise(failure))
+
+    threading.Thread(target=run, name="bubu-obstore", daemon=True).start()
+    return results.get()()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,12 @@ def read(backend: ObjectBackend, key: str = "k", range_header: str = "") -> obje
         return result.read(), result.info, result.content_range
 
 
+def beside(act: Callable[[], object]) -> object:
+    """Run on another thread than the main one, as the threads of a program do."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(act).result()
+
+
 OPERATIONS: dict[str, Callable[[ObjectBackend], object]] = {
     "get": read,
     "get range": lambda backend: read(backend, range_header="bytes=1-3"),
@@ -91,7 +98,7 @@ OPERATIONS: dict[str, Callable[[ObjectBackend], object]] = {
     "head": lambda backend: backend.head_object("k"),
     "put": lambda backend: backend.put_object("k", b"body", metadata={"Run": "r 1"}),
     "put nothing": lambda backend: backend.put_object("k", b"", content_type=""),
-    "put large": lambda backend: backend.put_object("k", bytes(BIG)),
+    "put large": lambda backend: beside(lambda: backend.put_object("k", bytes(BIG))),
 }
 """What a backend can be asked, and what is compared."""
 
@@ -251,7 +258,9 @@ def test_what_is_sent(changes: dict[str, Any], size: int) -> None:
 
     def sent(backend: ObjectBackend, server: ScriptedServer) -> list[object]:
         server.requests.clear()
-        backend.put_object("a b/+%é", bytes(size), content_type="a/b", metadata={"Run": "r 1"})
+        beside(
+            lambda: backend.put_object("a b/+%é", bytes(size), content_type="a/b", metadata={"Run": "r 1"})
+        )
         facts: list[object] = []
         for request in sorted(server.requests, key=lambda one: (one.method, sorted(one.query.items()))):
             headers = {name: value for name, value in request.headers.items() if relevant.fullmatch(name)}
@@ -512,7 +521,7 @@ def test_failed_upload_leaves_nothing(fails: str) -> None:
         return Answer(204) if step == "abort" else _object(request, b"")
 
     with fast(script) as (backend, _), pytest.raises(StorageError) as caught:
-        backend.put_object("k", bytes(3 * MIN_PART_SIZE_BYTES))
+        beside(lambda: backend.put_object("k", bytes(3 * MIN_PART_SIZE_BYTES)))
     assert "AccessDenied" == caught.value.code
     assert (0 if fails == "create" else 2) == events.count("abort")
     assert 2 == events.count("create")
@@ -593,6 +602,67 @@ def test_no_credentials_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
             for name in ("get", "put"):
                 assert outcome(reference, OPERATIONS[name]) == outcome(backend, OPERATIONS[name])
     assert [] == server.requests
+
+
+@pytest.mark.parametrize("operation", ["get", "put", "head"])
+def test_interruption_is_heard(operation: str) -> None:
+    """Ctrl-C ends the wait for a store that hangs."""
+    asked = threading.Event()
+
+    def script(_: Request) -> Answer:
+        asked.set()
+        return Answer(silent=True)
+
+    def interrupt() -> None:
+        asked.wait(20)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with fast(script, timeout_seconds=30.0) as (backend, _):
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            OPERATIONS[operation](backend)
+        assert time.monotonic() - started < 10
+        thread.join()
+
+
+def test_large_upload_that_may_be_interrupted() -> None:
+    """On the main thread it is the reference engine's, which takes an interrupted upload back."""
+    with fast(STORES["object"]) as (backend, server):
+        backend.put_object("k", bytes(BIG))
+        assert 0 == backend.repeated
+    assert all("boto" in request.headers["user-agent"].lower() for request in server.requests)
+
+
+def test_closed_engine() -> None:
+    """Closing twice is fine, and nobody falls over a request that comes too late."""
+    with fast(STORES["object"]) as (backend, _):
+        backend.close()
+        outcome(backend, read)
+        backend.close()
+
+
+def test_connections_are_bounded() -> None:
+    """No more requests at a time than the settings allow."""
+    lock = threading.Lock()
+    busy, most = 0, 0
+    together = threading.Barrier(2, timeout=20)
+
+    def script(_: Request) -> Answer:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        together.wait()
+        with lock:
+            busy -= 1
+        return found(b"x")
+
+    with fast(script, max_connections=2) as (backend, _), ThreadPoolExecutor(6) as pool:
+        assert [b"x"] * 6 == list(pool.map(lambda _: backend.get_object("k").read(), range(6)))
+        assert 0 == backend.repeated
+    assert 2 == most
 
 
 def test_forked_child_uses_the_reference() -> None:
