@@ -30,6 +30,7 @@ class BackendHandle:
         users: calls under way.
         retired: no further call will begin on it.
         store: the backend without the manager's own layers.
+        before: the handle that this one took over from, as long as that is in use.
     """
 
     backend: ObjectBackend | None
@@ -38,6 +39,14 @@ class BackendHandle:
     users: int = 0
     retired: bool = False
     store: ObjectBackend | None = None
+    before: BackendHandle | None = None
+
+    def follows_others(self) -> bool:
+        """Tell whether calls are under way on handles that this one took over from."""
+        before = self.before
+        while before is not None and not before.users:
+            before = self.before = before.before
+        return before is not None
 
     def require(self) -> ObjectBackend:
         """Return the backend.

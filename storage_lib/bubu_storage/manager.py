@@ -228,8 +228,7 @@ class StorageManager(BlobOperations):
         """Take over other settings; calls under way finish with those that they began with.
 
         The store is opened anew only when its own settings, the cache's or the metrics' differ.
-        A new cache does not know of writes that are under way then: for ``cache_ttl_seconds`` it
-        may show what they replace.
+        A new cache is not used before the calls that are under way have ended.
 
         Raises:
             ConfigurationError: as the constructor; nothing has changed then.

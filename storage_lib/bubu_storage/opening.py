@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["check_limits", "open_handle", "opened_handle", "reopened_handle"]
 
 
-def open_handle(settings: ManagerSettings, metrics: StorageMetrics | None = None) -> BackendHandle:
+def open_handle(
+    settings: ManagerSettings, metrics: StorageMetrics | None = None, *, before: BackendHandle | None = None
+) -> BackendHandle:
     """Open the store that the settings name; a handle without one when storage is disabled.
 
     Args:
         settings: the store, the cache, whether to count.
         metrics: where to count; None for the default registry.
+        before: the handle that this one takes over from.
 
     Raises:
         ConfigurationError: the settings contradict themselves.
@@ -36,9 +39,8 @@ def open_handle(settings: ManagerSettings, metrics: StorageMetrics | None = None
     from bubu_storage.backend.factory import open_backend  # noqa: PLC0415 - a disabled store needs none
 
     store = open_backend(settings.backend)
-    return opened_handle(
-        store, settings, metrics, owned=True, local=isinstance(settings.backend, FileSettings)
-    )
+    local = isinstance(settings.backend, FileSettings)
+    return opened_handle(store, settings, metrics, owned=True, local=local, before=before)
 
 
 def opened_handle(
@@ -48,6 +50,7 @@ def opened_handle(
     *,
     owned: bool,
     local: bool,
+    before: BackendHandle | None = None,
 ) -> BackendHandle:
     """Return a handle on a store that is open, with what the settings put around it.
 
@@ -58,7 +61,9 @@ def opened_handle(
             not counted twice.
         owned: whether the store is ours to close.
         local: whether it answers without a network in between.
+        before: the handle that this one takes over from; the cache waits for its calls to end.
     """
+    handle = BackendHandle(store, owned=owned, local=local, store=store, before=before)
     backend = store
     if settings.metrics_enabled and not _counts(store):
         from bubu_storage.backend.metrics import MetricsBackend  # noqa: PLC0415 - only where wanted
@@ -68,8 +73,11 @@ def opened_handle(
     if settings.cache_size_bytes:
         from bubu_storage.backend.cache import CachingBackend  # noqa: PLC0415 - only where wanted
 
-        backend = CachingBackend(backend, settings.cache_size_bytes, settings.cache_ttl_seconds)
-    return BackendHandle(backend, owned=owned, local=local, store=store)
+        backend = CachingBackend(
+            backend, settings.cache_size_bytes, settings.cache_ttl_seconds, paused=handle.follows_others
+        )
+    handle.backend = backend
+    return handle
 
 
 def reopened_handle(
@@ -82,12 +90,12 @@ def reopened_handle(
         StorageError: the store cannot be opened.
     """
     if new.backend != old.backend:
-        return open_handle(new, metrics)
+        return open_handle(new, metrics, before=current)
     if current.store is None or _around(old) == _around(new):
         return None
     if current.owned:
-        return open_handle(new, metrics)
-    return opened_handle(current.store, new, metrics, owned=False, local=current.local)
+        return open_handle(new, metrics, before=current)
+    return opened_handle(current.store, new, metrics, owned=False, local=current.local, before=current)
 
 
 def check_limits(settings: ManagerSettings, max_workers: int | None) -> int:

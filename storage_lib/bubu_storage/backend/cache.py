@@ -86,6 +86,8 @@ class CachingBackend(BackendDecorator):
         monotonic: a clock that never goes back, in seconds.
         patience_seconds: how long a get waits for another one of the same object before it
             asks the store itself.
+        paused: tells whether others may be writing whose changes count as own ones; as long as
+            they may, all gets go to the store.
 
     Raises:
         ConfigurationError: a limit is not above 0.
@@ -99,6 +101,7 @@ class CachingBackend(BackendDecorator):
         monotonic: Callable[[], float] = time.monotonic,
         *,
         patience_seconds: float = _PATIENCE_SECONDS,
+        paused: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(inner)
         for name, value in (("max_bytes", max_bytes), ("ttl_seconds", ttl_seconds)):
@@ -109,6 +112,7 @@ class CachingBackend(BackendDecorator):
         self._ttl_seconds = ttl_seconds
         self._monotonic = monotonic
         self._patience_seconds = patience_seconds
+        self._paused = paused
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._size_bytes = 0
@@ -134,7 +138,7 @@ class CachingBackend(BackendDecorator):
             StorageError: what the store answers; also what it answered to another thread that
                 asked for the same object at the same time.
         """
-        if range_header or if_match:
+        if range_header or if_match or self._is_paused():
             return super().get_object(key, range_header=range_header, if_match=if_match)
         with self._lock:
             now = self._monotonic()
@@ -177,6 +181,14 @@ class CachingBackend(BackendDecorator):
                     if left:
                         self._writing[key] = left
                 self._drop(keys)
+
+    def _is_paused(self) -> bool:
+        if self._paused is None:
+            return False
+        if self._paused():
+            return True
+        self._paused = None  # who has been exchanged does not come back
+        return False
 
     def _lead(self, key: str, flight: Flight) -> GetObjectResult:
         """Ask the store, and tell all who wait for it."""

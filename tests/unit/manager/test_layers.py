@@ -250,6 +250,23 @@ def test_a_cache_comes_and_goes(tmp_path, owned):
     assert closed == []
 
 
+def test_a_new_cache_waits_for_writes_under_way():
+    """It does not know of them, and would keep what they replace."""
+    counting = CountingBackend(MemoryBackend())
+    with StorageManager(ManagerSettings(), counting) as storage:
+        storage.put("a", b"old")
+        with storage.open_blob("a", "wb") as first:
+            first.write(b"new")
+            for size in (MIB, 2 * MIB):
+                storage.reconfigure(ManagerSettings(cache_size_bytes=size))
+                assert storage.get("a") == b"old"
+        assert storage.get("a") == b"new"
+        before = counting.counts[Operation.GET]
+        assert storage.get("a") == b"new"
+        assert counting.counts[Operation.GET] == before
+        assert storage._holder.current.before is None
+
+
 @pytest.mark.parametrize(
     "change",
     [{"cache_size_bytes": -1}, {"cache_ttl_seconds": 0.0}, {"max_workers": 0}, {"cache_size_bytes": "1"}],
