@@ -70,6 +70,7 @@ class Transfer:
         self._deadline = time.monotonic() + timeout_seconds
         self._operation = operation
         self._local = local
+        self.reads_ahead = not local
         self._limit = ByteLimit(max_read_bytes)
         self._stopped = False
         self._ahead: ReadAhead | None = None
@@ -142,8 +143,7 @@ class Transfer:
 
     def announce(self, wants: Iterator[Want]) -> None:
         """Begin to load objects that will be asked for, and what they lead to; see `Fetcher`."""
-        if not self._local:
-            self._reading_ahead().announce(wants)
+        self._reading_ahead().announce(wants)
 
     def get(self, key: str) -> Any:
         """Return the value inside a stored object; each is loaded once.

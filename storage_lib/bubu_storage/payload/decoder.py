@@ -46,7 +46,7 @@ codecs.register_error(_ERRORS, _replace_one_byte)
 
 def decode_text(data: bytes | bytearray | memoryview) -> str:
     """Decode UTF-8 with one U+FFFD for each byte that is part of no valid character."""
-    return codecs.decode(data, "utf-8", _ERRORS)
+    return str(data, "utf-8", _ERRORS)
 
 
 def _read_int(text: str) -> int | float:

@@ -39,6 +39,7 @@ from bubu_storage.payload.paths import (
     distinct_file_name,
     file_name,
     format_json_path,
+    is_plain_path,
     object_path,
 )
 from bubu_storage.payload.refs import RefWriter, is_storage_ref, ref_verdict
@@ -52,6 +53,7 @@ from bubu_storage.wire import (
 
 __all__ = ["Plan", "PlanOptions", "PlannedObject", "measure_document", "plan_dehydrate", "plan_inputs"]
 
+_ROOT_NAME: Final = file_name(())
 _NO_LIMIT: Final = 1 << 62
 _MAX_ATTEMPTS: Final = 16
 
@@ -203,6 +205,7 @@ class _Walk:
     def __init__(self, options: PlanOptions, copier: InlineCopier) -> None:
         self._options = options
         self._inline = copier
+        self._directory = ""
         self._writer = RefWriter(options.schema, options.schema_version)
         self._objects: list[PlannedObject] = []
         self._stack: list[_Frame] = []
@@ -330,7 +333,7 @@ class _Walk:
     def _offload(self, key: Any, value: Any, *, is_text: bool, simple: bool) -> tuple[dict[str, str], int]:
         keys = self._keys(key)
         try:
-            path = object_path(self._options.prefix, self._options.run_id, file_name(keys))
+            path = self._path(file_name(keys))
         except InvalidKeyError as error:
             where = format_json_path(keys)
             raise InvalidKeyError(f"{where} cannot be offloaded: {error.message}", key=error.key) from error
@@ -338,6 +341,17 @@ class _Walk:
         ref = self._writer.make(path, content_type)
         self._objects.append(PlannedObject(path, tuple(keys), value, is_text, simple, ref))
         return ref, self._writer.length(path, content_type)
+
+    def _path(self, name: str) -> str:
+        if is_plain_path(name) and "/" not in name:
+            # An ordinary file name cannot lead out of a directory that has been checked.
+            if not self._directory:
+                first = object_path(self._options.prefix, self._options.run_id, _ROOT_NAME)
+                self._directory = first.removesuffix(_ROOT_NAME)
+            path = self._directory + name
+            if is_plain_path(path):
+                return path
+        return object_path(self._options.prefix, self._options.run_id, name)
 
     def _measured(self, key: Any, value: Any) -> Any:
         try:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from bubu_storage.errors import (
     DepthError,
@@ -45,12 +45,18 @@ _SLOT_BYTES: Final = 8
 
 
 class Fetcher(Protocol):
-    """Brings decoded stored objects."""
+    """Brings decoded stored objects.
+
+    Attributes:
+        reads_ahead: whether it cares for announcements.
+    """
+
+    reads_ahead: bool = True
 
     def announce(self, wants: Iterator[Want]) -> None:
         """Take note of what the walk comes to next, in this order; see `Outlook`.
 
-        Each of them leads to further ones as soon as it is there. A fetcher may do nothing.
+        Each of them leads to further ones as soon as it is there.
         """
 
     def get(self, key: str) -> Any:
@@ -89,13 +95,12 @@ class HydrateOptions:
     max_copied_bytes: int = DEFAULT_MAX_HYDRATED_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class _Hop:
+class _Hop(NamedTuple):
     """An object that is being resolved, and how we came to it."""
 
     key: str
     parent: _Hop | None
-    count: int
+    number: int
 
 
 @dataclass(slots=True)
@@ -181,7 +186,7 @@ class _Hydration:
     def run(self, data: Any) -> Any:
         """Return a copy of the caller's data with everything in it resolved."""
         refs = find_refs(data)
-        if self._options.enabled and refs.targets:
+        if self._options.enabled and self._fetcher.reads_ahead and refs.targets:
             self._fetcher.announce(self._outlook.of(refs))
         return self.resolve_all(data, None)
 
@@ -254,9 +259,10 @@ class _Hydration:
             if STORAGE_REF_KEY in current and is_storage_ref(current):
                 target = self._follow(current, hop, where)
                 selector = current.get(STORAGE_PATH_KEY, "")
-                steps = self._steps(selector, target.key)
+                steps = self._steps(selector, target.key) if selector else ()
                 value = self._fetch(target, hop, where)
-                self._look_ahead(Want(target.key, steps or rest, target.count, self._outlook), value)
+                if self._fetcher.reads_ahead:
+                    self._look_ahead(Want(target.key, steps or rest, target.number, self._outlook), value)
                 if steps:
                     return self._select(value, steps, target, selector), True, None
                 hop = target
@@ -313,7 +319,7 @@ class _Hydration:
                     json_path=where.json_path(),
                 )
             ancestor = ancestor.parent
-        count = hop.count + 1 if hop else 1
+        count = hop.number + 1 if hop else 1
         if count > self._options.max_hops:
             raise DepthError(
                 f"the reference at {where.of(hop)} is number {count} of a chain; at most "

@@ -14,8 +14,7 @@ raises nothing of its own: what is wrong with a document is for the walk to find
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from bubu_storage.errors import StorageError
 from bubu_storage.payload.paths import is_within, store_key
@@ -27,8 +26,7 @@ from bubu_storage.wire import STORAGE_PATH_KEY, STORAGE_REF_KEY
 __all__ = ["Outlook", "Want"]
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(NamedTuple):
     """An object that the walk will ask for.
 
     Attributes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
@@ -28,6 +29,7 @@ __all__ = [
     "distinct_file_name",
     "file_name",
     "format_json_path",
+    "is_plain_path",
     "is_within",
     "join_path",
     "namespaced_key",
@@ -47,6 +49,9 @@ _ROOT_FILE_NAME: Final = "output.json"
 _CLIMB: Final = ".."
 _ESCAPED_CLIMB: Final = "%2E%2E"
 _MAX_STEM_BYTES: Final = 200
+_MAX_PLAIN_PATH: Final = 512
+_PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
+"""No segment begins with a dot, so none is "." or "..", nor is the reserved area meant."""
 _SHOWN_CHARACTERS: Final = 120
 _SHOWN_KEYS: Final = 16
 
@@ -125,6 +130,8 @@ def store_key(path: str, what: str = "path") -> str:
             valid Unicode); also for the store itself (``.``) and for ``.bubu/``, which is
             the operator's own area.
     """
+    if is_plain_path(path):
+        return path
     key = clean_path(check_path(path, what))
     if key == ".":
         raise InvalidKeyError(f"{what} {shown(path)} means the store itself, not an object in it", key=path)
@@ -135,6 +142,11 @@ def store_key(path: str, what: str = "path") -> str:
             key=path,
         )
     return check_key(key)
+
+
+def is_plain_path(path: object) -> bool:
+    """Tell whether a path is so ordinary that no rule can touch it, and is its own clean form."""
+    return isinstance(path, str) and len(path) <= _MAX_PLAIN_PATH and _PLAIN_PATH.fullmatch(path) is not None
 
 
 def is_within(path: str, directory: str) -> bool:

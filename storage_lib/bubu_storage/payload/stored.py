@@ -24,6 +24,7 @@ __all__ = ["decode_stored_object", "encode_stored_json", "encode_stored_text", "
 _JSON_HEAD: Final = b'{"contentType":"json","data":'
 _RAW_HEAD: Final = b'{"contentType":"raw","data":'
 _TAIL: Final = b"}"
+_HEADS: Final = ((KIND_RAW, _RAW_HEAD.decode("ascii")), (KIND_JSON, _JSON_HEAD.decode("ascii")))
 _PIECE_CHARACTERS: Final = 1 << 20
 _MISSING: Final = object()
 
@@ -76,7 +77,7 @@ def parse_stored_object(text: str, key: str) -> tuple[str, Any]:
         CorruptObjectError, DepthError: as `decode_stored_object`.
     """
     try:
-        kind, value = _read_wrapper(text, key)
+        kind, value = _read_own_form(text) or _read_wrapper(text, key)
         if kind not in {KIND_JSON, KIND_RAW}:
             raise corrupt(key, f"unknown content type {kind[:40]!r}; it must be 'json' or 'raw'")
         if value is _MISSING:
@@ -91,6 +92,18 @@ def parse_stored_object(text: str, key: str) -> tuple[str, Any]:
     if not isinstance(value, str):
         raise corrupt(key, "its content type is 'raw' and its data is not a string")
     return kind, value
+
+
+def _read_own_form(text: str) -> tuple[str, Any] | None:
+    """Read what `encode_stored_text` and `encode_stored_json` write; None for anything else."""
+    for kind, head in _HEADS:
+        if text.startswith(head):
+            try:
+                value, end = value_at(text, len(head))
+            except MalformedJsonError:
+                return None  # the careful way has the right message
+            return (kind, value) if end == len(text) - 1 and text[end] == "}" else None
+    return None
 
 
 def _read_wrapper(text: str, key: str) -> tuple[str, Any]:

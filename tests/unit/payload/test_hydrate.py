@@ -35,6 +35,8 @@ def ref(path, selector=None):
 class Store:
     """Decoded objects by key; remembers what was asked for."""
 
+    reads_ahead = True
+
     def __init__(self, objects):
         self.objects = objects
         self.fetched = []
