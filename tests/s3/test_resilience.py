@@ -23,12 +23,14 @@ from bubu_storage.errors import (
     CopyError,
     CopyPhase,
     RangeNotSatisfiableError,
+    TransientError,
     UnavailableError,
     is_copy_phase,
     is_not_found,
 )
 from bubu_storage.testing.fakes import CountingBackend, Operation
 from tests.s3.fault_proxy import fault_proxy
+from tests.unit.backend.scripted_server import error, scripted_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -256,6 +258,38 @@ def test_wrong_credentials_open(s3_settings: S3Settings, open_s3: Callable[[S3Se
         with pytest.raises((PermissionError, BackendUnavailableError)):
             breaker.get_object("k")
     assert CircuitState.OPEN is breaker.state
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://127.0.0.1:1", "http://store.invalid", "https://127.0.0.1:{port}"]
+)
+def test_nobody_there(
+    s3_settings: S3Settings, open_s3: Callable[[S3Settings], S3Backend], proxy: FaultProxy, endpoint: str
+) -> None:
+    """Refused, unknown by name, or not speaking TLS: five times open (spec s4 case 11)."""
+    where = endpoint.format(port=proxy.endpoint.rpartition(":")[2])
+    breaker = CircuitBreakerBackend(open_s3(replace(s3_settings, endpoint=where, max_attempts=1)))
+    for _ in range(5):
+        assert CircuitState.CLOSED is breaker.state
+        with pytest.raises(UnavailableError) as caught:
+            breaker.head_object("k")
+    assert isinstance(caught.value, BackendUnavailableError)
+    assert CircuitState.OPEN is breaker.state
+
+
+def test_throttling_opens(s3_settings: S3Settings, open_s3: Callable[[S3Settings], S3Backend]) -> None:
+    """Five requests for mercy do, in the store's own words (spec s4 case 11)."""
+    for status, code in ((503, "SlowDown"), (429, "TooManyRequests"), (500, "InternalError")):
+        with scripted_server(lambda _, status=status, code=code: error(status, code)) as server:
+            settings = replace(s3_settings, endpoint=server.endpoint, max_attempts=1)
+            breaker = CircuitBreakerBackend(open_s3(settings))
+            for _ in range(5):
+                with pytest.raises(TransientError):
+                    breaker.get_object("k")
+            assert CircuitState.OPEN is breaker.state
+            with pytest.raises(BackendUnavailableError):
+                breaker.get_object("k")
+            assert 5 == len(server.requests)
 
 
 # ---- configured backends, connections, memory
