@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.backend.decorated import OnStore, matrix, on_server
+from tests.unit.backend.decorated import ON_SERVERS, OnStore, matrix, on_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,4 +25,4 @@ class OnVersityGateway(OnStore):
         yield from on_server(request, own="s3_backend", shared="shared_s3_backend")
 
 
-globals().update(matrix(OnVersityGateway))
+globals().update(matrix(OnVersityGateway, names=ON_SERVERS))

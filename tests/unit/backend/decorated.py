@@ -65,6 +65,9 @@ DECORATORS: dict[str, Wrap] = {
 }
 """Every decorator that changes nothing of what the suite sees, from the inside to the outside."""
 
+ON_SERVERS = tuple(name for name in DECORATORS if name != "Counting")
+"""Rows for stores behind HTTP, whose tests take longest; "All" has the others too."""
+
 
 def wrapped(inner: ObjectBackend, names: Iterable[str]) -> ObjectBackend:
     """Put the decorators around a store, the first one innermost."""

@@ -9,7 +9,7 @@ import pytest
 from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.testing.acceptance_ranges import IGNORED_RANGES
-from tests.unit.backend.decorated import OnStore, matrix, on_server
+from tests.unit.backend.decorated import ON_SERVERS, OnStore, matrix, on_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,7 @@ class OnMoto(OnStore):
     writers = 4
     honours_large_compare_and_swap = False
     honours_conditional_batch = False
+    conditions_are_atomic = False  # it looks, then acts, with no lock
     # A copy of an object made of parts has the checksum of the parts there, as if it were the whole's.
     large_copy_bytes = 1024 * 1024
     # It takes any unit for bytes, and stumbles over a header without "=".
@@ -65,5 +66,6 @@ class OnMoto(OnStore):
         yield from on_server(request, own="moto_backend", shared="shared_moto_backend")
 
 
-globals().update(matrix(OnMemory, OnFile, OnMoto))
+globals().update(matrix(OnMemory, OnFile))
+globals().update(matrix(OnMoto, names=ON_SERVERS))
 globals().update(matrix(OnFileWithoutFsync, names=()))

@@ -388,6 +388,24 @@ def test_reference_page_is_true() -> None:
     assert f"`{READ_BODY}`" in text
 
 
+def test_example_of_the_page_runs() -> None:
+    """What it writes is what a scraper then reads."""
+    text = (ROOT / "docs/reference/library-metrics.md").read_text(encoding="utf-8")
+    example = text.partition("```python\n")[2].partition("```")[0]
+    check = (
+        "import urllib.request\n"
+        "url = f'http://127.0.0.1:{server.server_port}/metrics'\n"
+        "print(urllib.request.urlopen(url, timeout=20).read().decode())\n"
+        "server.shutdown()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", example + check], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'storage_bytes_transferred{direction="write"} 5.0' in done.stdout
+    assert 'storage_operations_total{operation="put_object",status="ok"} 1.0' in done.stdout
+
+
 def test_prometheus_is_imported_when_it_is_needed() -> None:
     """Not with the library, nor with the modules that count."""
     code = (
