@@ -60,7 +60,6 @@ class S3Backend:
     def __init__(self, settings: S3Settings) -> None:
         self._settings = settings
         self._session = S3Session(settings)
-        self._client = self._session.client
         self._writer = S3Writer(self._session)
         self.bulk_delete_is_emulated = False
 
