@@ -1,0 +1,92 @@
+"""Stores for benchmarks: a versitygw over a folder in memory, filled behind its back.
+
+Its objects are plain files, so a hundred thousand of them are there in a second or two; the time
+that an upload would take is not what these benchmarks measure. The folder lies in memory where
+the system has such a place: then the programs are measured, and not the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+from botocore.config import Config
+
+from bubu_storage.backend.s3 import S3Backend
+from bubu_storage.settings import S3Settings
+from tests.s3server.gateway import VersityGateway
+
+__all__ = ["BUCKET", "POOL", "PREFIX", "fill", "folder_in_memory", "gateway", "open_ours", "open_sdk"]
+
+BUCKET: Final = "bench"
+PREFIX: Final = "outputs/"
+POOL: Final = 64
+"""Connections that ours and the SDK may open."""
+
+_MEMORY: Final = Path("/dev/shm")
+_RUN: Final = 100
+_BODY: Final = b'{"step":"done"}\n'
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """A temporary folder, in memory where that can be had."""
+    base = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="bubu-perf-", dir=base) as name:
+        yield Path(name)
+
+
+@contextmanager
+def gateway() -> Iterator[VersityGateway]:
+    """A running server with one empty bucket."""
+    with folder_in_memory() as folder, VersityGateway(folder) as server:
+        server.create_bucket(BUCKET)
+        yield server
+
+
+def fill(folder: Path, count: int) -> None:
+    """Put small objects into a folder that is a bucket or a file store: a hundred a run."""
+    for number in range(count):
+        directory = f"{folder}/{PREFIX}ns/run-{number // _RUN:06d}"
+        if number % _RUN == 0:
+            os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - a Path each costs more than the file
+        descriptor = os.open(f"{directory}/step-{number % _RUN:03d}.json", os.O_CREAT | os.O_WRONLY, 0o644)
+        os.write(descriptor, _BODY)
+        os.close(descriptor)
+
+
+def open_ours(server: VersityGateway, endpoint: str) -> S3Backend:
+    """The library's backend on the bucket."""
+    return S3Backend(
+        S3Settings(
+            bucket=BUCKET,
+            endpoint=endpoint,
+            region=server.region,
+            use_path_style=True,
+            access_key_id=server.access_key,
+            secret_access_key=server.secret_key,
+        )
+    )
+
+
+def open_sdk(server: VersityGateway, endpoint: str) -> Any:
+    """The SDK's client with the settings that ours has."""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=server.region,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        config=Config(
+            s3={"addressing_style": "path"},
+            max_pool_connections=POOL,
+            tcp_keepalive=True,
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )

@@ -1,0 +1,70 @@
+"""The benchmarks of listing and bulk deletion run through at a tiny scale, and notice wrong results."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.perf import bulk_delete, listing
+
+if TYPE_CHECKING:
+    from tests.s3server import VersityGateway
+
+TINY = ["--json", "--rounds", "1", "--scale", "0.002"]
+
+
+@pytest.fixture
+def without_rclone(monkeypatch: pytest.MonkeyPatch, s3_server: VersityGateway) -> None:
+    """The bare pipeline stands in for rclone, which takes minutes to build."""
+    del s3_server  # it is asked for so that its program has been built
+    monkeypatch.setattr(bulk_delete, "ensure_rclone", lambda _: None)
+    monkeypatch.setitem(bulk_delete.CONTESTANTS, "rclone", bulk_delete.bare_pipeline)
+
+
+@pytest.mark.usefixtures("without_rclone")
+def test_bulk_deletion(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both latencies, each against three peers, with all goals of the full run."""
+    assert 0 == bulk_delete.main(TINY)
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert 2 * ["ours / bare pipeline", "ours / rclone", "ours / loop"] == [one["ratio"] for one in results]
+    assert [0, 0, 0, 20, 20, 20] == [int(one["case"].split()[0]) for one in results]
+    assert 5 == sum(one["goal"] is not None for one in results)
+
+
+@pytest.mark.usefixtures("without_rclone")
+def test_contestant_that_leaves_objects_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be the fastest of all."""
+
+    def idle(server: VersityGateway, endpoint: str) -> None:
+        del server, endpoint
+
+    monkeypatch.setitem(bulk_delete.CONTESTANTS, "rclone", idle)
+    with pytest.raises(SystemExit, match="objects are left after idle"):
+        bulk_delete.main([*TINY, "--only", "latency 0"])
+
+
+def test_listing_of_files(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rates, memory, and that memory is flat."""
+    assert 0 == listing.main([*TINY, "--only", "file"])
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert {"backend / scandir", "manager / scandir", "growth in MiB", "more in MiB"} == {
+        one["ratio"] for one in results
+    }
+    assert all(one["goal"]["reached"] for one in results if one["goal"])
+
+
+@pytest.mark.usefixtures("s3_server")
+def test_listing_of_a_bucket(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rates against the SDK's paginator, and memory."""
+    assert 0 == listing.main([*TINY, "--only", "versitygw"])
+    results = json.loads(capsys.readouterr().out)["results"]
+    ratios = ["backend / paginator", "manager / paginator", "growth in MiB", "growth in MiB"]
+    assert ratios == [one["ratio"] for one in results]
+
+
+def test_listing_that_misses_objects() -> None:
+    """A count that is wrong is no result."""
+    with pytest.raises(SystemExit, match="1 objects were listed instead of 2"):
+        listing.rate(len, ["one"], 2)
