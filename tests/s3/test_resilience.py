@@ -319,6 +319,8 @@ def config(s3_server: VersityGateway, bucket: str, **values: Any) -> BackendConf
         {"unsigned_payload": True},
         {"disable_checksum": True},
         {"strip_sdk_headers": True},
+        {"engine": "obstore"},
+        {"engine": "obstore", "unsigned_payload": True, "circuit": CircuitConfig()},
         {"unsigned_payload": True, "disable_checksum": True, "strip_sdk_headers": True},
     ],
     ids=str,
