@@ -128,6 +128,21 @@ def test_content_type_and_metadata_travel(on: Callable[..., Result], s3_backend:
     assert "metadata who  me" in on("stat", "b").stdout
 
 
+def test_if_absent(on: Callable[..., Result], s3_backend: S3Backend, tmp_path: Path) -> None:
+    """The store itself refuses to replace, small objects and large ones, from files and between keys."""
+    (tmp_path / "large").write_bytes(bytes(11_000_000))
+    s3_backend.put_object("there", b"x")
+
+    for arguments in (("-", "store:there"), ("large", "store:there")):
+        result = on("cp", "--if-absent", *arguments, stdin=b"y")
+        assert 1 == result.exit_code
+        assert "'there'" in result.stderr
+        assert "exists already and --if-absent was given" in result.stderr
+    assert 0 == on("cp", "--if-absent", "store:there", "store:new").exit_code
+    assert 1 == on("cp", "--if-absent", "store:new", "store:there").exit_code
+    assert b"x" == on("cat", "there").stdout_bytes == on("cat", "new").stdout_bytes
+
+
 def test_check(on: Callable[..., Result], s3_backend: S3Backend) -> None:
     """The probe finds this server usable and leaves nothing behind."""
     result = on("check", "-o", "json")

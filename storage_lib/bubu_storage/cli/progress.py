@@ -84,14 +84,12 @@ class Progress:
             click.echo(f"\r{line}{padding}", nl=False, err=True)
 
     def _line(self, now: float) -> str:
+        rate = human_bytes(int(self.size_bytes / max(now - self._started, 0.001)))
+        if self.total_bytes:
+            share = min(1.0, self.size_bytes / self.total_bytes)
+            cells = int(share * _BAR_CELLS)
+            bar = "#" * cells + "-" * (_BAR_CELLS - cells)
+            amount = f"{human_bytes(self.size_bytes)} of {human_bytes(self.total_bytes)} [{bar}] {share:.0%}"
+            return f"{self._verb}: {amount}, {rate}/s"
         line = f"{self._verb}: {plural(self.objects, 'object')}"
-        if self.size_bytes:
-            rate = int(self.size_bytes / max(now - self._started, 0.001))
-            line += f", {human_bytes(self.size_bytes)}"
-            if self.total_bytes:
-                share = min(1.0, self.size_bytes / self.total_bytes)
-                cells = int(share * _BAR_CELLS)
-                bar = "#" * cells + "-" * (_BAR_CELLS - cells)
-                line += f" of {human_bytes(self.total_bytes)} [{bar}] {share:.0%}"
-            line += f", {human_bytes(rate)}/s"
-        return line
+        return f"{line}, {human_bytes(self.size_bytes)}, {rate}/s" if self.size_bytes else line

@@ -12,7 +12,7 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,7 +24,7 @@ from bubu_storage.cli.progress import Progress
 from bubu_storage.cli.scope import Scope, is_reserved, objects_in
 from bubu_storage.cli.show import Out, printable
 from bubu_storage.cli.workers import StoppedError
-from bubu_storage.errors import CopyNotSupportedError, InvalidKeyError
+from bubu_storage.errors import CopyNotSupportedError, InvalidKeyError, PreconditionFailedError
 from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE, RESERVED_PREFIX
 
 __all__ = ["Copier", "End", "Task", "local_tasks", "store_tasks"]
@@ -122,13 +122,8 @@ class Copier:
             body = self._counted(file_pieces(task.source.name))
             if size <= _SMALL_BYTES:
                 body = b"".join(body)
-        backend.put_object(
-            task.target.name,
-            body,
-            size_bytes=size,
-            content_type=self.content_type or _guess_type(task.target.name, task.source.name),
-            if_none_match="*" if self.if_absent else "",
-        )
+        content_type = self.content_type or _guess_type(task.target.name, task.source.name)
+        self._put(backend, task.target.name, body, size_bytes=size, content_type=content_type, metadata={})
 
     def _download(self, task: Task, backend: ObjectBackend) -> None:
         found = open_object(backend, task.source.name, task.size_bytes)
@@ -164,14 +159,44 @@ class Copier:
         with found:
             size = total_bytes(found)
             body: Iterable[bytes] | bytes = self._counted(object_pieces(source, found))
-            target.put_object(
+            if size <= _SMALL_BYTES:
+                body = b"".join(body)
+            self._put(
+                target,
                 task.target.name,
-                b"".join(body) if size <= _SMALL_BYTES else body,
+                body,
                 size_bytes=size,
                 content_type=self.content_type or found.info.content_type,
                 metadata=found.info.metadata,
+            )
+
+    def _put(
+        self,
+        backend: ObjectBackend,
+        key: str,
+        body: Iterable[bytes] | bytes,
+        *,
+        size_bytes: int | None,
+        content_type: str,
+        metadata: Mapping[str, str],
+    ) -> None:
+        try:
+            backend.put_object(
+                key,
+                body,
+                size_bytes=size_bytes,
+                content_type=content_type,
+                metadata=metadata,
                 if_none_match="*" if self.if_absent else "",
             )
+        except PreconditionFailedError as error:
+            if not self.if_absent or error.key != key:
+                raise
+            raise PreconditionFailedError(
+                f"object {key!r} of {backend.name} exists already and --if-absent was given; "
+                "it was left as it is",
+                key=key,
+            ) from error
 
     def _counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
