@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from bubu_storage.backend.types import ListedObject as ListedObject
     from bubu_storage.backend.types import ObjectBackend as ObjectBackend
     from bubu_storage.backend.types import ObjectInfo as ObjectInfo
+    from bubu_storage.blob_reader import BlobReader as BlobReader
+    from bubu_storage.blob_writer import BlobWriter as BlobWriter
     from bubu_storage.errors import BackendUnavailableError as BackendUnavailableError
     from bubu_storage.errors import BatchDeleteNotSupportedError as BatchDeleteNotSupportedError
     from bubu_storage.errors import BucketNotFoundError as BucketNotFoundError
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from bubu_storage.errors import is_copy_phase as is_copy_phase
     from bubu_storage.errors import is_not_found as is_not_found
     from bubu_storage.manager import StorageManager as StorageManager
+    from bubu_storage.observability import StorageMetrics as StorageMetrics
     from bubu_storage.payload.context import max_recursion_depth as max_recursion_depth
     from bubu_storage.payload.context import step_run_id as step_run_id
     from bubu_storage.payload.context import storage_schema as storage_schema
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
     from bubu_storage.settings import S3Settings as S3Settings
     from bubu_storage.shared import reset_shared_managers as reset_shared_managers
     from bubu_storage.shared import shared_manager as shared_manager
+    from bubu_storage.stored_object import StoredObject as StoredObject
     from bubu_storage.wire import DEFAULT_CACHE_TTL_SECONDS as DEFAULT_CACHE_TTL_SECONDS
     from bubu_storage.wire import DEFAULT_MAX_INLINE_SIZE as DEFAULT_MAX_INLINE_SIZE
     from bubu_storage.wire import DEFAULT_MAX_RECURSION_DEPTH as DEFAULT_MAX_RECURSION_DEPTH
@@ -95,6 +99,8 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "ObjectBackend",
         "ObjectInfo",
     ),
+    "bubu_storage.blob_reader": ("BlobReader",),
+    "bubu_storage.blob_writer": ("BlobWriter",),
     "bubu_storage.errors": (
         "BackendUnavailableError",
         "BatchDeleteNotSupportedError",
@@ -129,6 +135,7 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "is_not_found",
     ),
     "bubu_storage.manager": ("StorageManager",),
+    "bubu_storage.observability": ("StorageMetrics",),
     "bubu_storage.payload.context": (
         "max_recursion_depth",
         "step_run_id",
@@ -147,6 +154,7 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "reset_shared_managers",
         "shared_manager",
     ),
+    "bubu_storage.stored_object": ("StoredObject",),
     "bubu_storage.wire": (
         "DEFAULT_CACHE_TTL_SECONDS",
         "DEFAULT_MAX_INLINE_SIZE",
@@ -183,6 +191,8 @@ __all__ = [
     "BackendUnavailableError",
     "BatchDeleteNotSupportedError",
     "BatchDeleter",
+    "BlobReader",
+    "BlobWriter",
     "BucketNotFoundError",
     "ConfigurationError",
     "CopyError",
@@ -214,7 +224,9 @@ __all__ = [
     "StorageDisabledError",
     "StorageError",
     "StorageManager",
+    "StorageMetrics",
     "StorageTimeoutError",
+    "StoredObject",
     "ThrottledError",
     "TransientError",
     "UnauthenticatedError",

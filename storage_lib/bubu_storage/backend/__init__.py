@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from bubu_storage.backend.breaker import CircuitBreakerBackend as CircuitBreakerBackend
     from bubu_storage.backend.breaker import Recovery as Recovery
+    from bubu_storage.backend.breaker import can_copy as can_copy
     from bubu_storage.backend.breaker import usable as usable
     from bubu_storage.backend.bulk import BulkDeleteProgress as BulkDeleteProgress
     from bubu_storage.backend.bulk import BulkDeleteReport as BulkDeleteReport
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from bubu_storage.backend.bulk import delete_prefix as delete_prefix
     from bubu_storage.backend.cache import CachingBackend as CachingBackend
     from bubu_storage.backend.circuit import CircuitBreaker as CircuitBreaker
+    from bubu_storage.backend.circuit_events import CircuitEvent as CircuitEvent
     from bubu_storage.backend.circuit_events import CircuitListener as CircuitListener
     from bubu_storage.backend.circuit_events import CircuitState as CircuitState
     from bubu_storage.backend.circuit_events import CircuitTransition as CircuitTransition
+    from bubu_storage.backend.circuit_events import LoggingListener as LoggingListener
     from bubu_storage.backend.circuit_events import PrometheusListener as PrometheusListener
     from bubu_storage.backend.config import BackendConfig as BackendConfig
+    from bubu_storage.backend.config import CircuitConfig as CircuitConfig
     from bubu_storage.backend.config import new_s3_backend as new_s3_backend
     from bubu_storage.backend.config import validate_backends as validate_backends
     from bubu_storage.backend.copying import copy_object as copy_object
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from bubu_storage.backend.decorator import BackendDecorator as BackendDecorator
     from bubu_storage.backend.decorator import innermost as innermost
     from bubu_storage.backend.factory import open_backend as open_backend
+    from bubu_storage.backend.failures import is_backend_failure as is_backend_failure
     from bubu_storage.backend.file import FileBackend as FileBackend
     from bubu_storage.backend.listing import for_each_page as for_each_page
     from bubu_storage.backend.memory import MemoryBackend as MemoryBackend
@@ -55,20 +60,23 @@ if TYPE_CHECKING:
     from bubu_storage.backend.types import ObjectInfo as ObjectInfo
 
 _MODULES: Final[dict[str, tuple[str, ...]]] = {
-    "bubu_storage.backend.breaker": ("CircuitBreakerBackend", "Recovery", "usable"),
+    "bubu_storage.backend.breaker": ("CircuitBreakerBackend", "Recovery", "can_copy", "usable"),
     "bubu_storage.backend.bulk": ("BulkDeleteProgress", "BulkDeleteReport", "delete_keys", "delete_prefix"),
     "bubu_storage.backend.cache": ("CachingBackend",),
     "bubu_storage.backend.circuit": ("CircuitBreaker",),
     "bubu_storage.backend.circuit_events": (
+        "CircuitEvent",
         "CircuitListener",
         "CircuitState",
         "CircuitTransition",
+        "LoggingListener",
         "PrometheusListener",
     ),
-    "bubu_storage.backend.config": ("BackendConfig", "new_s3_backend", "validate_backends"),
+    "bubu_storage.backend.config": ("BackendConfig", "CircuitConfig", "new_s3_backend", "validate_backends"),
     "bubu_storage.backend.copying": ("copy_object", "materialised_copy", "stream_copy"),
     "bubu_storage.backend.decorator": ("BackendDecorator", "innermost"),
     "bubu_storage.backend.factory": ("open_backend",),
+    "bubu_storage.backend.failures": ("is_backend_failure",),
     "bubu_storage.backend.file": ("FileBackend",),
     "bubu_storage.backend.listing": ("for_each_page",),
     "bubu_storage.backend.memory": ("MemoryBackend",),
@@ -101,6 +109,8 @@ __all__ = [
     "Capability",
     "CircuitBreaker",
     "CircuitBreakerBackend",
+    "CircuitConfig",
+    "CircuitEvent",
     "CircuitListener",
     "CircuitState",
     "CircuitTransition",
@@ -108,6 +118,7 @@ __all__ = [
     "GetObjectResult",
     "ListPage",
     "ListedObject",
+    "LoggingListener",
     "MemoryBackend",
     "MetricsBackend",
     "ObjectBackend",
@@ -117,11 +128,13 @@ __all__ = [
     "PrometheusListener",
     "Recovery",
     "S3Backend",
+    "can_copy",
     "copy_object",
     "delete_keys",
     "delete_prefix",
     "for_each_page",
     "innermost",
+    "is_backend_failure",
     "materialised_copy",
     "new_s3_backend",
     "open_backend",

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import bubu_storage.backend
+import bubu_storage.testing
 from bubu_storage import environment
 from bubu_storage.settings import ManagerSettings
 
@@ -56,3 +58,14 @@ def test_links_lead_somewhere(page):
         target for target in LINK.findall(page.read_text("utf-8")) if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+@pytest.mark.parametrize("package", [bubu_storage.backend, bubu_storage.testing], ids=["backend", "testing"])
+def test_every_name_of_a_package_can_be_imported_from_it(package):
+    """And is listed for completion; an unknown one is an AttributeError as usual."""
+    assert package.__all__
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+        assert name in dir(package)
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = package.there_is_no_such_name
