@@ -187,8 +187,9 @@ class Engine:
     def _may_read(self, now: float) -> bool:
         if self._all_read or self._is_reading or now < max(self._read_after, self._pacer.resume_at):
             return False
-        waiting = len(self._items) + sum(len(batch.items) for batch in self._ready)
-        return waiting < _READ_AHEAD * self._size
+        waiting = sum(len(batch.items) for batch in self._ready)
+        waiting += sum(len(batch.items) for _, _, batch in self._later)
+        return len(self._items) + waiting < _READ_AHEAD * self._size
 
     def _next_batch(self) -> Batch | None:
         if self._ready:
@@ -352,8 +353,9 @@ class Engine:
             self._size = min(self._size, split.piece_size)
 
     def _delay(self, batch: Batch) -> None:
-        due = self._timer.now() + _pause_seconds(batch.attempts)
-        heapq.heappush(self._later, (due, next(self._serial), batch))
+        if batch.items:
+            due = self._timer.now() + _pause_seconds(batch.attempts)
+            heapq.heappush(self._later, (due, next(self._serial), batch))
 
     def _slow_down(self, error: ThrottledError, generation: int) -> None:
         if not self._pacer.throttled(generation, self._timer.now(), error.retry_after_seconds):

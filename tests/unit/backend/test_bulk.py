@@ -282,6 +282,27 @@ def test_reading_ahead_is_bounded() -> None:
     assert 150 == len(backend.batches)
 
 
+def test_what_waits_for_another_try_counts_as_read(timer: FakeTimer) -> None:
+    """A store that fails often for single keys does not make the memory grow either."""
+    backend = Scripted()
+    taken = read_at_first = 0
+
+    def keys() -> Iterator[str]:
+        nonlocal taken, read_at_first
+        for number in range(4000):
+            taken += 1
+            if not timer.seconds:
+                read_at_first = taken
+            yield f"k{number}"
+
+    def busy(keys: Sequence[str]) -> dict[str, StorageError]:
+        return {} if timer.seconds else {key: UnavailableError("busy") for key in keys[1:]}
+
+    backend.on_batch = busy
+    assert 4000 == delete_keys(backend, keys(), concurrency=1, batch_size=20).deleted
+    assert 8 * 20 <= read_at_first <= (8 + 3) * 20
+
+
 def test_throttling_halves_what_is_in_flight_and_waits(timer: FakeTimer) -> None:
     """The store's Retry-After is kept to, and everything is deleted in the end."""
     backend = Scripted(6000)
