@@ -10,6 +10,7 @@ import pytest
 from bubu_storage.cli.options import GlobalOptions
 from bubu_storage.cli.stores import Stores
 from bubu_storage.settings import FileSettings, S3Settings
+from tests.unit.backend.scripted_server import error, scripted_server
 
 PLANTED = {
     "AWS_ACCESS_KEY_ID": "AKIAPLANTEDPLANTED01",
@@ -211,6 +212,24 @@ def test_a_store_that_is_down(run, monkeypatch):
         assert "caused by" in result.stderr or command[0] == "rm"
         for secret in PLANTED.values():
             assert secret not in result.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("ls",), ("du",), ("stat", "k"), ("cat", "k"), ("check",), ("rm", "-y", "k"), ("cp", "-", "store:k")],
+)
+def test_no_permission(run, monkeypatch, command):
+    """What the store forbids is a failure in one line; a secret in the server's own words is blotted out."""
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+    words = " and ".join(PLANTED.values())
+
+    with scripted_server(lambda _: error(403, "AccessDenied", f"not you, {words}")) as server:
+        result = run("--store", "s3://b", "--endpoint-url", server.endpoint, "-v", *command, stdin=b"x")
+
+    assert 1 == result.exit_code
+    assert "access denied" in result.stderr
+    assert not [secret for secret in PLANTED.values() if secret in result.output]
 
 
 def test_credentials_are_blotted_out_of_anything(run, monkeypatch):
