@@ -1,7 +1,7 @@
 """Write docs/reference/library.md from the library's own docstrings.
 
 ``python scripts/library_reference.py`` writes it, ``--check`` exits with 1 when it is stale.
-Public is what ``bubu_storage.__all__`` names, and the modules of ``PAGES``.
+Public is what ``__all__`` of the library and of ``PACKAGES`` names.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ PAGES: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
 )
 INTRODUCTION: Final = """\
 Made from the docstrings by `make generate`. A guide: [guide.md](../guide.md); Go names and their
-Python forms: [go-names.md](go-names.md). Everything here can be imported from `bubu_storage` itself."""
+Python forms: [go-names.md](go-names.md). Names can be imported from `bubu_storage` itself
+unless their heading says otherwise."""
+PACKAGES: Final = ("bubu_storage.backend", "bubu_storage.testing")
+CONTRACTS: Final = ("ObjectBackend", "BatchDeleter", "BackendCopier", "StorageManager")
 ERRORS: Final = "bubu_storage.errors"
 CONSTANTS: Final = "bubu_storage.wire"
 _SECTION: Final = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
@@ -78,6 +81,12 @@ def render() -> str:
     for name, thing in names.items():
         if homes[name] == ERRORS:
             parts += _entry(name, thing)
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        parts += [f"## `{package}`", _prose(module)]
+        for name in module.__all__:
+            if name not in names:
+                parts += _entry(name, getattr(module, name))
     parts += ["## Constants", "| name | value |\n|---|---|\n" + "\n".join(_constants(names, homes))]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
@@ -109,13 +118,24 @@ def _entry(name: str, thing: Any) -> list[str]:
 
 
 def _members(thing: type) -> list[str]:
+    """Return the entries of a class's own members; those of a contract are described there."""
     parts: list[str] = []
+    known: set[str] = set()
+    kept: list[str] = []
+    for contract in CONTRACTS:
+        base = getattr(importlib.import_module("bubu_storage"), contract)
+        names = {name for name in dir(base) if not name.startswith("_")}
+        if thing is not base and names <= set(dir(thing)):
+            known |= names
+            kept.append(f"[`{contract}`](#{contract.lower()})")
+    if kept:
+        parts.append(f"Has all of {', '.join(kept)}.")
     fields = (
         {field.name for field in dataclasses.fields(thing)} if dataclasses.is_dataclass(thing) else set[str]()
     )
     for name in dir(thing):
         found = inspect.getattr_static(thing, name)
-        if name.startswith("_") or name in fields:
+        if name.startswith(("_", "test_")) or name in fields or name in known:
             continue
         value = found.__func__ if isinstance(found, (classmethod, staticmethod)) else found
         if isinstance(found, property):
@@ -138,7 +158,31 @@ def _signature(thing: Any, *, method: bool = False) -> str:
         parameters = parameters[1:]
     if inspect.isclass(thing) and getattr(thing, "_is_protocol", False):
         return ""
-    return re.sub(r"<factory>", "…", str(signature.replace(parameters=parameters)).replace("'", ""))
+    if inspect.isclass(thing):
+        signature = signature.replace(return_annotation=inspect.Signature.empty)
+    return re.sub(r"<factory>", "…", str(_unquoted(signature.replace(parameters=parameters))))
+
+
+class _Bare:
+    """An annotation that shows as its text, without quotes."""
+
+    def __init__(self, text: Any) -> None:
+        self._text = text if isinstance(text, str) else inspect.formatannotation(text)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _unquoted(signature: inspect.Signature) -> inspect.Signature:
+    empty = inspect.Parameter.empty
+    parameters = [
+        one if one.annotation is empty else one.replace(annotation=_Bare(one.annotation))
+        for one in signature.parameters.values()
+    ]
+    returned = signature.return_annotation
+    return signature.replace(
+        parameters=parameters, return_annotation=returned if returned is empty else _Bare(returned)
+    )
 
 
 def _prose(thing: Any) -> str:
