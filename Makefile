@@ -8,6 +8,8 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.synced
 STORE ?= file
 PYTEST_ARGS ?=
+BENCH ?= codec hydrate listing throughput bulk_delete webhook
+BENCH_ARGS ?=
 export UV_PYTHON_DOWNLOADS := never
 
 .PHONY: help venv lint types test unit cluster-test e2e bench demo cluster-up cluster-down generate golden fmt clean
@@ -52,8 +54,12 @@ e2e: venv ## The demo on both stores, and a plain pip install, as tests
 	$(PY) -m tests.s3server ensure
 	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
 
-bench: venv ## Benchmarks; each prints a ratio against a baseline of the same run
-	$(PY) -m tests.perf.bench_webhook
+bench: venv ## Benchmarks, as ratios; BENCH="codec listing", BENCH_ARGS="--rounds 1 --scale 0.1"
+	@$(PY) -m tests.s3server ensure
+	@for name in $(BENCH); do \
+	  if [ $$name = webhook ]; then $(PY) -m tests.perf.bench_webhook || exit 1; \
+	  else $(PY) -m tests.perf.$$name $(BENCH_ARGS) || exit 1; fi; \
+	done
 
 cluster-up: venv ## A Kubernetes API server to play with
 	$(PY) -m tests.cluster up
