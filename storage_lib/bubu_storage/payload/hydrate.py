@@ -221,7 +221,7 @@ class _Hydration:
                 if container is not None:
                     if item_hop is not None:
                         self._charge(_CONTAINER_BYTES + _SLOT_BYTES * len(container))
-                    copy = _empty_like(container)
+                    copy = {} if isinstance(container, dict) else []
                 elif item_hop is not None and isinstance(copy, str):
                     self._charge(len(copy))
                 if in_map:
@@ -399,7 +399,3 @@ class _Hydration:
                 raise selection.error(step, f"is out of range; the list has {len(items)} elements")
             value = items[step]
         return value if hop is None else self.resolve_all(value, hop)
-
-
-def _empty_like(container: Any) -> Any:
-    return {} if isinstance(container, dict) else []
