@@ -221,7 +221,7 @@ class _Hydration:
                 if container is not None:
                     if item_hop is not None:
                         self._charge(_CONTAINER_BYTES + _SLOT_BYTES * len(container))
-                    copy = {} if isinstance(container, dict) else []
+                    copy = cast("Any", {} if isinstance(container, dict) else [])
                 elif item_hop is not None and isinstance(copy, str):
                     self._charge(len(copy))
                 if in_map:
