@@ -52,7 +52,9 @@ class BoundedBody(io.RawIOBase):
         if self.closed:
             raise ValueError("read of a closed object body")
         wanted = self._left if size is None or size < 0 else min(size, self._left)
-        pieces: list[bytes] = []
+        first = b""
+        # Grows in place: a large body needs its own length once, and one piece besides.
+        rest: io.BytesIO | None = None
         while wanted:
             piece = self._take(wanted)
             if not piece:
@@ -62,12 +64,18 @@ class BoundedBody(io.RawIOBase):
                     key=self._key,
                     code="IncompleteBody",
                 )
-            pieces.append(piece)
             wanted -= len(piece)
             self._left -= len(piece)
             if not self._left:
                 self._reached_end()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if rest is not None:
+                rest.write(piece)
+            elif wanted:
+                rest = io.BytesIO()
+                rest.write(piece)
+            else:
+                first = piece
+        return first if rest is None else rest.getvalue()
 
     def readall(self) -> bytes:
         """Read all that is left."""

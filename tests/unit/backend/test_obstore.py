@@ -17,6 +17,7 @@ import pytest
 
 from bubu_storage.backend.s3 import S3Backend
 from bubu_storage.backend.s3_obstore import ObstoreBackend
+from bubu_storage.backend.s3_obstore_forms import md5_of
 from bubu_storage.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
@@ -491,6 +492,23 @@ def test_slow_reader_is_not_the_stores_fault() -> None:
         assert not threading.Event().wait(0.8)
         assert data == head + result.read()
     assert 1 <= len(server.requests) <= 2
+
+
+@pytest.mark.parametrize(("size", "requests"), [(16 * 1024 * 1024, 1), (16 * 1024 * 1024 + 1, 2)])
+def test_very_large_body_is_read_by_the_reference(size: int, requests: int) -> None:
+    """It costs less there, a second request included; it is no failure of the fast path."""
+    data = bytes(size)
+    with fast(lambda _: found(data)) as (backend, server):
+        assert data == backend.get_object("k").read()
+        assert 0 == backend.repeated
+    assert requests == len(server.requests)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2046, 2047, 2048, 4094, 4095, 65_536, 65_537])
+def test_md5_of_a_body(size: int) -> None:
+    """The slices in which it is reckoned do not show."""
+    data = os.urandom(size)
+    assert hashlib.md5(data, usedforsecurity=False).hexdigest() == md5_of(data)
 
 
 def test_closing_a_large_body_half_read() -> None:
