@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 STREAM_MIB = 200
-GROWTH_MIB = 96
-"""(5 + 2) parts of 5 MiB, one that is being put together, 2 MiB of pieces: 45 to 50 MiB of buffers.
+GROWTH_MIB = 64
+"""5 parts of 5 MiB under way, one that is being put together, 2 MiB of pieces: 32 MiB of buffers.
 The allocator keeps up to 20 MiB more for the threads that send them."""
 
 

@@ -274,9 +274,7 @@ class _SourceBody:
             self._left -= len(piece)
             if not piece and size != 0 and self._left > 0:
                 # Said here: to the destination it would be a body of another length than announced.
-                raise UnavailableError(
-                    f"object {self._key!r} ends {self._left} bytes early", key=self._key
-                )
+                raise UnavailableError(f"object {self._key!r} ends {self._left} bytes early", key=self._key)
         except StorageError as error:
             self.raised = CopyError(CopyPhase.READ, error, key=self._key)
             raise self.raised from error

@@ -1,7 +1,7 @@
 """Uploading in parts: any length, bounded memory, nothing left behind.
 
-At most ``concurrency`` parts are in flight and two are being prepared, so memory is bounded by
-``(concurrency + 2) * part_size`` whatever the body's length. Each part carries its own
+At most ``concurrency`` parts are in flight and one is being prepared, so memory is bounded by
+``(concurrency + 1) * part_size`` whatever the body's length. Each part carries its own
 SHA-256; the completing request carries none for the whole object (S3 expects a checksum of
 checksums there, and stores that validate refuse anything else).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -57,14 +58,16 @@ def parts_of(body: Body, part_size_bytes: int, *, size_bytes: int | None, key: s
             yield bytes(view[start : start + part_size_bytes])
         return
     total = count = 0
-    buffer = bytearray()
+    part = _Part()
     for piece in chunks(body):
         total += len(piece)
         if size_bytes is not None and total > size_bytes:
             check_size(stored=total, expected=size_bytes, key=key)
-        buffer += piece
-        # "More than", so that the last part is known to be the last when it is handed out.
-        while len(buffer) > part_size_bytes:
+        start = 0
+        # A part goes out when there is more, so that the last one is known to be the last.
+        while (room := part_size_bytes - part.size_bytes) < len(piece) - start:
+            part.add(piece[start : start + room])
+            start += room
             count += 1
             if count >= MAX_PARTS:
                 raise LimitExceededError(
@@ -72,10 +75,41 @@ def parts_of(body: Body, part_size_bytes: int, *, size_bytes: int | None, key: s
                     "announce its size or raise the part size",
                     key=key,
                 )
-            yield bytes(memoryview(buffer)[:part_size_bytes])
-            del buffer[:part_size_bytes]
+            yield part.take(part_size_bytes)
+        part.add(piece[start:])
     check_size(stored=total, expected=size_bytes, key=key)
-    yield bytes(buffer)
+    yield part.take()
+
+
+class _Part:
+    """Puts parts together, one after the other, and gives each away without a copy."""
+
+    def __init__(self) -> None:
+        self._buffer = io.BytesIO()
+
+    @property
+    def size_bytes(self) -> int:
+        """How much there is of the part so far."""
+        return self._buffer.tell()
+
+    def add(self, piece: memoryview) -> None:
+        """Take some more."""
+        self._buffer.write(piece)
+
+    def take(self, next_size_bytes: int = 0) -> bytes:
+        """Return the part and begin the next one.
+
+        Args:
+            next_size_bytes: room to make for the next one. What grows piece by piece leaves holes
+                behind that no other part fits into, and no memory is given back.
+        """
+        full, self._buffer = self._buffer, io.BytesIO()
+        if next_size_bytes:
+            self._buffer.seek(next_size_bytes - 1)
+            self._buffer.write(b"\0")
+            self._buffer.seek(0)
+        full.truncate()
+        return full.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +185,9 @@ def _send_all(plan: PartPlan, parts: Iterator[bytes], target: dict[str, Any]) ->
 
     with ThreadPoolExecutor(plan.concurrency, thread_name_prefix="bubu-upload") as pool:
         try:
-            for number, data in enumerate(parts, start=1):
+            number = 0
+            for data in parts:
+                number += 1  # noqa: SIM113 - `enumerate` would keep the part before
                 pending.add(pool.submit(_send_part, plan, target, number, data))
                 del data
                 if len(pending) >= plan.concurrency:

@@ -69,7 +69,10 @@ class S3Writer:
             if second is None:
                 with session.mapped("written", key):
                     return self._put_single(key, first, arguments, conditions)
-            return self._put_parts(key, chain((first, second), parts), arguments, conditions)
+            # Neither name nor tuple: both are large, and done with long before the last one.
+            parts = chain(iter([first, second]), parts)
+            del first, second
+            return self._put_parts(key, parts, arguments, conditions)
 
     def _put_single(
         self, key: str, data: bytes, arguments: dict[str, Any], conditions: dict[str, Any]
