@@ -162,6 +162,8 @@ def _resolve_s3(context: Context, config: AnyConfig, s3: S3Spec | ClusterS3Spec)
         sse=str(s3.sse) if s3.sse is not None else "",
         sse_kms_key_id=s3.sse_kms_key_id or "",
         max_attempts=1,
+        # The other engine follows redirects within a host, and tenants write the endpoint.
+        engine="boto3",
     )
     authentication = s3.authentication
     if authentication.service_account is not None:

@@ -12,6 +12,8 @@ from bubu_operator.controllers.context import Context, ControllerOptions
 from bubu_operator.controllers.store_access import Refusal, resolve_store
 from bubu_operator.kube.resources import SECRETS
 from bubu_operator.kube.scrub import Redactor
+from bubu_operator.retention.document import PassDocument
+from bubu_storage.retention import Cursor, PassSpec, RetentionRule
 from tests.unit.controllers.fake_api import FakeApi
 
 CONFIG = StorageConfig.model_validate(
@@ -90,3 +92,13 @@ def test_an_anonymous_store_is_asked_anonymously():
 
     assert access.settings.anonymous
     assert (access.settings.access_key_id, access.settings.secret_access_key) == ("", "")
+
+
+def test_the_controller_and_its_passes_use_the_reference_engine():
+    """Tenants write the endpoint, and the other engine follows redirects to another port of its host."""
+    access, _ = resolve(AWS_ACCESS_KEY_ID="AK", AWS_SECRET_ACCESS_KEY="SK")
+    spec = PassSpec(scopes=("o/team-a/",), rules=(RetentionRule("o/team-a/", keep_within_seconds=1e6),))
+
+    passed_on = PassDocument(access.settings, spec, Cursor())
+    assert access.settings.engine == "boto3"
+    assert '"engine":"boto3"' in passed_on.to_line()
