@@ -24,13 +24,11 @@ from typing import Final, Self
 
 from bubu_storage.backend.file_dirs import TEMPORARY_PREFIX, DirectoryChain, VanishedError, open_base
 from bubu_storage.backend.file_entries import check_unchanged, link_in_place, look_up, put_in_place
+from bubu_storage.backend.file_listing import TICK_NS
 from bubu_storage.backend.file_locks import changing_entries
 from bubu_storage.errors import UnavailableError
 
-__all__ = ["TICK_NS", "FileDraft"]
-
-TICK_NS: Final = 10_000_000
-"""The coarsest tick of a kernel's clock for files, in nanoseconds (100 Hz)."""
+__all__ = ["FileDraft"]
 
 _FILE_MODE: Final = 0o666
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

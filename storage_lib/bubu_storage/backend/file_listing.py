@@ -5,6 +5,9 @@ Object stores sort by the whole key, so ``a-b`` comes before ``a/x`` although th
 Directories that cannot hold a wanted key are never opened. What disappears during the walk
 is left out; what cannot be read is an error, never a silently shorter listing.
 
+A key that is there all the time is listed, once, also while it is replaced again and again by other
+users of this library (see `bubu_storage.backend.file_locks`).
+
 Left out as well: links, special files, half-written files, and names that no key can have
 (not UTF-8, too long).
 """
@@ -14,15 +17,21 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from bubu_storage.backend.file_dirs import TEMPORARY_PREFIX, DirectoryChain, open_directory
+from bubu_storage.backend.file_locks import names_move, reading_entries
 from bubu_storage.backend.types import MAX_KEY_BYTES, ListedObject, check_key
 from bubu_storage.errors import InvalidKeyError
 
-__all__ = ["etag_of", "modified_at", "walk"]
+__all__ = ["TICK_NS", "etag_of", "modified_at", "walk"]
+
+TICK_NS: Final = 10_000_000
+"""The coarsest tick of a kernel's clock for files, in nanoseconds (100 Hz)."""
 
 
 def etag_of(facts: os.stat_result) -> str:
@@ -113,6 +122,26 @@ def _walk_tree(root_fd: int, root: bytes, prefix: bytes, start_after: bytes) -> 
 
 def _sorted_entries(directory: int, path: bytes, prefix: bytes, start_after: bytes) -> list[bytes]:
     """Return the names worth a look, directories with a final ``/``, the last one first."""
+    last_change = os.fstat(directory).st_ctime_ns
+    names: list[bytes] | None = None
+    is_busy = abs(time.time_ns() - last_change) < TICK_NS  # another change may have the same time
+    if not is_busy:
+        names = _entries(directory, path, prefix, start_after)
+        is_busy = os.fstat(directory).st_ctime_ns != last_change
+    if is_busy and names_move(directory):
+        with reading_entries(directory) as is_exact:
+            again = _entries(directory, path, prefix, start_after)
+        if not is_exact:  # two looks miss less than one
+            again = list({*again, *_entries(directory, path, prefix, start_after)})
+        names = again
+    elif names is None:
+        names = _entries(directory, path, prefix, start_after)
+    names.sort(reverse=True)
+    return names
+
+
+def _entries(directory: int, path: bytes, prefix: bytes, start_after: bytes) -> list[bytes]:
+    """Return the names worth a look, directories with a final ``/``, in no order."""
     wanted: list[bytes] = []
     with os.scandir(directory) as entries:
         for entry in entries:
@@ -133,7 +162,6 @@ def _sorted_entries(directory: int, path: bytes, prefix: bytes, start_after: byt
                 if whole <= start_after or not whole.startswith(prefix):
                     continue
             wanted.append(name)
-    wanted.sort(reverse=True)
     return wanted
 
 

@@ -10,6 +10,10 @@ Where such a lock does not reach everybody, plain changes go on, and conditional
 could not keep their word. That is so on network file systems: Linux keeps locks on *directories* of NFS,
 SMB and FUSE to the one machine, without a word. So only file systems that are known to do better count.
 Programs that know nothing of these locks are not kept out anywhere.
+
+A listing holds the same lock for as long as it takes to read the names of a directory in which something
+is going on: some file systems (tmpfs, Btrfs) move a name that is replaced to the end of its directory,
+where a reader that is in the middle of it meets the name twice, or never.
 """
 
 from __future__ import annotations
@@ -20,13 +24,14 @@ import fcntl
 import random
 import sys
 import time
+from collections.abc import Generator
 from functools import cache
 from types import TracebackType
 from typing import Any, Final
 
 from bubu_storage.errors import StorageTimeoutError, UnsupportedOperationError
 
-__all__ = ["LONGEST_WAIT_SECONDS", "changing_entries", "has_reliable_locks"]
+__all__ = ["LONGEST_WAIT_SECONDS", "changing_entries", "has_reliable_locks", "names_move", "reading_entries"]
 
 LONGEST_WAIT_SECONDS: Final = 30.0
 """A lock is held for two system calls; who holds one for so long was stopped in the middle."""
@@ -47,9 +52,13 @@ _WITH_LOCKS: Final = frozenset(
 )
 """Magic numbers of ``statfs(2)``."""
 
+_NAMES_STAY: Final = frozenset({0xEF53, 0x58465342})
+"""Likewise, of file systems (ext, XFS) where a name that is replaced keeps its place in the directory."""
+
 _STATFS_BYTES: Final = 512
 """More than the structure has on any platform."""
 
+_LONGEST_WAIT_OF_READERS_SECONDS: Final = 1.0
 _FIRST_PAUSE_SECONDS: Final = 0.000_2
 _LONGEST_PAUSE_SECONDS: Final = 0.01
 
@@ -91,6 +100,34 @@ class changing_entries:  # noqa: N801 - used like a function, and much cheaper t
                 fcntl.flock(self._directory, fcntl.LOCK_UN)
 
 
+@contextlib.contextmanager
+def reading_entries(directory: int) -> Generator[bool]:
+    """Keep the entries of an open directory as they are while they are read, where that can be had soon.
+
+    Yields:
+        Whether nobody changes them; else they are to be read as they come.
+    """
+    deadline = time.monotonic() + _LONGEST_WAIT_OF_READERS_SECONDS
+    held = False
+    while not held and has_reliable_locks(directory):
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(random.random() * _FIRST_PAUSE_SECONDS)  # noqa: S311 - as below
+        except OSError:
+            break
+        else:
+            held = True
+    try:
+        yield held
+    finally:
+        if held:
+            with contextlib.suppress(OSError):
+                fcntl.flock(directory, fcntl.LOCK_UN)
+
+
 def _lock(directory: int, *, alone: bool, key: str, store: str) -> bool:
     """Take the lock; False where there are none and none is needed."""
     deadline = time.monotonic() + LONGEST_WAIT_SECONDS
@@ -125,6 +162,11 @@ def has_reliable_locks(directory: int) -> bool:
     if sys.platform != "linux":
         return True  # a developer's machine; the structure below is another there
     return _file_system(directory) in _WITH_LOCKS
+
+
+def names_move(directory: int) -> bool:
+    """Tell whether who reads an open directory may miss names that are replaced meanwhile."""
+    return sys.platform != "linux" or _file_system(directory) not in _NAMES_STAY
 
 
 def _file_system(directory: int) -> int:

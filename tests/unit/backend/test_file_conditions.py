@@ -14,8 +14,8 @@ import pytest
 
 from bubu_storage.backend import file_draft, file_locks
 from bubu_storage.backend.file import FileBackend
-from bubu_storage.backend.file_draft import TICK_NS, FileDraft
-from bubu_storage.backend.file_listing import etag_of
+from bubu_storage.backend.file_draft import FileDraft
+from bubu_storage.backend.file_listing import TICK_NS, etag_of
 from bubu_storage.backend.probe import Capability, probe_backend
 from bubu_storage.errors import (
     InvalidKeyError,

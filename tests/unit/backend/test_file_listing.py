@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+import threading
+import time
 import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bubu_storage.backend import file_listing, file_locks
 from bubu_storage.backend.file import FileBackend
+from bubu_storage.backend.file_listing import TICK_NS
 from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.testing.acceptance import keys_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SEGMENTS = st.text(st.sampled_from("ab-./0é😀\uff5e \\"), min_size=1, max_size=3).map(
     lambda text: text.replace("/", "")
@@ -162,3 +168,96 @@ def test_directories_that_vanish_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "c").rmdir()
     (tmp_path / "c").write_text("now a file")
     assert ["d/1"] == keys_of(pages)
+
+
+# ---- directories in which something is going on
+
+
+class MovingNames:
+    """Directories as some file systems have them: a name that is replaced meanwhile is missed, or met twice.
+
+    Attributes:
+        reads: how often a directory was read.
+        meanwhile: called in the middle of each reading.
+    """
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.meanwhile: list[Callable[[], object]] = []
+        self._scandir = os.scandir
+
+    @contextmanager
+    def scandir(self, path: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+        """Read a directory."""
+        self.reads += 1
+        with self._scandir(path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+            found = [found[0], *found[:-1]]
+        yield iter(found)
+
+
+@pytest.fixture
+def moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FileBackend, MovingNames]:
+    """A store with a few objects, none of them new, on such a file system."""
+    monkeypatch.setattr(file_listing, "names_move", lambda _: True)
+    monkeypatch.setattr(file_locks, "has_reliable_locks", lambda _: True)
+    store = FileBackend(tmp_path, fsync=False)
+    for name in "abc":
+        store.put_object(f"dir/{name}", b"1")
+    while time.time_ns() - (tmp_path / "dir").stat().st_ctime_ns <= TICK_NS:
+        pass
+    names = MovingNames()
+    monkeypatch.setattr(os, "scandir", names.scandir)
+    return store, names
+
+
+def test_objects_that_are_replaced_are_listed_once(moving: tuple[FileBackend, MovingNames]) -> None:
+    """They exist all the time, whatever the reader of a directory meets."""
+    store, names = moving
+    names.meanwhile.append(lambda: store.put_object("dir/c", b"2"))
+    assert ["dir/a", "dir/b", "dir/c"] == keys_of(store.list_objects("dir/"))
+
+
+def test_quiet_directories_are_read_once(moving: tuple[FileBackend, MovingNames]) -> None:
+    """Nothing is paid for what does not happen."""
+    store, names = moving
+    assert ["dir/a", "dir/b", "dir/c"] == keys_of(store.list_objects("dir/"))
+    assert 1 == names.reads
+
+
+def test_second_look_keeps_writers_out(moving: tuple[FileBackend, MovingNames]) -> None:
+    """Else it would be no better than the first; they wait until the names are read."""
+    store, names = moving
+    writer = threading.Thread(target=store.put_object, args=("dir/c", b"3"))
+    seen: list[bytes] = []
+
+    def start_and_look() -> None:
+        writer.start()
+        writer.join(0.1)
+        with store.get_object("dir/c") as found:
+            seen.append(found.read())
+
+    names.meanwhile += [lambda: store.put_object("dir/c", b"2"), start_and_look]
+    list(store.list_objects("dir/"))
+    writer.join(30)
+    assert [b"2"] == seen
+    with store.get_object("dir/c") as found:
+        assert b"3" == found.read()
+
+
+def test_locked_directories_are_listed_all_the_same(
+    moving: tuple[FileBackend, MovingNames], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader waits for a moment; what two looks show is told then, each name once."""
+    monkeypatch.setattr(file_locks, "_LONGEST_WAIT_OF_READERS_SECONDS", 0.01)
+    store, names = moving
+    holder = os.open(tmp_path / "dir", os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_SH)
+    try:
+        names.meanwhile += [lambda: store.put_object("dir/c", b"2")] * 2
+        assert ["dir/a", "dir/b", "dir/c"] == keys_of(store.list_objects("dir/"))
+        assert 3 == names.reads
+    finally:
+        os.close(holder)
