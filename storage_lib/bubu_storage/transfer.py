@@ -1,10 +1,10 @@
 """Reading and writing the objects of one call: in parallel, within one deadline.
 
 A call of the manager makes one `Transfer`. Objects are taken in order by a bounded number
-of threads; the error of a call is always that of the first object, in order, that failed,
-so parallelism does not change what a caller sees. Local stores (files, memory) answer
-faster than a thread can be woken: they are read directly, and written to directly unless
-they turn out to wait for a disk.
+of threads, which the calls of a manager share in turns; the error of a call is always that of
+the first object, in order, that failed, so parallelism does not change what a caller sees.
+Local stores (files, memory) answer faster than a thread can be woken: they are read directly,
+and written to directly unless they turn out to wait for a disk.
 
 The deadline ends the waiting, not the thread: an operation that hangs in the store runs on
 until the store's own timeout and its outcome is dropped.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any, Final, TypeVar
 
 from bubu_storage.backend.types import ObjectBackend
@@ -37,6 +37,8 @@ _LOCAL_TRIES: Final = 4
 """So many objects are written to a local store one by one, to see how long it takes."""
 _LOCAL_SLOW_SECONDS: Final = 0.001
 """An object that takes longer waits for a disk (fsync), and that is worth waiting for together."""
+_TURN_SECONDS: Final = 0.1
+"""After this a thread that writes goes back into the line, so that other calls get theirs."""
 
 
 class Transfer:
@@ -111,21 +113,31 @@ class Transfer:
         lock = threading.Lock()
         failures: dict[int, BaseException] = {}
 
-        def work() -> None:
+        def work() -> bool:
+            """Write for one turn; return whether there may be more to do."""
+            turn_ends = time.monotonic() + _TURN_SECONDS
             while not self._stopped:
                 with lock:
                     index, planned = next(pending, (-1, None))
                 if planned is None:
-                    return
+                    return False
                 try:
                     self._write(planned)
                 except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
                     failures[index] = error
                     self._stopped = True
+                if time.monotonic() >= turn_ends:
+                    return True
+            return False
 
         executor = self._executor()
-        tasks = [executor.submit(work) for _ in range(min(self._workers, len(objects)))]
-        self._wait(tasks)
+        tasks = {executor.submit(work) for _ in range(min(self._workers, len(objects)))}
+        while tasks:
+            ended, tasks = self._wait(tasks)
+            unfinished = sum(task.result() for task in ended)
+            if unfinished:
+                self._check_deadline()
+            tasks |= {executor.submit(work) for _ in range(unfinished)}
         if failures:
             raise failures[min(failures)]
 
@@ -202,16 +214,19 @@ class Transfer:
             self._written.append(len(body))
 
     def _result(self, future: Future[_T]) -> _T:
-        self._wait([future])
+        self._wait({future})
         return future.result()
 
-    def _wait(self, futures: Sequence[Future[Any]]) -> None:
+    def _wait(self, futures: set[Future[_T]]) -> tuple[set[Future[_T]], set[Future[_T]]]:
+        """Wait until some have ended; return these and the others."""
         remaining = min(max(0.0, self._deadline - time.monotonic()), threading.TIMEOUT_MAX)
-        if wait(futures, timeout=remaining).not_done:
+        ended, others = wait(futures, timeout=remaining, return_when=FIRST_COMPLETED)
+        if not ended:
             self._stopped = True
             for future in futures:
                 future.cancel()
             raise self._timeout()
+        return ended, others
 
     def _check_deadline(self) -> None:
         if time.monotonic() >= self._deadline:
