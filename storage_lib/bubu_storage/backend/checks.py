@@ -84,12 +84,15 @@ def check_conditions(if_match: str, if_none_match: str = "") -> None:
     """Refuse conditions that no store understands; "" is no condition.
 
     Raises:
-        ConfigurationError: both at once, ``*`` as an ETag, or another ``if_none_match`` than ``*``.
+        ConfigurationError: both at once, ``*`` as an ETag, another ``if_none_match`` than ``*``, or
+            text that no header can carry.
     """
     if if_match and if_none_match:
         raise ConfigurationError("if_match and if_none_match exclude each other; give one of them")
     if if_match == "*":
         raise ConfigurationError("if_match takes an ETag, not '*'")
+    if not (if_match.isascii() and if_match.isprintable()):
+        raise ConfigurationError(f"if_match is {if_match[:80]!r}; an ETag is printable ASCII")
     if if_none_match not in {"", "*"}:
         raise ConfigurationError(f"if_none_match is {if_none_match[:80]!r}; it must be '*' (no object yet)")
 

@@ -37,7 +37,7 @@ from bubu_storage.backend.types import (
     check_page_size,
     check_prefix,
 )
-from bubu_storage.errors import BucketNotFoundError, StorageError, UnsupportedOperationError
+from bubu_storage.errors import BucketNotFoundError, InvalidKeyError, StorageError, UnsupportedOperationError
 from bubu_storage.settings import S3Settings
 from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
 
@@ -113,14 +113,24 @@ class S3Backend:
         check_key(key)
         check_conditions(if_match)
         # Some stores send the whole object's checksum with a part of it.
-        extra: dict[str, Any] = {"Range": range_header} if range_header else {"ChecksumMode": "ENABLED"}
+        extra: dict[str, Any] = {"ChecksumMode": "ENABLED"}
+        if range_header:
+            # What no header can carry is no range, and so ignored as by any store.
+            is_sendable = range_header.isascii() and range_header.isprintable()
+            extra = {"Range": range_header} if is_sendable else {}
         extra |= condition_arguments(if_match)
         session = self._session
         with session.mapped("read", key):
             answer = cast(
                 "dict[str, Any]", session.client.get_object(Bucket=session.bucket, Key=key, **extra)
             )
-        info = _info(key, answer)
+            try:
+                info = _info(key, answer, self.name)
+                if "Range" not in extra:
+                    _check_whole(info, answer.get("ContentRange", ""), self.name)
+            except BaseException:
+                answer["Body"].close()
+                raise
         stream = S3Body(
             answer["Body"],
             size_bytes=info.size_bytes,
@@ -139,7 +149,7 @@ class S3Backend:
         check_key(key)
         with self._session.mapped("looked up", key):
             answer = self._session.client.head_object(Bucket=self._session.bucket, Key=key)
-        return _info(key, cast("dict[str, Any]", answer))
+            return _info(key, cast("dict[str, Any]", answer), self.name)
 
     def delete_object(self, key: str, *, if_match: str = "") -> None:
         """Delete one object; a missing one counts as deleted.
@@ -219,12 +229,22 @@ class S3Backend:
         Raises:
             InvalidKeyError: see `check_prefix`.
             LimitExceededError: ``page_size`` is not 1 to 1,000.
-            StorageError: the store's pages are out of order or repeat themselves.
+            StorageError: the store's pages are out of order, repeat themselves, or are not of what
+                was asked for.
         """
         check_prefix(prefix)
         check_page_size(page_size)
+        try:
+            start_after.encode(
+                "utf-8"
+            )  # nothing more is asked of it: foreign keys are odd, and cursors as well
+        except UnicodeEncodeError as error:
+            raise InvalidKeyError("a listing cannot start after a text that is no valid Unicode") from error
         return pages(
-            lambda more: self._page(prefix, page_size, more), start_after=start_after, store=self.name
+            lambda more: self._page(prefix, page_size, more),
+            prefix=prefix,
+            start_after=start_after,
+            store=self.name,
         )
 
     def _page(self, prefix: str, page_size: int, more: dict[str, str]) -> dict[str, Any]:
@@ -252,12 +272,31 @@ class S3Backend:
         return self._session.error(error, verb, key)
 
 
-def _info(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
+def _info(key: str, answer: Mapping[str, Any], store: str) -> ObjectInfo:
+    if "ContentLength" not in answer:
+        # Taken for 0 it would make every object an empty one, without a word.
+        raise StorageError(
+            f"object {key!r} of {store}: the answer does not say how long it is (no Content-Length); a proxy "
+            "before the store may take that away",
+            key=key,
+            code="InvalidAnswer",
+        )
     return ObjectInfo(
         key=key,
-        size_bytes=answer.get("ContentLength", 0),
+        size_bytes=answer["ContentLength"],
         content_type=answer.get("ContentType") or DEFAULT_BLOB_CONTENT_TYPE,
         etag=answer.get("ETag", ""),
         last_modified=answer.get("LastModified", EPOCH).astimezone(UTC),
         metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
     )
+
+
+def _check_whole(info: ObjectInfo, content_range: str, store: str) -> None:
+    """Refuse a part of an object in answer to a request for all of it."""
+    if content_range and content_range != f"bytes 0-{info.size_bytes - 1}/{info.size_bytes}":
+        raise StorageError(
+            f"object {info.key!r} of {store}: the answer is a part of it ({content_range[:80]}), which was "
+            "not asked for; check what is between here and the store",
+            key=info.key,
+            code="InvalidAnswer",
+        )

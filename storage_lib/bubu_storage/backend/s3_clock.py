@@ -37,9 +37,10 @@ class StoreClock:
             return
         try:
             date = parsedate_to_datetime(text)
-        except ValueError:
-            return
-        date = date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+            date = date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+            date + timedelta(seconds=_SAMPLE_SECONDS)  # pyright: ignore[reportUnusedExpression]
+        except (ValueError, OverflowError):
+            return  # none, or one that cannot be carried on
         with self._lock:
             self._sample = (date, self._monotonic())
 

@@ -66,10 +66,15 @@ def delete_together(
         action = f"{len(keys)} objects of {session.name} cannot be deleted"
         raise session.judged(error, action, None) from error
     failed: dict[str, StorageError] = {}
+    asked = frozenset(keys)
     for item in cast("list[dict[str, Any]]", answer.get("Errors", [])):
         key = str(item.get("Key", ""))
         action = f"object {key!r} of {session.name} cannot be deleted"
         error = map_item_error(item, action, key=key, secrets=session.secrets)
+        if key not in asked:
+            # One of ours failed and it is not said which: none can be taken for deleted.
+            error.message = f"{len(keys)} objects of {session.name}: the answer is about another key: {error}"
+            raise error
         if not isinstance(error, ObjectNotFoundError):
             failed[key] = error
     return failed

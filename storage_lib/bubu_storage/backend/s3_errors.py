@@ -36,6 +36,7 @@ __all__ = [
     "CODES",
     "NO_CODES",
     "STATUSES",
+    "UNREADABLE",
     "class_of",
     "code_and_status",
     "map_item_error",
@@ -200,6 +201,10 @@ _UNREACHABLE: Final = (
 )
 
 
+UNREADABLE: Final = (ValueError, LookupError, ArithmeticError)
+"""What the SDK lets out when a number, a time or an encoding in an answer is none."""
+
+
 def class_of(code: str, status: int | None) -> type[StorageError]:
     """Return the error class that a code and a status stand for; the code goes first."""
     known = CODES.get(code)
@@ -265,7 +270,7 @@ def map_sdk_error(
         make, reason = UnavailableError, "the store cannot be reached or broke off; check the endpoint"
     elif isinstance(error, _MISCONFIGURED):
         make, reason = ConfigurationError, f"the SDK refuses the settings: {scrub(str(error), secrets)}"
-    elif type(error).__module__.startswith("botocore.parsers"):
+    elif isinstance(error, UNREADABLE) or type(error).__module__.startswith("botocore.parsers"):
         make, reason = StorageError, "the answer is not one of an S3 store; check the endpoint"
     else:
         make, reason = StorageError, f"unexpected failure {name}"
@@ -306,8 +311,14 @@ def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float
         return float(text)
     if not text:
         return None
+    date = _told_seconds(text)
+    return None if date is None else max(0.0, date - now_seconds)
+
+
+def _told_seconds(text: str) -> float | None:
+    """Return a date of HTTP in seconds since the epoch; None if it is none."""
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now_seconds)
+        return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None
 
@@ -342,13 +353,11 @@ def _map_answer(
     )
     text = f"{action}: {reason}" + (f" ({detail})" if detail else "")
     if kind is ThrottledError:
-        date = headers.get("date", "")
-        now = parsedate_to_datetime(date).timestamp() if date else 0.0
         return ThrottledError(
             text,
             key=key,
             status=status,
             code=code or None,
-            retry_after_seconds=retry_after_seconds(headers, now),
+            retry_after_seconds=retry_after_seconds(headers, _told_seconds(headers.get("date", "")) or 0.0),
         )
     return kind(text, key=key, status=status, code=code or None)

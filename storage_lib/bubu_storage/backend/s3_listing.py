@@ -20,19 +20,21 @@ _FIELDS: Final = frozenset({"Contents", "IsTruncated", "KeyCount", "Name"})
 
 
 def pages(
-    fetch: Callable[[dict[str, str]], dict[str, Any]], *, start_after: str, store: str
+    fetch: Callable[[dict[str, str]], dict[str, Any]], *, prefix: str, start_after: str, store: str
 ) -> Iterator[ListPage]:
     """Yield the pages that are not empty; one is fetched when the one before is consumed.
 
     Args:
         fetch: asks the store for a page, given what says where it starts (``StartAfter``,
             ``ContinuationToken``).
+        prefix: what the keys must begin with.
         start_after: only keys greater than this one.
         store: name for messages.
 
     Raises:
         StorageError: the pages are out of order (``ListingOrder``), repeat themselves
-            (``ListingLoop``) or are none (``ListingFormat``).
+            (``ListingLoop``), hold what was not asked for (``ListingPrefix``) or are none
+            (``ListingFormat``).
     """
     more = {"StartAfter": start_after} if start_after else {}
     tokens: set[str] = set()
@@ -45,8 +47,15 @@ def pages(
                 f"{store} cannot be listed: the answer is not one of an S3 store; check the endpoint",
                 code="ListingFormat",
             )
-        objects = tuple(map(_listed, answer.get("Contents", [])))
+        objects = tuple(_listed(item, store) for item in answer.get("Contents", []))
         for one in objects:
+            if not one.key.startswith(prefix):
+                # Whoever deletes what a listing names would delete other people's objects.
+                raise StorageError(
+                    f"{store} lists {one.key!r}, which does not begin with {prefix!r} as was asked; "
+                    "a listing of this store cannot be relied on",
+                    code="ListingPrefix",
+                )
             if one.key <= last:
                 raise StorageError(
                     f"{store} lists {one.key!r} after {last!r}: not in byte order, or repeated; "
@@ -68,10 +77,16 @@ def pages(
         more = {**more, "ContinuationToken": token}
 
 
-def _listed(item: Mapping[str, Any]) -> ListedObject:
-    return ListedObject(
-        key=item["Key"],
-        size_bytes=item.get("Size", 0),
-        etag=item.get("ETag", ""),
-        last_modified=item.get("LastModified", EPOCH).astimezone(UTC),
-    )
+def _listed(item: Mapping[str, Any], store: str) -> ListedObject:
+    size = item.get("Size", 0)
+    try:
+        modified = item.get("LastModified", EPOCH).astimezone(UTC)
+    except OverflowError:
+        modified = None
+    if modified is None or size < 0 or not item.get("Key"):
+        raise StorageError(
+            f"{store} cannot be listed: an entry has no key, a length below 0 or a time outside of all "
+            "calendars; check the endpoint",
+            code="ListingFormat",
+        )
+    return ListedObject(key=item["Key"], size_bytes=size, etag=item.get("ETag", ""), last_modified=modified)

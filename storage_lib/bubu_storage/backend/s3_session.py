@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 from bubu_storage.backend.s3_client import CaBundle, RetryRule, build_client, check_settings, known_secrets
 from bubu_storage.backend.s3_clock import StoreClock
 from bubu_storage.backend.s3_conditions import retry_conflicts
-from bubu_storage.backend.s3_errors import NO_CODES, map_sdk_error
+from bubu_storage.backend.s3_errors import NO_CODES, UNREADABLE, map_sdk_error
 from bubu_storage.backend.s3_parsing import register_quick_parsing
 from bubu_storage.errors import (
     BucketNotFoundError,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SDK_ERRORS", "S3Session"]
 
-SDK_ERRORS: Final = (ClientError, BotoCoreError, HTTPError, OSError)
-"""What the SDK raises, one way or another."""
+SDK_ERRORS: Final = (ClientError, BotoCoreError, HTTPError, OSError, *UNREADABLE)
+"""What the SDK raises, one way or another; also where it stumbles over an answer."""
 
 
 class S3Session:

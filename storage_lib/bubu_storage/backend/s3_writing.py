@@ -7,9 +7,10 @@ write whose answer was lost is not reported as refused when it is our own object
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
@@ -22,6 +23,9 @@ from bubu_storage.errors import ConfigurationError, StorageError
 from bubu_storage.settings import S3Settings
 
 __all__ = ["S3Writer", "object_arguments"]
+
+
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class S3Writer:
@@ -137,15 +141,25 @@ def object_arguments(
     """Return the SDK's arguments that describe a new object.
 
     Raises:
-        ConfigurationError: metadata that is not ASCII.
+        ConfigurationError: metadata that is not ASCII, or anything that no header can carry.
     """
     facts: dict[str, Any] = {}
     if content_type:
+        if not (content_type.isascii() and content_type.isprintable()):
+            raise ConfigurationError(
+                f"content type {content_type[:80]!r} of object {key!r} must be printable ASCII", key=key
+            )
         facts["ContentType"] = content_type
     if metadata:
         for name, value in metadata.items():
             if not (name.isascii() and value.isascii()):
                 raise ConfigurationError(f"metadata of object {key!r} must be ASCII", key=key)
+            if not (_HEADER_NAME.fullmatch(name) and value.isprintable()):
+                raise ConfigurationError(
+                    f"metadata {name[:80]!r} of object {key!r} does not fit into a header: names are "
+                    "letters, digits and !#$%&'*+-.^_`|~, values have no control characters",
+                    key=key,
+                )
         facts["Metadata"] = dict(metadata)
     if settings.sse:
         facts["ServerSideEncryption"] = settings.sse
