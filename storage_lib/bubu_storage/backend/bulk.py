@@ -5,11 +5,13 @@ objects: a few pages are read ahead, and a report keeps the first failures only.
 
 Invariants:
 
-* only what was asked for is deleted, and never our own area ``.bubu/`` by a prefix;
+* only what was asked for is deleted, and never our own area ``.bubu/`` by a prefix: a store that lists
+  anything else ends it;
 * every object is either deleted, or in the count of failures, or was not reached because the
   operation was stopped: none is lost sight of, whatever the store answers;
 * a key that cannot be deleted holds up no other;
-* nothing is in flight any more when a call returns or raises.
+* no request is in flight any more when a call returns or raises. Only keys of the caller's that do
+  not come are left waiting, in a thread that ends with them or with the program.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from bubu_storage.backend.bulk_books import BulkDeleteProgress, BulkDeleteReport
-from bubu_storage.backend.bulk_engine import SINGLES_AT_A_TIME, Engine, partial_report
+from bubu_storage.backend.bulk_books import BulkDeleteProgress, BulkDeleteReport, partial_report
+from bubu_storage.backend.bulk_engine import SINGLES_AT_A_TIME, Engine
 from bubu_storage.backend.bulk_requests import Plan
 from bubu_storage.backend.bulk_source import KeySource, ListingSource, Source, is_reserved
 from bubu_storage.backend.checks import MAX_BATCH_DELETE, check_prefix
@@ -109,7 +111,8 @@ def delete_keys(
     Args:
         backend: the store.
         keys: keys, or entries of a listing; any length, read a little ahead of the deletions and
-            in another thread. A key that comes twice is deleted and counted twice.
+            in another thread. A key that comes twice is deleted and counted twice. Keys that do not
+            come hold up an end by ``stop`` or by an error for a few seconds only.
         concurrency: as for `delete_prefix`.
         batch_size: as for `delete_prefix`.
         on_progress: as for `delete_prefix`.

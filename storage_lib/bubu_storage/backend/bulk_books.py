@@ -9,10 +9,19 @@ from typing import Final
 from bubu_storage.backend.bulk_source import Item
 from bubu_storage.errors import StorageError
 
-__all__ = ["MAX_KEPT_FAILURES", "Books", "BulkDeleteProgress", "BulkDeleteReport"]
+__all__ = [
+    "MAX_KEPT_FAILURES",
+    "Books",
+    "BulkDeleteProgress",
+    "BulkDeleteReport",
+    "attach_report",
+    "partial_report",
+]
 
 MAX_KEPT_FAILURES: Final = 1000
 """Failures that a report names; the others are counted."""
+
+_REPORT_ATTRIBUTE: Final = "_bubu_bulk_delete_report"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,21 @@ class BulkDeleteReport:
     def is_complete(self) -> bool:
         """Whether everything that was asked for is gone."""
         return not self.stopped and not self.failed_count
+
+
+def attach_report(error: BaseException, report: BulkDeleteReport) -> None:
+    """Let an error tell what a bulk deletion had done before it."""
+    setattr(error, _REPORT_ATTRIBUTE, report)
+    error.add_note(f"Before this, {report.deleted} objects were deleted.")
+
+
+def partial_report(error: BaseException) -> BulkDeleteReport | None:
+    """Return what a bulk deletion had done when it ended with this error; None for other errors.
+
+    After an interrupt from the keyboard the answer that was just being entered may be missing in it.
+    """
+    found = getattr(error, _REPORT_ATTRIBUTE, None)
+    return found if isinstance(found, BulkDeleteReport) else None
 
 
 class Books:

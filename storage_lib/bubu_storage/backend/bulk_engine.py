@@ -1,6 +1,6 @@
 """The loop behind a bulk deletion: reads ahead, keeps requests in flight, judges the answers.
 
-Threads only send: one reads what is to be deleted, the others delete. Everything is decided in
+Threads only send and read: one reads what is to be deleted, the others delete. Everything is decided in
 the calling thread, by one answer after the other, so there is no lock and no shared state.
 
 Invariants: at most ``concurrency`` deletions are in flight, and a bounded number of objects is
@@ -10,6 +10,7 @@ report of what had been deleted by then.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import threading
 import time
@@ -20,18 +21,12 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from bubu_storage.backend.bulk_books import Books, BulkDeleteProgress, BulkDeleteReport
+from bubu_storage.backend.bulk_books import Books, BulkDeleteProgress, BulkDeleteReport, attach_report
 from bubu_storage.backend.bulk_pacing import Pacer
-from bubu_storage.backend.bulk_requests import (
-    FATAL,
-    Answer,
-    Batch,
-    Plan,
-    Split,
-    delete_batch,
-    read_source,
-)
+from bubu_storage.backend.bulk_reader import Reader
+from bubu_storage.backend.bulk_requests import FATAL, Answer, Batch, Plan, Split, delete_batch
 from bubu_storage.backend.bulk_source import Item, Source
+from bubu_storage.backend.decorator import innermost
 from bubu_storage.backend.types import BatchDeleter
 from bubu_storage.errors import (
     ObjectNotFoundError,
@@ -44,7 +39,7 @@ from bubu_storage.errors import (
     UnsupportedOperationError,
 )
 
-__all__ = ["MAX_ATTEMPTS", "MAX_FAILED_IN_A_ROW", "SINGLES_AT_A_TIME", "Engine", "Timer", "partial_report"]
+__all__ = ["MAX_ATTEMPTS", "MAX_FAILED_IN_A_ROW", "SINGLES_AT_A_TIME", "Engine", "Timer"]
 
 MAX_ATTEMPTS: Final = 4
 """How often a request is sent that fails with an error which may pass."""
@@ -64,7 +59,6 @@ _READ_AHEAD: Final = 8
 
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _STOP_POLL_SECONDS: Final = 0.1
-_REPORT_ATTRIBUTE: Final = "_bubu_bulk_delete_report"
 
 
 class Timer:
@@ -77,12 +71,6 @@ class Timer:
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         time.sleep(seconds)
-
-
-def partial_report(error: BaseException) -> BulkDeleteReport | None:
-    """Return what a bulk deletion had done when it ended with this error; None for other errors."""
-    found = getattr(error, _REPORT_ATTRIBUTE, None)
-    return found if isinstance(found, BulkDeleteReport) else None
 
 
 class Engine:
@@ -111,9 +99,11 @@ class Engine:
         self._pacer = Pacer(plan.concurrency)
         batches = plan.batch_size > 1 and isinstance(plan.backend, BatchDeleter)
         self._batcher: BatchDeleter | None = plan.backend if batches else None  # pyright: ignore[reportAttributeAccessIssue]
-        self._size = plan.batch_size if batches else SINGLES_AT_A_TIME
-        self._pool = ThreadPoolExecutor(plan.concurrency + 1, thread_name_prefix="bubu-bulk")
+        self._size = plan.batch_size
+        self._avoid_imitated_batches()
+        self._pool = ThreadPoolExecutor(plan.concurrency, thread_name_prefix="bubu-bulk")
         self._answers: SimpleQueue[Answer] = SimpleQueue()
+        self._reader = Reader(source, self._answers)
         self._ending = threading.Event()
         self._in_flight = 0
         self._failed_in_a_row = 0
@@ -131,41 +121,47 @@ class Engine:
         """Delete everything.
 
         Raises:
-            StorageError: what ended it; see `partial_report`.
+            StorageError: what ended it; see `bubu_storage.backend.bulk_books.partial_report`.
             BaseException: whatever else came up in the source, the backend or ``on_progress``.
         """
         try:
-            completed = self._loop()
+            try:
+                completed = self._loop()
+            finally:
+                self._finish()
         except BaseException as error:
-            self._finish()
-            report = self._books.report(stopped=True)
-            setattr(error, _REPORT_ATTRIBUTE, report)
-            error.add_note(f"Before this, {report.deleted} objects were deleted.")
+            attach_report(error, self._books.report(stopped=True))
             raise
-        self._finish()
         return self._books.report(stopped=not completed)
 
     def _loop(self) -> bool:
         """Return whether it came to its end."""
-        while self._stop is None or not self._stop.is_set():
+        while not self._is_done():
+            if self._stop is not None and self._stop.is_set():
+                return False
             self._start()
-            busy = bool(self._in_flight or self._is_reading)
-            if not (busy or self._ready or self._items or self._later) and self._all_read:
-                return True
-            answer = self._next_answer(busy=busy)
+            answer = self._next_answer(busy=self._is_reading or self._in_flight > 0)
             if answer is not None:
                 self._settle(answer)
                 if self._on_progress is not None:
                     self._on_progress(self._books.progress())
-        return False
+        return True
+
+    def _is_done(self) -> bool:
+        waiting = self._ready or self._items or self._later
+        return self._all_read and not (waiting or self._in_flight or self._is_reading)
 
     def _finish(self) -> None:
         """Wait for what is in flight and enter it into the books."""
         self._ending.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        has_let_go = self._reader.end()
         while not self._answers.empty():
             self._settle(self._answers.get_nowait())
-        self._source.close()
+        if has_let_go:
+            # Whatever it thinks of being closed, it has no objects to give any more.
+            with contextlib.suppress(Exception):
+                self._source.close()
 
     # ---- sending
 
@@ -176,13 +172,14 @@ class Engine:
             self._ready.append(heapq.heappop(self._later)[2])
         if self._may_read(now):
             self._is_reading = True
-            self._submit(read_source, self._source, self._pacer.generation)
+            self._reader.read(self._pacer.generation)
         while self._pacer.has_room(self._in_flight, now) and (batch := self._next_batch()) is not None:
             self._in_flight += 1
-            self._submit(delete_batch, self._plan, self._batcher, batch, self._pacer.generation, self._ending)
+            self._pool.submit(self._delete, batch, self._batcher, self._pacer.generation)
 
-    def _submit(self, act: Callable[..., Answer], *arguments: object) -> None:
-        self._pool.submit(lambda: self._answers.put(act(*arguments)))
+    def _delete(self, batch: Batch, batcher: BatchDeleter | None, generation: int) -> None:
+        """Send a batch; in a thread of the pool."""
+        self._answers.put(delete_batch(self._plan, batcher, batch, generation, self._ending))
 
     def _may_read(self, now: float) -> bool:
         if self._all_read or self._is_reading or now < max(self._read_after, self._pacer.resume_at):
@@ -232,6 +229,7 @@ class Engine:
         self._books.requests += answer.requests
         items = answer.batch.items
         self._settle_keys(answer, answer.batch, items[: answer.done])
+        self._avoid_imitated_batches()
         rest = Batch(items[answer.done :], answer.batch.attempts, answer.batch.singly, answer.batch.split)
         if answer.error is not None:
             self._settle_error(answer.error, rest, answer.generation)
@@ -317,12 +315,13 @@ class Engine:
         elif isinstance(error, UnsupportedOperationError):
             if rest.singly:
                 self._give_up(error)
-            self._batcher = None
-            self._size = SINGLES_AT_A_TIME
+            self._send_singly()
             self._ready.appendleft(Batch(rest.items, rest.attempts, singly=True))
         elif isinstance(error, TransientError):
-            rest.attempts += 1
-            if isinstance(error, StorageTimeoutError) or rest.attempts >= MAX_ATTEMPTS:
+            rest.attempts += not rest.singly  # of single deletions, these have not been sent yet
+            if rest.singly:
+                self._delay(rest)
+            elif isinstance(error, StorageTimeoutError) or rest.attempts >= MAX_ATTEMPTS:
                 # It may take the store too long to delete so many.
                 self._divide(rest, error)
             else:
@@ -334,7 +333,7 @@ class Engine:
 
     def _divide(self, batch: Batch, error: StorageError) -> None:
         """Try smaller batches instead of one that failed as a whole."""
-        if self._ending.is_set() or batch.singly:
+        if self._ending.is_set():
             for item in batch.items:
                 self._books.add_failed(item, error)
             return
@@ -346,6 +345,16 @@ class Engine:
         split = Split(len(pieces), size)
         self._ready.extendleft(Batch(piece, split=split) for piece in reversed(pieces))
 
+    def _send_singly(self) -> None:
+        """Send no batches any more."""
+        self._batcher = None
+        self._size = SINGLES_AT_A_TIME
+
+    def _avoid_imitated_batches(self) -> None:
+        """Where a batch would be deleted one by one inside the call, do so side by side instead."""
+        if self._batcher is None or getattr(innermost(self._plan.backend), "bulk_delete_is_emulated", False):
+            self._send_singly()
+
     def _learn(self, split: Split) -> None:
         """Send smaller batches from now on if it was the size that a store refused."""
         split.left -= 1
@@ -354,7 +363,8 @@ class Engine:
 
     def _delay(self, batch: Batch) -> None:
         if batch.items:
-            due = self._timer.now() + _pause_seconds(batch.attempts)
+            attempts = max(batch.attempts, min(self._failed_in_a_row, MAX_ATTEMPTS))
+            due = self._timer.now() + _pause_seconds(attempts)
             heapq.heappush(self._later, (due, next(self._serial), batch))
 
     def _slow_down(self, error: ThrottledError, generation: int) -> None:

@@ -7,6 +7,7 @@ calling thread to judge.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -139,11 +140,24 @@ def delete_batch(
         else:
             answer.requests = 1
             conditions = {item.key: item.etag for item in batch.items} if plan.if_unchanged else None
-            answer.failed = batcher.delete_objects([item.key for item in batch.items], if_match=conditions)
+            keys = [item.key for item in batch.items]
+            failed = batcher.delete_objects(keys, if_match=conditions)
+            _check_asked_for(failed, keys, plan.backend.name)
+            answer.failed = failed
             answer.done = len(batch.items)
     except BaseException as error:  # noqa: BLE001 - raised by the calling thread
         answer.error = error
     return answer
+
+
+def _check_asked_for(failed: Mapping[str, StorageError], keys: Sequence[str], store: str) -> None:
+    """Refuse an answer about other keys: one of ours is still there, and nobody knows which."""
+    others = failed.keys() - keys if failed else ()
+    for key in sorted(others)[:1]:
+        raise StorageError(
+            f"{store} cannot delete {key[:80]!r}, which is none of the {len(keys)} keys that were asked for",
+            code="InvalidAnswer",
+        ) from failed[key]
 
 
 def _delete_singly(plan: Plan, batch: Batch, answer: Answer, ending: threading.Event) -> None:

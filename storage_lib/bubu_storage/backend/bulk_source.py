@@ -1,7 +1,8 @@
 """What a bulk deletion is to delete: a listing that can be taken up again, or keys of the caller's.
 
-Invariants: objects are numbered in the order in which they are listed or given; our own area
-``.bubu/``, of the store or of a folder in it, is never in what comes from a prefix.
+Invariants: objects are numbered in the order in which they are listed or given; what comes from a
+prefix begins with it, in byte order and once each, whatever the store lists, and is never in our own
+area ``.bubu/``, of the store or of a folder in it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol, cast
 
 from bubu_storage.backend.types import ListedObject, ListPage, ObjectBackend
+from bubu_storage.errors import StorageError
 from bubu_storage.wire import RESERVED_PREFIX
 
 __all__ = ["Item", "KeySource", "ListingSource", "Source", "is_reserved"]
@@ -42,6 +44,11 @@ class Source(Protocol):
         """Whether `read` may be called again after it failed."""
         ...
 
+    @property
+    def may_block(self) -> bool:
+        """Whether `read` may take for ever: it waits for more than a store with its time limits."""
+        ...
+
     def read(self) -> list[Item] | None:
         """Return the next items, maybe none at all; None at the end."""
         ...
@@ -65,6 +72,7 @@ class ListingSource:
     """
 
     can_resume = True
+    may_block = False
 
     def __init__(self, backend: ObjectBackend, prefix: str) -> None:
         self._backend = backend
@@ -74,7 +82,11 @@ class ListingSource:
         self._count = 0
 
     def read(self) -> list[Item] | None:
-        """Return a page without what is reserved."""
+        """Return a page without what is reserved.
+
+        Raises:
+            StorageError: the store lists what was not asked for, or not in byte order.
+        """
         if self._pages is None:
             self._pages = self._backend.list_objects(self._prefix, start_after=self._last)
         try:
@@ -84,7 +96,9 @@ class ListingSource:
             raise
         if page is None:
             return None
-        self._last = page.objects[-1].key
+        for one in page.objects:
+            self._check(one.key)
+            self._last = one.key
         start = self._count
         self._count += len(page.objects)
         return [
@@ -92,6 +106,21 @@ class ListingSource:
             for position, one in enumerate(page.objects, start)
             if not is_reserved(one.key)
         ]
+
+    def _check(self, key: str) -> None:
+        """Believe a listing only as far as it is consistent: what it names is deleted."""
+        if not key.startswith(self._prefix):
+            raise StorageError(
+                f"{self._backend.name} lists object {key[:80]!r}, which does not begin with the prefix "
+                f"{self._prefix[:80]!r} that was asked for; nothing of this page is deleted",
+                code="ListingPrefix",
+            )
+        if key <= self._last:
+            raise StorageError(
+                f"{self._backend.name} lists {key[:80]!r} after {self._last[:80]!r}: not in byte order, or "
+                "repeated; a listing of this store cannot be relied on",
+                code="ListingOrder",
+            )
 
     def close(self) -> None:
         """End the listing."""
@@ -110,6 +139,7 @@ class KeySource:
     """
 
     can_resume = False
+    may_block = True
 
     def __init__(self, keys: Iterable[str] | Iterable[ListedObject], *, piece: int, need_etags: bool) -> None:
         self._keys: Iterator[str | ListedObject] = iter(keys)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bubu_storage.backend import bulk_engine
+from bubu_storage.backend import bulk_engine, bulk_reader
 from bubu_storage.backend.bulk import BulkDeleteProgress, delete_keys, delete_prefix, partial_report
 from bubu_storage.backend.bulk_books import MAX_KEPT_FAILURES
 from bubu_storage.backend.bulk_engine import MAX_ATTEMPTS, Timer
 from bubu_storage.backend.bulk_pacing import MAX_THROTTLED_IN_A_ROW, Pacer
 from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.memory import MemoryBackend
-from bubu_storage.backend.types import ListedObject
+from bubu_storage.backend.prefix import PrefixBackend
+from bubu_storage.backend.types import EPOCH, ListedObject, ListPage
 from bubu_storage.errors import (
     BatchDeleteNotSupportedError,
     BucketNotFoundError,
@@ -644,6 +647,137 @@ def test_crash_in_the_middle(nth: int, timing: Timing) -> None:
     assert {"a", "b", ".bubu/claim"} <= set(keys_of(backend.list_objects()))
 
 
+# ---- stores that cannot be believed
+
+
+class Lister(MemoryBackend):
+    """A store that lists what a test says, from the n-th listing on."""
+
+    def __init__(self, *listings: list[list[str]]) -> None:
+        super().__init__()
+        self.listings = list(listings)
+        for key in {key for pages in listings for page in pages for key in page if key}:
+            self.put_object(key, b"x")
+
+    def has(self, key: str) -> bool:
+        """Whether an object is still there."""
+        return any(key == one.key for page in super().list_objects() for one in page.objects)
+
+    def list_objects(
+        self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
+    ) -> Iterator[ListPage]:
+        """Give the next listing; an empty text stands for a failure."""
+        del prefix, start_after, page_size
+        for page in self.listings.pop(0):
+            if page == [""]:
+                raise UnavailableError("listing broke off")
+            yield ListPage(tuple(ListedObject(key, 1, "etag", EPOCH) for key in page))
+
+
+@pytest.mark.parametrize("stray", ["a", "b/1", "A/1", ".bubu/claim", "a\\1"])
+def test_listing_of_what_was_not_asked_for_deletes_nothing_of_it(stray: str) -> None:
+    """A store that ignores the prefix would otherwise lose all that it has."""
+    backend = Lister([["a/0"], sorted(["a/1", stray, "a/2"]), ["a/3"]])
+    with pytest.raises(StorageError, match="does not begin with") as caught:
+        delete_prefix(backend, "a/", batch_size=1)
+    assert "ListingPrefix" == caught.value.code
+    assert [] == [key for key in (stray, "a/1", "a/2", "a/3") if not backend.has(key)]
+    report = partial_report(caught.value)
+    assert report is not None
+    assert 1 >= report.deleted
+
+
+@pytest.mark.parametrize(
+    "listings",
+    [
+        ([["a/1", "a/2"], ["a/1", "a/2"]],),
+        ([["a/2", "a/1"]],),
+        ([["a/1", "a/1"]],),
+        ([["a/1", "a/2"], [""]], [["a/1"], ["a/2", "a/3"]]),
+    ],
+    ids=["repeated", "out of order", "doubled", "not taken up where it broke off"],
+)
+def test_listing_that_repeats_itself_or_has_no_order(listings: tuple[list[list[str]], ...]) -> None:
+    """Nothing would be counted right, and what comes after a break might be passed over."""
+    with pytest.raises(StorageError, match="byte order") as caught:
+        delete_prefix(Lister(*listings), "a/")
+    assert "ListingOrder" == caught.value.code
+    report = partial_report(caught.value)
+    assert report is not None
+    assert report.deleted <= 3
+
+
+def test_empty_page_is_passed_over() -> None:
+    """The contract knows none; a store that has some all the same loses nothing by it."""
+    report = delete_prefix(Lister([["a/1"], [], ["a/2"]]), "a/")
+    assert (2, True) == (report.deleted, report.is_complete)
+
+
+class Garbled(Scripted):
+    """A store that tells a key by another name where it failed."""
+
+    named = ""
+
+    def delete_objects(
+        self, keys: Sequence[str], *, if_match: Mapping[str, str] | None = None
+    ) -> dict[str, StorageError]:
+        """Rename what failed."""
+        failed = super().delete_objects(keys, if_match=if_match)
+        return dict.fromkeys([self.named] * len(failed), StorageError("locked"))
+
+
+@pytest.mark.parametrize("named", ["", "a/000001 ", "b"])
+def test_failure_of_a_key_that_was_not_asked_for(named: str) -> None:
+    """It is one of the batch's keys under another name: which one must be found out."""
+    backend = Garbled(300)
+    backend.named = named
+
+    def locked(keys: Sequence[str]) -> dict[str, StorageError]:
+        return {key: StorageError("locked") for key in keys if key == "a/000001"}
+
+    def refuse(key: str) -> None:
+        if key == "a/000001":
+            raise StorageError("locked", key=key)
+
+    backend.on_batch, backend.on_single = locked, refuse
+    report = delete_prefix(backend, "a/", concurrency=1)
+    assert (299, ["a/000001"]) == (report.deleted, list(report.failed))
+    assert ["a/000001"] == [one.key for one in listed(backend)]
+
+
+@pytest.mark.parametrize("error", [UnavailableError("busy"), StorageTimeoutError("slow")])
+def test_single_keys_that_cannot_be_deleted_hold_up_no_other(error: StorageError) -> None:
+    """Not even several of them side by side: what was not sent is never taken for failed."""
+    backend = Scripted(200)
+    bad = {f"a/{number:06d}" for number in range(100, 114)}
+
+    def refuse(key: str) -> None:
+        if key in bad:
+            raise error
+
+    backend.on_single = refuse
+    # Where nothing but these is left, a store that takes the whole time limit for each counts as down.
+    with contextlib.suppress(StorageTimeoutError):
+        assert sorted(bad) == list(delete_prefix(backend, "a/", concurrency=4, batch_size=1).failed)
+    assert sorted(bad) == [one.key for one in listed(backend)]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_batches_that_the_store_only_imitates_are_not_sent(known: bool) -> None:
+    """Deleted one after the other inside a call, they would neither go side by side nor stop."""
+    backend: Any = Scripted(5000)
+    backend.bulk_delete_is_emulated = known
+
+    def imitate(_: Sequence[str]) -> None:
+        backend.bulk_delete_is_emulated = True
+
+    backend.on_batch = imitate
+    report = delete_prefix(PrefixBackend(backend, "a/"), "0", concurrency=1)
+    assert (5000, True) == (report.deleted, report.is_complete)
+    assert ([], 5000) == (backend.batches, backend.singles) or not known
+    assert ([1000], 4000) == (backend.batches, backend.singles) or known
+
+
 # ---- stopping and progress
 
 
@@ -669,6 +803,111 @@ def test_stop_before_the_start() -> None:
     stop.set()
     assert delete_prefix(counting, "a/", stop=stop).stopped
     assert 0 == counting.total
+
+
+def test_stop_after_the_end_changes_nothing() -> None:
+    """What has come to its end was not stopped."""
+    stop = threading.Event()
+
+    def enough(progress: BulkDeleteProgress) -> None:
+        if progress.deleted == 2345:
+            stop.set()
+
+    report = delete_keys(
+        filled(2345), [f"a/{number:06d}" for number in range(2345)], on_progress=enough, stop=stop
+    )
+    assert (2345, False, True) == (report.deleted, report.stopped, report.is_complete)
+
+
+@pytest.fixture
+def no_reader_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Left behind soon, and gone when its keys have come."""
+    monkeypatch.setattr(bulk_reader, "LET_GO_SECONDS", 0.05)
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "bubu-bulk-read":
+            thread.join(DEADLINE_SECONDS)
+            assert not thread.is_alive()
+
+
+class Endless:
+    """Keys that do not come: like those of a person who types, or of a pipe that stays open."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.asked = threading.Event()
+        self.release = threading.Event()
+
+    def __iter__(self) -> Iterator[str]:
+        """Give some keys and then wait for the end of the test."""
+        yield from (f"a/{number:06d}" for number in range(self.first))
+        self.asked.set()
+        self.release.wait(DEADLINE_SECONDS)
+
+
+@pytest.mark.usefixtures("no_reader_left")
+@pytest.mark.parametrize("first", [0, 40])
+def test_keys_that_do_not_come_do_not_hold_up_a_stop(first: int) -> None:
+    """Nobody can end the caller's own waiting; it is left behind."""
+    keys, stop = Endless(first), threading.Event()
+    reports: list[Any] = []
+    backend = filled(50)
+    thread = threading.Thread(
+        target=lambda: reports.append(delete_keys(backend, keys, batch_size=20, stop=stop))
+    )
+    thread.start()
+    assert keys.asked.wait(DEADLINE_SECONDS)
+    stop.set()
+    thread.join(DEADLINE_SECONDS / 2)
+    assert not thread.is_alive()
+    keys.release.set()
+    assert (True, 53 - reports[0].deleted) == (reports[0].stopped, len(listed(backend)))
+
+
+@pytest.mark.usefixtures("no_reader_left")
+def test_keys_that_do_not_come_do_not_hold_up_an_error() -> None:
+    """An interrupt, say, comes out in spite of them."""
+    keys = Endless(40)
+    backend = Scripted(50)
+
+    def interrupt(_: Sequence[str]) -> None:
+        assert keys.asked.wait(DEADLINE_SECONDS)
+        raise KeyboardInterrupt
+
+    backend.on_batch = interrupt
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        delete_keys(backend, keys, batch_size=20)
+    keys.release.set()
+    assert time.monotonic() - started < DEADLINE_SECONDS / 2
+    report = partial_report(caught.value)
+    assert report is not None
+    assert (0, 50) == (report.deleted, len(listed(backend)))
+
+
+def test_error_while_the_listing_is_closed_hides_no_other() -> None:
+    """What ended it comes out, with the report."""
+
+    class Clinging(MemoryBackend):
+        def list_objects(
+            self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
+        ) -> Iterator[ListPage]:
+            try:
+                yield from super().list_objects(prefix, start_after=start_after, page_size=page_size)
+            finally:
+                raise UnavailableError("cannot be closed")
+
+    backend = Clinging()
+    for number in range(12_000):
+        backend.put_object(f"a/{number:06d}", b"x")
+
+    def interrupt(progress: BulkDeleteProgress) -> None:
+        if progress.deleted:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        delete_prefix(backend, "a/", concurrency=1, on_progress=interrupt)
+    assert partial_report(caught.value) is not None
 
 
 def test_stop_while_the_store_throttles(timer: FakeTimer) -> None:
