@@ -3,20 +3,41 @@
 A manager's backend can be exchanged (its configuration changed) or closed while calls are
 under way. Each call holds on to the backend that it began with; a backend is closed when
 it has been retired and its last call has ended, so nobody's connection is cut.
+
+A call may be made while another one is under way in the same thread (a body that is being written
+reads another object): it has threads of its own, so that no two calls wait for each other. A process
+that was forked has neither the threads nor, safely, the connections of its parent: the first call
+there opens the store anew.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Generator
+import weakref
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import StorageDisabledError, StorageError
 
 __all__ = ["BackendHandle", "BackendHolder"]
+
+
+class _Thread(threading.local):
+    """What a thread knows about itself: in how many calls' threads it works, one inside the other."""
+
+    depth: int = 0
+
+
+_thread: Final = _Thread()
+
+
+def _enter(depth: int) -> None:
+    _thread.depth = depth
 
 
 @dataclass(slots=True)
@@ -31,6 +52,7 @@ class BackendHandle:
         retired: no further call will begin on it.
         store: the backend without the manager's own layers.
         before: the handle that this one took over from, as long as that is in use.
+        reopen: opens the same store once more; None where the store is the caller's.
     """
 
     backend: ObjectBackend | None
@@ -40,6 +62,7 @@ class BackendHandle:
     retired: bool = False
     store: ObjectBackend | None = None
     before: BackendHandle | None = None
+    reopen: Callable[[], BackendHandle] | None = None
 
     def follows_others(self) -> bool:
         """Tell whether calls are under way on handles that this one took over from."""
@@ -72,9 +95,12 @@ class BackendHolder:
         self._lock = threading.RLock()
         self._handle = handle
         self._max_workers = max_workers
-        self._executor: ThreadPoolExecutor | None = None
+        self._executors: dict[int, ThreadPoolExecutor] = {}
+        self._users = 0
         self._closed = False
         self._hung = False
+        self._forked = False
+        _holders.add(self)
 
     @property
     def current(self) -> BackendHandle:
@@ -94,25 +120,34 @@ class BackendHolder:
             StorageError: closed.
         """
         with self._lock:
-            if self._closed:
-                raise StorageError("this storage manager is closed; make a new one")
+            self._check_open()
+            if self._forked:
+                self._settle_in_child()
             handle = self._handle
             handle.users += 1
+            self._users += 1
         try:
             yield handle
         finally:
             with self._lock:
                 handle.users -= 1
+                self._users -= 1
                 last = handle.retired and handle.users == 0
             if last:
                 self._shut_down(handle)
 
     def threads(self) -> Executor:
         """Return the threads; for calls under way only."""
+        depth = _thread.depth
         with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(self._max_workers, thread_name_prefix="bubu-storage")
-            return self._executor
+            if depth not in self._executors:
+                self._executors[depth] = ThreadPoolExecutor(
+                    self._max_workers,
+                    thread_name_prefix="bubu-storage",
+                    initializer=_enter,
+                    initargs=(depth + 1,),
+                )
+            return self._executors[depth]
 
     def note_hung_thread(self) -> None:
         """Remember that a thread waits for a store that does not answer."""
@@ -122,18 +157,27 @@ class BackendHolder:
         """Use another number of threads from the next call on; calls under way keep theirs."""
         with self._lock:
             self._max_workers = max_workers
-            # Not shut down, since calls under way may still give it work: its threads end when
-            # the last of them has let go of it.
-            self._executor = None
+            # Not shut down, since calls under way may still give them work: their threads end when
+            # the last of these calls has let go of them.
+            self._executors = {}
 
     def exchange(self, handle: BackendHandle) -> None:
-        """Use another backend from the next call on."""
+        """Use another backend from the next call on.
+
+        Raises:
+            StorageError: closed; the new backend is, too, if it was ours.
+        """
         with self._lock:
-            old, self._handle = self._handle, handle
+            old = handle if self._closed else self._handle
             old.retired = True
             idle = old.users == 0
+            if not self._closed:
+                self._handle = handle
+                handle.follows_others()  # forget those that are not in use: they are not small
         if idle:
             self._shut_down(old)
+        if old is handle:
+            self._check_open()
 
     def close(self) -> None:
         """Begin no further call; release all when the last one has ended. Twice is fine."""
@@ -147,14 +191,47 @@ class BackendHolder:
         if idle:
             self._shut_down(handle)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageError("this storage manager is closed; make a new one")
+
     def _shut_down(self, handle: BackendHandle) -> None:
-        executor = None
+        executors: list[ThreadPoolExecutor] = []
         with self._lock:
-            # An exchanged backend's last call may end when the holder has long been closed.
-            if self._closed and self._handle.users == 0:
-                executor, self._executor = self._executor, None
-        if executor is not None:
-            # A store that hangs must not make close() hang as well.
-            executor.shutdown(wait=not self._hung, cancel_futures=True)
-        if handle.owned and handle.backend is not None:
-            handle.backend.close()
+            # Calls on a backend that was exchanged may go on when the holder has long been closed.
+            if self._closed and not self._users:
+                executors = list(self._executors.values())
+                self._executors = {}
+        try:
+            for executor in executors:
+                # A store that hangs must not make close() hang as well; nor can a thread wait for
+                # itself, where the last one to let go is the garbage collector in one of them.
+                executor.shutdown(wait=not self._hung and not _thread.depth, cancel_futures=True)
+        finally:
+            if handle.owned and handle.backend is not None:
+                handle.backend.close()
+
+    def after_fork(self) -> None:
+        """Forget, in a child process, what the fork did not bring along."""
+        self._lock = threading.RLock()
+        self._executors = {}
+        self._hung = False
+        self._forked = True
+
+    def _settle_in_child(self) -> None:
+        """Open our own store anew; the parent's connections are left alone. The lock is held."""
+        if self._handle.reopen is not None:
+            self._handle = self._handle.reopen()
+        self._forked = False
+
+
+_holders: Final[weakref.WeakSet[BackendHolder]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    _thread.depth = 0
+    for holder in list(_holders):
+        holder.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

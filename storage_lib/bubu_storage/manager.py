@@ -12,6 +12,7 @@ local disk that hangs, are not interrupted); no call reads more than a stated li
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.blobs import BlobOperations
-from bubu_storage.errors import ConfigurationError, StorageDisabledError
+from bubu_storage.errors import ConfigurationError, StorageDisabledError, StorageError
 from bubu_storage.lifetime import BackendHolder
 from bubu_storage.opening import check_limits, open_handle, opened_handle, reopened_handle
 from bubu_storage.payload.codec import Default
@@ -84,6 +85,7 @@ class StorageManager(BlobOperations):
         self._keep_superseded = keep_superseded
         self._wanted_workers = max_workers
         self._metrics = metrics
+        self._reconfiguring = threading.RLock()
         handle = (
             open_handle(settings, metrics)
             if backend is None
@@ -228,21 +230,26 @@ class StorageManager(BlobOperations):
         """Take over other settings; calls under way finish with those that they began with.
 
         The store is opened anew only when its own settings, the cache's or the metrics' differ.
-        A new cache is not used before the calls that are under way have ended.
+        A new cache is not used before the calls that are under way have ended. A store that was
+        given to the constructor stays.
 
         Raises:
             ConfigurationError: as the constructor; nothing has changed then.
+            StorageError: the store cannot be opened, or the manager is closed.
         """
-        if settings == self._settings:
-            return
-        workers = check_limits(settings, self._wanted_workers)
-        fresh = reopened_handle(self._holder.current, self._settings, settings, self._metrics)
-        self._settings = settings
-        if workers != self._max_workers:
-            self._max_workers = workers
-            self._holder.resize(workers)
-        if fresh is not None:
-            self._holder.exchange(fresh)
+        with self._reconfiguring:
+            if self.closed:
+                raise StorageError("this storage manager is closed; make a new one")
+            if settings == self._settings:
+                return
+            workers = check_limits(settings, self._wanted_workers)
+            fresh = reopened_handle(self._holder.current, self._settings, settings, self._metrics)
+            if fresh is not None:
+                self._holder.exchange(fresh)
+            self._settings = settings
+            if workers != self._max_workers:
+                self._max_workers = workers
+                self._holder.resize(workers)
 
     def __enter__(self) -> Self:
         return self

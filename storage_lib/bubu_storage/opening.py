@@ -6,6 +6,7 @@ the store. So only what really goes to the store is counted.
 
 from __future__ import annotations
 
+from functools import partial
 from types import UnionType
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,13 @@ def open_handle(
 
     store = open_backend(settings.backend)
     local = isinstance(settings.backend, FileSettings)
-    return opened_handle(store, settings, metrics, owned=True, local=local, before=before)
+    try:
+        handle = opened_handle(store, settings, metrics, owned=True, local=local, before=before)
+    except BaseException:
+        store.close()
+        raise
+    handle.reopen = partial(open_handle, settings, metrics)
+    return handle
 
 
 def opened_handle(
@@ -85,11 +92,14 @@ def reopened_handle(
 ) -> BackendHandle | None:
     """Return a handle for changed settings; None where the current one fits them.
 
+    A store that the caller gave stays, whatever store the settings name.
+
     Raises:
         ConfigurationError: the settings contradict themselves.
         StorageError: the store cannot be opened.
     """
-    if new.backend != old.backend:
+    is_given = current.store is not None and not current.owned
+    if new.backend != old.backend and not is_given:
         return open_handle(new, metrics, before=current)
     if current.store is None or _around(old) == _around(new):
         return None
