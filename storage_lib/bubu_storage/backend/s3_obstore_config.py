@@ -45,7 +45,7 @@ _FOREIGN_VARIABLES: Final = (
 
 _NO_PROXY_AT_ALL: Final = "http://redirects-are-not-followed.invalid"
 """Where requests go that do not go to the store: nowhere. obstore follows redirects and has no
-option against it; the reference engine follows none."""
+option against it; the reference engine follows none. Left are those of a host to itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Knows neither obstore nor S3.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,12 @@ from typing import Final, NoReturn, TypeVar
 __all__ = ["Forks", "Gate", "LostError", "interruptible"]
 
 _T = TypeVar("_T")
+
+_TEXTS: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+"""Quoted texts in what obstore says."""
+
+_TIMED_OUT: Final = re.compile(r"\bHttpError \{\s+kind: Timeout,(?P<why>.*)", re.DOTALL)
+_BEFORE_CAUSES: Final = "Debug source:\n"
 
 _FIRST_REST_SECONDS: Final = 0.5
 _LONGEST_REST_SECONDS: Final = 30.0
@@ -77,15 +84,19 @@ class LostError(Exception):
         timed_out: it ran into a time limit.
         connecting: while connecting.
         in_body: after the answer had begun.
+        is_about_path: it has no form for the key, and sent nothing.
     """
 
     def __init__(self, error: BaseException, *, in_body: bool = False) -> None:
         super().__init__(type(error).__name__)
-        text = str(error)
-        self.timed_out = "kind: Timeout" in text or "TimedOut" in text
-        self.connecting = "Connect," in text or "ConnectError" in text
-        self.in_body = in_body
+        # Before the tree of causes, and in its quoted texts, there is what others wrote: keys and answers.
         self.is_about_path = isinstance(error, ValueError)
+        _, marker, causes = str(error).rpartition(_BEFORE_CAUSES)
+        is_tree = bool(marker) and not self.is_about_path
+        found = _TIMED_OUT.search(_TEXTS.sub('""', causes)) if is_tree else None
+        self.timed_out = found is not None
+        self.connecting = found is not None and "ConnectError" in found["why"]
+        self.in_body = in_body
 
 
 def interruptible(act: Callable[[], _T]) -> _T:

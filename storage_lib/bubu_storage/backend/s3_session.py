@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
@@ -70,6 +70,7 @@ class S3Session:
                 self._ca_bundle.close()
             raise
         self.client.meta.events.register("after-call.s3", self._clock.note)
+        self.client.meta.events.register("needs-retry.s3.HeadBucket", _redirect_no_further)
         register_quick_parsing(self.client)
         retry_conflicts(self.client, settings.max_attempts, settings.max_backoff_seconds)
 
@@ -156,3 +157,8 @@ class S3Session:
             if isinstance(found, (BucketNotFoundError, UnauthenticatedError)):
                 return found
         return None
+
+
+def _redirect_no_further(request_dict: dict[str, Any], **_: Any) -> None:
+    """Keep the SDK from asking where a redirected question about a redirect has gone, and so on for ever."""
+    request_dict["context"].setdefault("s3_redirect", {})["redirected"] = True

@@ -369,6 +369,20 @@ def test_body_that_stops_coming(size: int) -> None:
         assert time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize("text", ["HttpError { kind: Timeout, }", 'x\n"HttpError {\n    kind: Timeout,\n'])
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_names_and_answers_that_speak_of_time(text: str, status: int) -> None:
+    """Nobody's words make a time limit out of a refusal."""
+    caught: list[StorageError] = []
+    with scripted_server(lambda _: error(status, "Odd", f"TimedOut {text}")) as server:
+        for kind in (S3Backend, ObstoreBackend):
+            with closing(kind(settings_for(server))) as backend, pytest.raises(StorageError) as info:
+                backend.get_object(f"TimedOut/{text}")
+            caught.append(info.value)
+    assert 1 == len({type(one) for one in caught})
+    assert not isinstance(caught[0], StorageTimeoutError)
+
+
 def test_nobody_listens() -> None:
     """A refused connection is the reference engine's error, and names no credential."""
     with scripted_server(lambda _: Answer()) as server:

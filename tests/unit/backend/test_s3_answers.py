@@ -23,7 +23,7 @@ from tests.unit.backend.scripted_server import DATE, Answer, error, scripted_ser
 from tests.unit.backend.test_s3_wire import settings_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from bubu_storage.backend.s3 import S3Backend
     from tests.unit.backend.scripted_server import Request
@@ -58,7 +58,7 @@ def delete(backend: S3Backend) -> object:
 
 
 @contextmanager
-def talking_server(answer: bytes) -> Iterator[str]:
+def talking_server(answer: bytes) -> Generator[str]:
     """Answer each request with these very bytes, and hang up."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -107,6 +107,17 @@ def test_objects_of_unknown_length_are_not_empty(
         with pytest.raises(StorageError, match=r"object 'k' of s3://bucket") as caught:
             act(open_s3(settings))
     assert caught.value.code in {"InvalidAnswer", "ValueError"}
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("act", [get, head, list_all, delete])
+def test_everything_is_somewhere_else(act: Callable[[S3Backend], object], status: int, open_s3: Open) -> None:
+    """As where a proxy sends all of http to https: it is said, after a question or two about the region."""
+    answer = Answer(status, headers={"Location": "https://127.0.0.1:1/"})
+    with scripted_server(lambda _: answer) as server:
+        with pytest.raises(ConfigurationError):
+            act(open_s3(settings_for(server)))
+        assert len(server.requests) <= 3
 
 
 # ---- fields of answers
