@@ -74,11 +74,12 @@ def check_command(context: click.Context, read_only: bool) -> None:
     """Try what a store lets us do, and say what to do about the rest.
 
     Writes, reads, lists, copies and deletes two small objects below .bubu/probe/ (with --read-only
-    nothing is written). Exits with 1 if the store cannot be used.
+    nothing is written). Each question is asked once; without --timeout an answer may take 10 seconds.
+    Exits with 1 if the store cannot be used.
     """
     options = options_of(context)
     with Stores(options) as stores:
-        findings = _probe(stores.backend(), read_only=read_only)
+        findings = _probe(stores.backend(patient=False), read_only=read_only)
     if options.as_json:
         Out().json(_as_json(findings, read_only=read_only))
     else:

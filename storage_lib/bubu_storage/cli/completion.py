@@ -6,6 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from bubu_storage.cli.failures import PROGRAM
+from bubu_storage.cli.show import Out
 
 __all__ = ["completion_command"]
 
@@ -27,4 +28,4 @@ def completion_command(context: click.Context, shell: str) -> None:
     """  # noqa: D301 - click's mark for lines to be left alone
     found = get_completion_class(shell)
     assert found is not None  # noqa: S101 - click has these three
-    click.echo(found(context.find_root().command, {}, PROGRAM, _VARIABLE).source())
+    Out().line(found(context.find_root().command, {}, PROGRAM, _VARIABLE).source())

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import click
 
+from bubu_storage.cli.failures import complain
+from bubu_storage.cli.show import Out
+
 __all__ = ["conformance_command"]
 
 
@@ -27,25 +30,28 @@ def conformance_command(files: tuple[Path, ...], verbose: bool) -> None:
 
     # Cases are full of bad values on purpose; the library's own warnings would drown the report.
     logging.getLogger("bubu_storage").setLevel(logging.ERROR)
+    out = Out()
     counts: Counter[Verdict] = Counter()
     for path in files:
         try:
             reports = run_file(path)
         except VectorFileError as error:
-            click.echo(f"bubu-storage: {error}", err=True)
+            out.flush()
+            complain(str(error))
             sys.exit(2)
         for report in reports:
             counts[report.verdict] += 1
             if report.verdict is Verdict.PASSED:
                 if verbose:
-                    click.echo(f"{report.case_id}: passed")
+                    out.line(f"{report.case_id}: passed")
             elif report.verdict is Verdict.DEVIATES:
-                click.echo(f"{report.case_id}: deviates: {'; '.join(report.differences)}")
+                out.line(f"{report.case_id}: deviates: {'; '.join(report.differences)}")
             else:
-                click.echo(f"{report.case_id}: FAILED")
+                out.line(f"{report.case_id}: FAILED")
                 for line in report.differences:
-                    click.echo(f"    {line}")
+                    out.line(f"    {line}")
     passed, failed, deviates = (counts[verdict] for verdict in Verdict)
-    click.echo(f"{passed} passed, {failed} failed, {deviates} deviates")
+    out.line(f"{passed} passed, {failed} failed, {deviates} deviates")
+    out.flush()
     if counts[Verdict.FAILED]:
         sys.exit(1)

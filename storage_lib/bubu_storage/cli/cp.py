@@ -208,6 +208,11 @@ class _Job:
             if better is None:
                 raise
             raise better from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # The system does not always say of what it speaks.
+            raise Failure(f"{task.source.shown} was not copied: {describe(error)}") from error
         self.outcome.copied += 1
 
     def _tasks(

@@ -159,7 +159,11 @@ def _read_document(file: str) -> Any:
     if file == "-":
         if sys.stdin.isatty():
             complain("reading a JSON document from the terminal; end it with Ctrl-D")
-        data, name = sys.stdin.buffer.read(), "standard input"
+        name = "standard input"
+        try:
+            data = sys.stdin.buffer.read()
+        except OSError as error:
+            raise Failure(f"{name} cannot be read: {error.strerror}") from error
     else:
         name = repr(file)
         try:

@@ -100,7 +100,8 @@ _HINTS: Final[tuple[tuple[type[StorageError], str], ...]] = (
 )
 _HINTS_OF_DOCUMENTS: Final = (KubeRefError, LimitExceededError)
 _SECRET_NAMES: Final = re.compile(r"SECRET|TOKEN|PASSWORD|ACCESS_KEY|CREDENTIAL", re.IGNORECASE)
-_USER_INFO: Final = re.compile(r"://[^/\s@]+@")
+_USER_INFO: Final = re.compile(r"(:/{1,2})(?:[^/\s@:'\"]*:\S*|[^/\s@]+)@")
+"""User and password of a URL, also of one that was made a key; a password may hold ``/`` and ``@``."""
 _MIN_SECRET_CHARACTERS: Final = 6
 """Shorter values are no credentials; to blot them out everywhere would garble messages."""
 
@@ -117,7 +118,7 @@ def one_line(text: str) -> str:
     line = "".join(mark if mark.isprintable() else f"\\x{ord(mark):02x}" for mark in line)
     for secret in _secrets():
         line = line.replace(secret, "***")
-    return _USER_INFO.sub("://***@", line)
+    return _USER_INFO.sub(r"\1***@", line)
 
 
 def _secrets() -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import click
 
 from bubu_storage._version import __version__
-from bubu_storage.cli.failures import PROGRAM, ExitCode, complain, report
+from bubu_storage.cli.failures import PROGRAM, ExitCode, Failure, complain, report
 from bubu_storage.cli.options import global_options, options_of
 from bubu_storage.cli.show import Out, discard_stdout
 
@@ -95,7 +95,7 @@ class _Root(click.Group):
             return self._end(ExitCode.BROKEN_PIPE)
         except Exception as error:  # noqa: BLE001 - the last stop: all become a line and a code
             documents = ctx.invoked_subcommand in _OF_DOCUMENTS
-            return self._end(report(error, verbose=options.verbose, documents=documents))
+            return self._end(report(_failed_output() or error, verbose=options.verbose, documents=documents))
         finally:
             log.removeHandler(handler)
         return result
@@ -128,6 +128,8 @@ class _Root(click.Group):
         except click.Abort:
             complain("interrupted")
             code = ExitCode.INTERRUPTED
+        except OSError as error:  # while writing the help of the group; commands end in `invoke`
+            code = report(_failed_output() or error)
         if standalone_mode:
             sys.exit(code if isinstance(code, int) else 0)
         return code
@@ -153,18 +155,29 @@ def cli() -> None:
     """
 
 
+def _failed_output() -> Failure | None:
+    """Return what is wrong with standard output: it comes up wherever something is written."""
+    try:
+        Out().flush()
+    except Failure as failure:
+        return failure
+    except BrokenPipeError:
+        pass
+    return None
+
+
 def _terminated(number: int, frame: Any) -> None:
     del number, frame
     raise SystemExit(int(ExitCode.TERMINATED))
 
 
 def _replace_closed_streams() -> None:
-    """Where a caller closed a standard stream, let reading find its end and writing fail properly."""
+    """Where a caller closed a standard stream, let reading and writing fail properly."""
     names = {"stdin": "r", "stdout": "w", "stderr": "w"}
     for name, mode in names.items():
         if getattr(sys, name) is None:
-            # Read-only for standard output: data that nobody can get is a failure, not a success.
-            flags = os.O_WRONLY if name == "stderr" else os.O_RDONLY
+            # The wrong way round: data that nobody can get, or nobody gives, is a failure, not an empty file.
+            flags = os.O_RDONLY if name == "stdout" else os.O_WRONLY
             setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode))
 
 

@@ -33,6 +33,8 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 """People wait less patiently than workflows, whose default is five minutes."""
 
+_CHECK_TIMEOUT_SECONDS: Final = 10.0
+
 _KEYS: Final = (
     "BUBU_S3_ACCESS_KEY_ID",
     "BUBU_S3_SECRET_ACCESS_KEY",
@@ -80,11 +82,13 @@ class Stores:
     ) -> None:
         self._stack.close()
 
-    def backend(self, *, create: bool = False) -> ObjectBackend:
+    def backend(self, *, create: bool = False, patient: bool = True) -> ObjectBackend:
         """Open the chosen store.
 
         Args:
             create: make a file store's directory where it is missing.
+            patient: ask again what may be tried again, and wait as long as usual; without it each
+                question is asked once, so that a store that hangs is soon known to.
 
         Raises:
             Misconfigured: no store is chosen.
@@ -92,7 +96,10 @@ class Stores:
             ConfigurationError: the environment is wrong.
             Failure: the directory does not exist.
         """
-        return self._open(self._chosen(), create=create)
+        settings = self._chosen()
+        if not patient and isinstance(settings, S3Settings):
+            settings = self._impatient(settings)
+        return self._open(settings, create=create)
 
     def bucket(self, name: str) -> ObjectBackend:
         """Open a bucket of the chosen endpoint, with the same credentials.
@@ -179,6 +186,17 @@ class Stores:
             )
         # Profiles are the business of AWS's SDK; other engines know only some of their forms.
         return replace(settings, engine="boto3") if options.profile else settings
+
+    def _impatient(self, settings: S3Settings) -> S3Settings:
+        timeout = settings.timeout_seconds
+        if self._options.timeout_seconds is None and not os.environ.get("BUBU_S3_TIMEOUT"):
+            timeout = min(timeout, _CHECK_TIMEOUT_SECONDS)
+        return replace(
+            settings,
+            max_attempts=1,
+            timeout_seconds=timeout,
+            connect_timeout_seconds=min(timeout, settings.connect_timeout_seconds),
+        )
 
     def _environment(self) -> dict[str, str]:
         """Return the variables with what the options put in their place."""

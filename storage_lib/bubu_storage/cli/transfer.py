@@ -19,6 +19,7 @@ from typing import Final
 import click
 
 from bubu_storage.backend.types import BackendCopier, ObjectBackend, check_key
+from bubu_storage.cli.failures import Failure
 from bubu_storage.cli.pieces import file_pieces, object_pieces, open_object, total_bytes, write_file
 from bubu_storage.cli.progress import Progress
 from bubu_storage.cli.scope import Scope, is_reserved, objects_in
@@ -220,7 +221,10 @@ def _stdin_pieces() -> Iterator[bytes]:
         # seen after the next bytes only, which may never come.
         while not select.select([descriptor], [], [], _SIGNAL_SECONDS)[0]:
             pass
-        piece = os.read(descriptor, _READ_BYTES)
+        try:
+            piece = os.read(descriptor, _READ_BYTES)
+        except OSError as error:
+            raise Failure(f"standard input cannot be read: {error.strerror}") from error
         if not piece:
             return
         yield piece

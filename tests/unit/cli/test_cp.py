@@ -260,7 +260,9 @@ def test_a_full_disk_leaves_nothing(on, here, monkeypatch):
 
     result = on("cp", "store:a.txt", "f")
 
-    assert (1, "bubu-storage: No space left on device\n") == (result.exit_code, result.stderr)
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert result.stderr.startswith("bubu-storage: 'a.txt' of file://")
+    assert result.stderr.endswith(" was not copied: No space left on device\n")
     assert [here / "f"] == list(here.iterdir())
     assert "old" == (here / "f").read_text()
 

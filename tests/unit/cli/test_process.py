@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import signal
@@ -18,6 +19,7 @@ from bubu_storage.cli.root import COMMANDS
 from tests.unit.backend.scripted_server import Answer, scripted_server
 
 PLANTED = "planted-secret-of-the-environment"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "conformance"
 SCRIPT = [sys.executable, "-m", "bubu_storage.cli"]
 
 
@@ -136,6 +138,65 @@ def test_closed_streams(environment, store, redirection):
     assert 1 == done.returncode
     assert "Traceback" not in done.stderr
     assert ("2>" in redirection) is (done.stderr == "")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--help", "--version", "ls --help", "completion bash", "conformance FILE"]
+)
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_output_that_nobody_gets(environment, arguments, redirection):
+    """Whatever a command writes, an output that takes nothing is one line and a failure."""
+    text = arguments.replace("FILE", str(GOLDEN / "applyenv-vectors.json"))
+    command = f"exec '{sys.executable}' -m bubu_storage.cli {text} {redirection}"
+
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (1, 1) == (done.returncode, done.stderr.count("\n"))
+    assert "standard output cannot be written" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", ["cp - store:a.txt", "hydrate", "dehydrate --run-id team/run", "resolve -"]
+)
+def test_a_closed_input(environment, store, arguments):
+    """An input that was never given is no empty file: nothing is replaced by it."""
+    command = f"exec '{sys.executable}' -m bubu_storage.cli --store '{store.url}' {arguments} <&-"
+
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (1, 1) == (done.returncode, done.stderr.count("\n"))
+    assert "standard input cannot be read" in done.stderr
+    with store.get_object("a.txt") as kept:
+        assert b"hello" == kept.read()
+
+
+def test_a_device_that_is_full(start, store):
+    """A failure of the system says what was not copied."""
+    code, _, err = ended(start("--store", store.url, "cp", "store:a.txt", "/dev/full"))
+
+    assert (1, 1) == (code, err.count("\n"))
+    assert "'a.txt'" in err
+    assert "No space left on device" in err
+
+
+def test_a_check_of_a_silent_store_asks_once(start):
+    """Whether a store answers is known after one try, not after three of each request."""
+    asked = []
+
+    def hang(request):
+        asked.append(request.method)
+        return Answer(silent=True)
+
+    with scripted_server(hang) as server:
+        options = ("--store", "s3://bucket", "--endpoint-url", server.endpoint, "--timeout", "300ms")
+        code, out, _ = ended(start(*options, "-o", "json", "check"))
+
+    assert (1, False) == (code, json.loads(out)["reachable"])
+    assert 1 == asked.count("PUT")
 
 
 def test_bytes_in_a_pipe(start, store):

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from bubu_storage.cli.failures import one_line
 from bubu_storage.cli.options import GlobalOptions
 from bubu_storage.cli.stores import Stores
 from bubu_storage.settings import FileSettings, S3Settings
@@ -241,6 +242,27 @@ def test_credentials_are_blotted_out_of_anything(run, monkeypatch):
 
     assert "planted-secret-of-aws" not in result.output
     assert "***" in result.stderr
+
+
+@pytest.mark.parametrize("password", ["planted", "p@planted", "p/planted", "p:planted@", "p/@planted"])
+@pytest.mark.parametrize(
+    "command",
+    [["resolve"], ["ls"], ["hydrate"], ["stat"], ["rm", "-y"], ["cat"], ["cp", "x"], ["cp", "store:x"]],
+)
+def test_a_password_in_a_url_is_blotted_out(run, tmp_path, command, password):
+    """Also where a URL has no business, and where a key was made of it."""
+    result = run("--store", f"file://{tmp_path}", *command, f"https://user:{password}@host")
+
+    assert result.exit_code
+    assert "planted" not in result.output
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://bucket/a:b@c", "file:///home/me@work/x:y@z", "'a:b@c' of s3://bucket"]
+)
+def test_what_holds_no_password_is_shown(text):
+    """An ``@`` in a key or a path is no secret."""
+    assert text == one_line(text)
 
 
 def test_verbose_shows_causes_without_traceback(run, tmp_path):
