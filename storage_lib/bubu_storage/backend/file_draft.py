@@ -179,7 +179,8 @@ def _create(base: str, folders: Sequence[bytes], store: str) -> tuple[DirectoryC
         except (VanishedError, FileNotFoundError, FileExistsError):
             chain.close()
         except BaseException:
-            chain.close()
+            with chain, contextlib.suppress(OSError):
+                chain.prune()  # what was created for nothing
             raise
         else:
             return chain, name, fd

@@ -62,7 +62,7 @@ def resolve_range(range_header: str, *, size_bytes: int, key: str) -> ByteRange:
         stop = size_bytes
     if start >= size_bytes:
         raise RangeNotSatisfiableError(
-            f"range {range_header!r} lies outside object {key!r} of {size_bytes} bytes",
+            f"range {range_header[:80]!r} lies outside object {key!r} of {size_bytes} bytes",
             key=key,
             status=416,
             code="InvalidRange",

@@ -497,6 +497,9 @@ def test_refused_write_leaves_no_directories(store: FileBackend, base: Path) -> 
     with pytest.raises(StorageError, match="announced"):
         store.put_object("outputs/ns/run/a.json", b"x", size_bytes=2)
     assert ["outputs/"] == tree(base)
+    with pytest.raises(InvalidKeyError, match="255 bytes"):
+        store.put_object(f"outputs/ns/run/{'a' * 256}/b.json", b"x")
+    assert ["outputs/"] == tree(base)
 
 
 # ---- half-written files
