@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from typing import Any, Final, Protocol, TypeVar
 
 from bubu_storage.backend.types import GetObjectResult, ObjectBackend, ObjectInfo
-from bubu_storage.errors import PreconditionFailedError, StorageTimeoutError, TransientError
+from bubu_storage.errors import PreconditionFailedError, StorageTimeoutError, TransientError, UnavailableError
 
 __all__ = ["BlobReader", "Run", "open_reader"]
 
@@ -136,8 +136,8 @@ class RawBlob(io.RawIOBase):
         """Let go of the connection and of the store; twice is fine."""
         if not self.closed:
             super().close()
-            self._drop_stream()
-            self._held.close()
+            with self._held:
+                self._drop_stream()
 
     def _check_open(self) -> None:
         if self.closed:
@@ -189,26 +189,39 @@ class RawBlob(io.RawIOBase):
         self, stream: GetObjectResult | None, skip: int, position: int, wanted: int
     ) -> tuple[GetObjectResult, bytes]:
         if stream is None:
-            stream = self._open_at(position)
-        elif skip:
-            stream.read(skip)
+            stream, skip = self._open_at(position)
         try:
-            return stream, stream.read(wanted)
+            while skip:
+                skip -= len(self._some(stream, min(skip, _PIECE_BYTES)))
+            return stream, self._some(stream, wanted)
         except BaseException:
             stream.close()
             raise
 
-    def _open_at(self, position: int) -> GetObjectResult:
+    def _open_at(self, position: int) -> tuple[GetObjectResult, int]:
+        """Open the rest of the object; return it, and how much to read over."""
         stream = self._backend.get_object(self._key, range_header=f"bytes={position}-" if position else "")
         try:
             self._check_same(stream.info)
-            left_over = 0 if stream.content_range else position  # the store ignored the range
-            while left_over:
-                left_over -= len(stream.read(min(left_over, _PIECE_BYTES)))
         except BaseException:
             stream.close()
             raise
-        return stream
+        return stream, 0 if stream.content_range else position  # the store may ignore the range
+
+    def _some(self, stream: GetObjectResult, size: int) -> bytes:
+        """Read some bytes of an object that has more of them.
+
+        Raises:
+            UnavailableError: it has not; to the caller it would look like the end of the file.
+        """
+        data = stream.read(size)
+        if not data:
+            raise UnavailableError(
+                f"object {self._key!r} of {self._backend.name} ends early",
+                key=self._key,
+                code="IncompleteBody",
+            )
+        return data
 
     def _check_same(self, now: ObjectInfo) -> None:
         then = self.info

@@ -16,13 +16,14 @@ from __future__ import annotations
 import atexit
 import io
 import logging
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from bubu_storage.backend.bodies import as_view
 from bubu_storage.backend.types import ObjectBackend
@@ -77,8 +78,13 @@ class _Upload(Iterator[bytes]):
         Raises:
             StorageError: it has.
         """
-        if self._finished and not self._complete:
-            raise self._error or StorageError("the store ended the upload before the last byte was written")
+        is_over = self._finished and not self._complete
+        if is_over and self._error is not None and not isinstance(self._error, _Abandoned):
+            raise self._error
+        if self._abandoned:
+            raise StorageError("the writing of this object was given up earlier; write it anew")
+        if is_over:
+            raise StorageError("the store ended the upload before the last byte was written")
 
     def complete(self, timeout_seconds: float) -> bool:
         """Say that there are no more pieces and wait for the object; tell whether it came in time.
@@ -107,6 +113,11 @@ class _Upload(Iterator[bytes]):
         """Wait for the end of the upload, however it comes."""
         with self._changed:
             return self._changed.wait_for(lambda: self._finished, timeout_seconds)
+
+    def disown(self) -> None:
+        """Give up in a forked process, where nothing uploads and nobody may hold the lock any more."""
+        self._changed = threading.Condition()
+        self._abandoned = self._finished = True
 
     # ---- the thread's side
 
@@ -151,6 +162,16 @@ def _abandon_all() -> None:
         upload.join(max(0.0, deadline - time.monotonic()))
 
 
+def _after_fork() -> None:
+    """Leave the parent's uploads to the parent, in a child: their threads are not here."""
+    for upload in _under_way:
+        upload.disown()
+    _under_way.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def open_writer(
     backend: ObjectBackend,
     key: str,
@@ -192,8 +213,8 @@ def open_writer(
 class BlobWriter(io.BufferedIOBase):
     """An object that is being written, as a binary file; made by ``StorageManager.open_blob``.
 
-    Leaving the ``with`` block commits; leaving it by an exception aborts. Not for several
-    threads at once.
+    Leaving the ``with`` block commits; leaving it by an exception aborts, also when something
+    around it, as an ``io.TextIOWrapper``, has closed it by then. Not for several threads at once.
     """
 
     def __init__(self, upload: _Upload, where: str, timeout_seconds: float) -> None:
@@ -202,12 +223,14 @@ class BlobWriter(io.BufferedIOBase):
         self._where = where
         self._timeout_seconds = timeout_seconds
         self._buffer = bytearray()
+        self._in_block = False
+        self._ended = False
         self._written = 0
 
     @property
     def etag(self) -> str:
-        """ETag of the object; "" before `close` has returned, or where the store gives none."""
-        return self._upload.etag if self.closed else ""
+        """ETag of the object; "" before it is there, or where the store gives none."""
+        return self._upload.etag if self._ended else ""
 
     def writable(self) -> bool:
         """Say yes."""
@@ -256,7 +279,9 @@ class BlobWriter(io.BufferedIOBase):
     def close(self) -> None:
         """Commit: when it returns, the object is there. A second time does nothing.
 
-        A timeout, and an interruption while it waits, leave the old object or the new one, whole.
+        Inside of the ``with`` block it only ends the writing, and the end of the block commits: what
+        closes a file for us does so after an error, too. A timeout, and an interruption while it
+        waits, leave the old object or the new one, whole.
 
         Raises:
             StorageTimeoutError: the store did not finish in time.
@@ -266,23 +291,27 @@ class BlobWriter(io.BufferedIOBase):
             return
         try:
             self.flush()
-            self._in_time(self._upload.complete(self._timeout_seconds))
+            if not self._in_block:
+                self._commit()
         except BaseException:
-            self._upload.abandon()
+            self._give_up()
             raise
         finally:
-            self._buffer.clear()
             super().close()
 
     def abort(self) -> None:
         """Give up: nothing is stored, the old object stays. After `close` it does nothing."""
-        if self.closed:
+        if self._ended:
             return
-        self._upload.abandon()
-        self._buffer.clear()
+        self._give_up()
         super().close()
         # So that parts and temporary files are gone, and the next writer is alone.
         self._upload.join(self._timeout_seconds)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._in_block = True
+        return self
 
     def __exit__(
         self,
@@ -290,21 +319,36 @@ class BlobWriter(io.BufferedIOBase):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_type is None:
-            self.close()
-        else:
+        self._in_block = False
+        if exc_type is not None:
             self.abort()
+        elif not self.closed:
+            self.close()
+        elif not self._ended:
+            self._commit()
 
     def __del__(self) -> None:
         # The base class would call close(), which commits.
-        if hasattr(self, "_written") and not self.closed:
-            self._upload.abandon()
-            self._buffer.clear()
+        if hasattr(self, "_written") and not self._ended:
+            self._give_up()
             super().close()
             _log.warning("%s was not closed and is not stored; use a with block", self._where)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._where}{', closed' if self.closed else ''}>"
+
+    def _commit(self) -> None:
+        try:
+            self._in_time(self._upload.complete(self._timeout_seconds))
+        except BaseException:
+            self._give_up()
+            raise
+        self._ended = True
+
+    def _give_up(self) -> None:
+        self._ended = True
+        self._upload.abandon()
+        self._buffer.clear()
 
     def _check_open(self) -> None:
         if self.closed:
@@ -316,7 +360,12 @@ class BlobWriter(io.BufferedIOBase):
         self._offer(piece)
 
     def _offer(self, piece: bytes) -> None:
-        self._in_time(self._upload.offer(piece, self._timeout_seconds))
+        try:
+            self._in_time(self._upload.offer(piece, self._timeout_seconds))
+        except BaseException:
+            # Whatever interrupts the waiting: without this piece there would be a hole.
+            self._upload.abandon()
+            raise
 
     def _in_time(self, in_time: bool) -> None:
         if in_time:

@@ -106,7 +106,8 @@ class BlobOperations:
 
         An exception in the block aborts: nothing is stored and the old object stays. The
         timeout is for each waiting, not for the file as a whole. For text, wrap it in
-        ``io.TextIOWrapper``, inside the ``with`` block of the blob.
+        ``io.TextIOWrapper``, inside the ``with`` block of the blob: the end of that block is what
+        commits.
 
         Args:
             path: relative, ``/`` separated.

@@ -17,6 +17,7 @@ from bubu_storage import FileSettings, ManagerSettings, StorageManager
 from bubu_storage.backend.decorator import BackendDecorator, Operation
 from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.memory import MemoryBackend
+from bubu_storage.backend.types import GetObjectResult
 from bubu_storage.blob_writer import _under_way
 from bubu_storage.errors import (
     ConfigurationError,
@@ -143,6 +144,75 @@ def test_aborting_by_hand(storage):
         blob.write(b"x")
     blob.abort()
     assert keys(storage) == ["x"]
+
+
+def test_what_closes_the_file_does_not_commit(storage):
+    """A wrapper closes it also when an error has left half of the text unwritten; the block decides."""
+    storage.write_blob("x", b"old")
+
+    def fail():
+        with storage.open_blob("x", "wb") as blob, io.TextIOWrapper(blob, "utf-8") as text:
+            text.write("half")
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        fail()
+    assert storage.read_blob("x") == b"old"
+    with storage.open_blob("x", "wb") as blob:
+        with io.TextIOWrapper(blob, "utf-8") as text:
+            text.write("whole")
+        assert blob.closed
+        assert storage.read_blob("x") == b"old"
+    assert storage.read_blob("x") == b"whole"
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, TimeoutError])
+def test_an_interrupted_write_leaves_no_hole(interruption):
+    """Who goes on after it, as if nothing had happened, is told; the piece that waited is lost."""
+    go_on = threading.Event()
+
+    class Slow(BackendDecorator):
+        def put_object(self, key, body, **options):
+            """Take nothing before it may."""
+            assert go_on.wait(DEADLINE_SECONDS)
+            return super().put_object(key, body, **options)
+
+    def interrupt(*_):
+        raise interruption("stop")
+
+    with on(Slow(MemoryBackend())) as storage:
+        blob = storage.open_blob("x", "wb")
+        old = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            with pytest.raises(interruption):
+                blob.write(b"x" * 4 * MIB)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
+        go_on.set()
+        for act in (lambda: blob.write(b"y" * MIB), blob.close):
+            with pytest.raises(StorageError, match="given up earlier; write it anew"):
+                act()
+        assert keys(storage) == []
+
+
+def test_a_forked_process_leaves_writers_alone(storage):
+    """It neither waits for threads that it has not, nor stores anything; the parent goes on."""
+    with storage.open_blob("x", "wb") as blob:
+        blob.write(b"1" * MIB)
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            try:
+                blob.__exit__(None, None, None)
+            except StorageError:
+                os._exit(len(_under_way))
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        blob.write(b"2")
+    assert storage.read_blob("x") == b"1" * MIB + b"2"
 
 
 def test_a_dropped_writer_aborts(storage, caplog):
@@ -443,6 +513,27 @@ def test_a_connection_that_breaks_is_made_again():
         with storage.open_blob("x") as blob, pytest.raises(UnavailableError, match="simulated"):
             blob.read()
     assert counting.open_bodies == 0
+
+
+def test_a_body_that_ends_early_is_not_the_end_of_the_file():
+    """Backends of others may not notice; half an object is never taken for a whole one."""
+
+    class Half(BackendDecorator):
+        def get_object(self, key, **options):
+            """Give half."""
+            with super().get_object(key, **options) as found:
+                half = io.BytesIO(found.read()[: found.info.size_bytes // 2])
+            return GetObjectResult(found.info, half, content_range=found.content_range)
+
+    store = MemoryBackend()
+    store.put_object("x", b"x" * 10)
+    with on(Half(store)) as storage:
+        with storage.open_blob("x") as blob, pytest.raises(UnavailableError, match="ends early"):
+            blob.read()
+        with storage.open_blob("x") as blob:
+            blob.seek(9)
+            with pytest.raises(UnavailableError, match="ends early"):
+                blob.read()
 
 
 def test_a_body_that_hangs():
