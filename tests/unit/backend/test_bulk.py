@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,11 +28,13 @@ from bubu_storage.errors import (
     ConfigurationError,
     InvalidKeyError,
     LimitExceededError,
+    ObjectNotFoundError,
     PermissionDeniedError,
     PreconditionFailedError,
     StorageError,
     StorageTimeoutError,
     ThrottledError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedOperationError,
 )
@@ -776,6 +779,136 @@ def test_batches_that_the_store_only_imitates_are_not_sent(known: bool) -> None:
     assert (5000, True) == (report.deleted, report.is_complete)
     assert ([], 5000) == (backend.batches, backend.singles) or not known
     assert ([1000], 4000) == (backend.batches, backend.singles) or known
+
+
+def test_listing_is_taken_up_after_its_last_key_when_the_store_has_rested(timer: FakeTimer) -> None:
+    """Not from its beginning, and not at once."""
+    asked: list[tuple[str, float]] = []
+    errors = [UnavailableError("busy"), ThrottledError("slow down", retry_after_seconds=7.0)]
+
+    class Breaking(MemoryBackend):
+        def list_objects(
+            self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
+        ) -> Iterator[ListPage]:
+            del page_size
+            asked.append((start_after, timer.seconds))
+            pages = super().list_objects(prefix, start_after=start_after, page_size=2)
+            if not start_after:
+                yield next(pages)
+            if errors:
+                raise errors.pop(0)
+            yield from pages
+
+    backend = Breaking()
+    for number in range(6):
+        backend.put_object(f"a/{number}", b"x")
+    assert 6 == delete_prefix(backend, "a/", concurrency=1).deleted
+    (first, _), (second, after_error), (third, after_throttling) = asked
+    assert ("", "a/1", "a/1") == (first, second, third)
+    assert 0.2 <= after_error < 7.0 <= after_throttling
+
+
+@pytest.mark.parametrize(
+    "error", [BucketNotFoundError("gone"), UnauthenticatedError("who"), ConfigurationError("wrong")]
+)
+@pytest.mark.parametrize("way", ["batch", "key of a batch", "single"])
+def test_what_no_request_escapes_ends_it_at_once(error: StorageError, way: str) -> None:
+    """Whether the store says so of a request or of a key."""
+    backend = Scripted(3000)
+
+    def refuse(keys: object) -> dict[str, StorageError]:
+        if way == "key of a batch" and not isinstance(keys, str):
+            return {keys[5]: error}  # type: ignore[index]
+        raise error
+
+    backend.on_batch = backend.on_single = refuse
+    with pytest.raises(type(error)) as caught:
+        delete_prefix(backend, "a/", concurrency=1, batch_size=1 if way == "single" else 1000)
+    assert error is caught.value
+    assert 1 == len(backend.batches) + backend.singles
+
+
+def test_keys_that_a_batch_does_not_find_are_gone() -> None:
+    """As everywhere: a missing object counts as deleted."""
+    backend = Scripted(20)
+    backend.on_batch = lambda keys: {keys[3]: ObjectNotFoundError("none"), keys[4]: StorageError("locked")}
+    report = delete_prefix(backend, "a/")
+    assert (19, ["a/000004"]) == (report.deleted, list(report.failed))
+
+
+def test_denied_batches_are_reported_where_others_were_deleted() -> None:
+    """Then it is about these keys, and not about who deletes."""
+    backend = Scripted(3000)
+
+    def deny(keys: Sequence[str]) -> dict[str, StorageError]:
+        error = PermissionDeniedError("denied")
+        return dict.fromkeys(keys, error) if len(backend.batches) == 2 else {}
+
+    backend.on_batch = deny
+    report = delete_prefix(backend, "a/", concurrency=1)
+    assert (2000, 1000) == (report.deleted, report.failed_count)
+
+
+@pytest.fixture
+def finishing(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when an operation waits for what is in flight."""
+    event = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            event.set()
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    monkeypatch.setattr(bulk_engine, "ThreadPoolExecutor", Pool)
+    return event
+
+
+@pytest.mark.parametrize(
+    "late", [None, BucketNotFoundError("late"), ThrottledError("late"), UnavailableError("late")]
+)
+def test_what_is_in_flight_at_the_end_is_booked(finishing: threading.Event, late: Exception | None) -> None:
+    """The first error comes out, whatever else still arrives, and the report counts what came with it."""
+    backend = Scripted(2000)
+    both = threading.Barrier(2)
+
+    def act(keys: Sequence[str]) -> dict[str, StorageError]:
+        both.wait(DEADLINE_SECONDS)
+        if keys[0] == "a/000000":
+            raise RuntimeError("first")
+        assert finishing.wait(DEADLINE_SECONDS)
+        if late is not None and not isinstance(late, UnavailableError):
+            raise late
+        return {} if late is None else {keys[7]: late}
+
+    backend.on_batch = act
+    with pytest.raises(RuntimeError, match="first") as caught:
+        delete_prefix(backend, "a/", concurrency=2)
+    report = partial_report(caught.value)
+    assert report is not None
+    assert 2000 - len(listed(backend)) == report.deleted
+    assert isinstance(late, UnavailableError) == report.failed_count
+    assert 2 == report.requests
+
+
+def test_single_deletions_in_flight_stop_at_the_end(finishing: threading.Event) -> None:
+    """Those that had not been sent are not."""
+    backend = Scripted(32)
+    both = threading.Barrier(2)
+
+    def act(key: str) -> None:
+        if key in {"a/000000", "a/000016"}:
+            both.wait(DEADLINE_SECONDS)
+        if key == "a/000000":
+            raise RuntimeError("first")
+        if key == "a/000016":
+            assert finishing.wait(DEADLINE_SECONDS)
+
+    backend.on_single = act
+    with pytest.raises(RuntimeError, match="first") as caught:
+        delete_prefix(backend, "a/", concurrency=2, batch_size=1)
+    report = partial_report(caught.value)
+    assert report is not None
+    assert (1, 31, 2) == (report.deleted, len(listed(backend)), report.requests)
 
 
 # ---- stopping and progress
