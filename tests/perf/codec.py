@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from typing import Any, Final
 
 from bubu_storage import FileSettings, ManagerSettings, StorageManager
 from tests.perf.harness import Goal, Options, Report, Rounds, parse_options
+from tests.perf.stores import folder_in_memory
 
 # The Go SDK with its file store on tmpfs, two shared cores (specs/s0-storage.md §12). Three runs gave
 # ranges; the middle of each counts.
@@ -41,6 +40,8 @@ MIN_GO_MIB_RATIO: Final = 2.0
 MAX_PEAK_RATIO: Final = 4.0
 MIB: Final = 1 << 20
 LONG_MIB: Final = 50
+FOLDER_BYTES: Final = 256 * MIB
+FOLDER_FILES: Final = 20_000
 _WORDS: Final = "the quick brown fox jumps over the lazy dog and runs home again "
 
 
@@ -82,13 +83,11 @@ def table(number: int) -> dict[str, Any]:
 @contextmanager
 def file_store(**settings: Any) -> Generator[StorageManager]:
     """Open a manager on a new directory in memory."""
-    base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-    folder = tempfile.mkdtemp(prefix="bubu-perf-", dir=base)
-    try:
-        with StorageManager(ManagerSettings(backend=FileSettings(folder), **settings)) as storage:
-            yield storage
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with (
+        folder_in_memory(needed_bytes=FOLDER_BYTES, needed_files=FOLDER_FILES) as folder,
+        StorageManager(ManagerSettings(backend=FileSettings(str(folder)), **settings)) as storage,
+    ):
+        yield storage
 
 
 def cpu_seconds(action: Callable[..., object], *arguments: Any) -> float:
@@ -134,7 +133,7 @@ def without_offloading(report: Report, options: Options) -> None:
         ("inline, 1,000 documents of 4 KiB", [with_long_fields(n) for n in range(options.count(1000))], MIB),
         ("inline, 10 documents of 1,000 rows", [table(n) for n in range(options.count(10))], MIB),
     ):
-        if options.only not in case:
+        if not options.wants(case):
             continue
         with StorageManager.in_memory(ManagerSettings(max_inline_size_bytes=limit)) as storage:
             if storage.dehydrate(documents[0], run_id="flows/run") != documents[0]:
@@ -164,7 +163,7 @@ def with_offloading(report: Report, options: Options) -> None:
             *(GO_WIDE_OUT_OBJECTS_PER_SECOND, GO_WIDE_BACK_OBJECTS_PER_SECOND),
         ),
     ):
-        if options.only not in case:
+        if not options.wants(case):
             continue
         with file_store() as storage:
             references = dehydrate_all(storage, documents)
@@ -184,9 +183,9 @@ def with_offloading(report: Report, options: Options) -> None:
 def long_text(report: Report, options: Options) -> None:
     """One text of 50 MiB: rate, and memory of a process of its own."""
     case = f"one text of {LONG_MIB} MiB"
-    if options.only not in case:
+    if not options.wants(case):
         return
-    rounds = Rounds(options.rounds, case)
+    rounds = Rounds(options.rounds, case, keep_order=True)
     last: dict[str, float] = {}
 
     def run() -> float:

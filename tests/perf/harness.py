@@ -2,9 +2,13 @@
 
 A benchmark measures ours and its peers in the same run and prints ratios, never bare times:
 machines differ, ratios much less. Peers are measured in turn within each round, so that a
-disturbance hits all of them. ``--json`` prints the same as JSON on standard output (progress
-goes to standard error), ``--check`` exits with 1 when a goal is missed, ``--rounds`` and
-``--scale`` shorten a run (a scaled run says so, and is no measurement for the record).
+disturbance hits all of them, and each round begins with another one, so that none always finds what
+the same one has left behind (a disk that is still writing, say). Where a peer would take minutes, its
+rate is measured on fewer objects, and the figures say on how many.
+
+``--json`` prints the same as JSON on standard output (progress goes to standard error), ``--check``
+exits with 1 when a goal is missed, ``--rounds`` and ``--scale`` shorten a run (a scaled run says so, and
+is no measurement for the record), ``--only`` leaves cases out.
 """
 
 from __future__ import annotations
@@ -45,6 +49,10 @@ class Options:
         """Return a number of objects, scaled; at least 1."""
         return max(1, round(full * self.scale))
 
+    def wants(self, case: str) -> bool:
+        """Tell whether a case of this name is to be run."""
+        return self.only in case
+
 
 def parse_options(description: str, arguments: Sequence[str] | None = None) -> Options:
     """Read the command line."""
@@ -68,11 +76,13 @@ class Rounds:
     Args:
         rounds: how often.
         title: of the case, for progress lines on standard error.
+        keep_order: begin each round with the first contestant: the others build on it.
     """
 
-    def __init__(self, rounds: int, title: str) -> None:
+    def __init__(self, rounds: int, title: str, *, keep_order: bool = False) -> None:
         self._rounds = rounds
         self._title = title
+        self._keep_order = keep_order
         self._contestants: dict[str, Callable[[], float | None]] = {}
 
     def add(self, name: str, run: Callable[[], float | None]) -> None:
@@ -88,8 +98,10 @@ class Rounds:
     def medians(self) -> dict[str, float]:
         """Run everything and return the median of each contestant."""
         seen: dict[str, list[float]] = {name: [] for name in self._contestants}
+        contestants = list(self._contestants.items())
         for number in range(self._rounds):
-            for name, run in self._contestants.items():
+            first = 0 if self._keep_order else number % len(contestants)
+            for name, run in contestants[first:] + contestants[:first]:
                 started = time.perf_counter()
                 value = run()
                 value = time.perf_counter() - started if value is None else value
@@ -158,7 +170,14 @@ class Report:
         self._lines.append(_Line(case, figures, ratio, value, goal))
 
     def finish(self) -> int:
-        """Show everything; return the exit code."""
+        """Show everything; return the exit code.
+
+        Raises:
+            SystemExit: ``--only`` left nothing to run, which must not look like a success.
+        """
+        if not self._lines:
+            print(f"no case of this benchmark has {self.options.only!r} in its name", file=sys.stderr)
+            raise SystemExit(2)
         missed = [line for line in self._lines if line.goal is not None and not line.goal.reached]
         if self.options.json:
             lines = [asdict(line) for line in self._lines]
@@ -179,10 +198,18 @@ class Report:
         print(
             f"\n{self.title}" + ("" if self.options.scale == 1.0 else f" (scaled by {self.options.scale:g})")
         )
+        case = ""
+        shown: dict[str, str] = {}
         for line in self._lines:
+            if line.case != case:
+                case, shown = line.case, {}
+                print(f"  {case}")
+            new = {name: text for name, text in line.figures.items() if shown.get(name) != text}
+            shown |= new
+            if new:
+                print(f"      {', '.join(f'{name} {text}' for name, text in new.items())}")
             goal = "" if line.goal is None else f"   goal {line.goal.text}: {_verdict(line.goal)}"
-            figures = ", ".join(f"{name} {text}" for name, text in line.figures.items())
-            print(f"  {line.case}\n      {figures}\n      {line.ratio} = {line.value:.3g}{goal}")
+            print(f"      {line.ratio} = {line.value:.3g}{goal}")
 
 
 def _verdict(goal: Goal) -> str:

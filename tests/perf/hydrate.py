@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from bubu_storage.wire import STORAGE_REF_KEY
 from tests.perf.codec import text_of, wall_seconds
 from tests.perf.harness import Goal, Options, Report, Rounds, parse_options
 from tests.perf.latency_proxy import LatencyProxy
-from tests.s3server.gateway import VersityGateway
+from tests.perf.stores import SMALL_OBJECT_BYTES, folder_in_memory, gateway
 
 REFERENCES: Final = 1000
 GROUPS: Final = 50
@@ -89,7 +88,7 @@ def measure(
             ("two levels", documents.nested, documents.nested_whole),
         ):
             case = f"{store}, {latency_seconds * 1e3:.0f} ms, {shape}"
-            if options.only not in case:
+            if not options.wants(case):
                 continue
             if storage.hydrate(document) != whole:
                 raise AssertionError(f"{case}: hydrate is wrong")
@@ -119,8 +118,7 @@ def _keys(documents: Documents, shape: str) -> Iterator[str]:
 def bucket(latency_seconds: float) -> Generator[S3Settings]:
     """Run an S3 server behind so much latency; settings of a bucket on it."""
     with ExitStack() as stack:
-        server = stack.enter_context(VersityGateway())
-        server.create_bucket(BUCKET)
+        server = stack.enter_context(gateway(needed_files=4 * REFERENCES, bucket=BUCKET))
         endpoint = server.endpoint
         if latency_seconds:
             endpoint = stack.enter_context(LatencyProxy(endpoint, latency_seconds)).endpoint
@@ -138,8 +136,9 @@ def main() -> int:
     """Measure everything."""
     options = parse_options(__doc__ or "")
     report = Report("Hydrate against a loop", options)
-    with tempfile.TemporaryDirectory(prefix="bubu-perf-") as folder:
-        measure(report, options, "file", FileSettings(folder), latency_seconds=0)
+    room = {"needed_bytes": 4 * REFERENCES * SMALL_OBJECT_BYTES, "needed_files": 4 * REFERENCES}
+    with folder_in_memory(**room) as folder:
+        measure(report, options, "file", FileSettings(str(folder)), latency_seconds=0)
     for latency_seconds in (0.0, LATENCY_SECONDS):
         with bucket(latency_seconds) as settings:
             for engine in ("auto", "boto3"):

@@ -29,7 +29,16 @@ from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.manager import StorageManager
 from bubu_storage.settings import ManagerSettings
 from tests.perf.harness import Goal, Report, Rounds, parse_options
-from tests.perf.stores import BUCKET, PREFIX, fill, folder_in_memory, gateway, open_ours, open_sdk
+from tests.perf.stores import (
+    BUCKET,
+    PREFIX,
+    SMALL_OBJECT_BYTES,
+    fill,
+    folder_in_memory,
+    gateway,
+    open_ours,
+    open_sdk,
+)
 
 if TYPE_CHECKING:
     from tests.s3server.gateway import VersityGateway
@@ -43,6 +52,7 @@ MAX_SLOPE_MIB: Final = 8.0
 LEAST_RATIO: Final = 0.9
 
 _KIB_PER_MIB: Final = 1024
+_MAX_SECONDS: Final = 600
 
 
 def count_pages(backend: ObjectBackend) -> int:
@@ -90,6 +100,8 @@ def rate(act: Callable[[Any], int], subject: Any, expected: int) -> float:
 
 def compare(report: Report, case: str, peer: str, runs: dict[str, Callable[[], float]], goal: bool) -> None:
     """Measure contestants and report their ratio to the peer."""
+    if not report.options.wants(case):
+        return
     rounds = Rounds(report.options.rounds, f"{case}, objects/s")
     for name, run in runs.items():
         rounds.add(name, run)
@@ -135,15 +147,19 @@ def child() -> None:
 def growth(facts: dict[str, Any], expected: int) -> float:
     """Return by how many MiB a fresh process grows that lists a store."""
     command = [sys.executable, "-c", "from tests.perf.listing import child; child()"]
-    done = subprocess.run(command, input=json.dumps(facts), check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, input=json.dumps(facts), check=True, capture_output=True, text=True, timeout=_MAX_SECONDS
+    )
     answer = json.loads(done.stdout)
     if answer["found"] != expected:
         raise SystemExit(f"{answer['found']} objects were listed instead of {expected}")
     return answer["growth_mib"]
 
 
-def report_growth(report: Report, case: str, facts: dict[str, Any], count: int) -> float:
-    """Measure and report the growth; returns it."""
+def report_growth(report: Report, case: str, facts: dict[str, Any], count: int) -> float | None:
+    """Measure and report the growth; returns it, None where it is not wanted."""
+    if not report.options.wants(case):
+        return None
     rounds = Rounds(report.options.rounds, f"{case}, MiB")
     rounds.add("growth", partial(growth, facts, count))
     value = rounds.medians()["growth"]
@@ -152,8 +168,10 @@ def report_growth(report: Report, case: str, facts: dict[str, Any], count: int) 
     return value
 
 
-def report_flatness(report: Report, case: str, once: float, more: float) -> None:
+def report_flatness(report: Report, case: str, once: float | None, more: float | None) -> None:
     """Report what more keys cost."""
+    if once is None or more is None:
+        return
     figures = {"once": f"{once:.1f} MiB", f"{TIMES} times the keys": f"{more:.1f} MiB"}
     goal = Goal.below(more - once, MAX_SLOPE_MIB)
     report.add(case, "more in MiB", more - once, figures=figures, goal=goal)
@@ -165,7 +183,7 @@ def report_flatness(report: Report, case: str, once: float, more: float) -> None
 def run_s3(report: Report) -> None:
     """All on versitygw."""
     count = report.options.count(OBJECTS)
-    with gateway() as server:
+    with gateway(needed_files=count) as server:
         fill(server.path_of(BUCKET, ""), count)
         with (
             closing(open_ours(server, server.endpoint)) as backend,
@@ -187,7 +205,9 @@ def run_s3(report: Report) -> None:
 def run_file(report: Report) -> None:
     """All on files."""
     count = report.options.count(OBJECTS)
-    with folder_in_memory() as folder:
+    with folder_in_memory(
+        needed_bytes=TIMES * count * SMALL_OBJECT_BYTES, needed_files=TIMES * count
+    ) as folder:
         fill(folder, count)
         with closing(FileBackend(folder)) as backend:
             runs = {
@@ -196,7 +216,7 @@ def run_file(report: Report) -> None:
                 "scandir": partial(rate, count_scanned, str(folder / PREFIX), count),
             }
             compare(report, f"file, {count} objects", "scandir", runs, goal=False)
-        once: dict[bool, float] = {}
+        once: dict[bool, float | None] = {}
         facts = {"kind": "file", "folder": str(folder)}
         for managed in (False, True):
             case = f"file, memory of the {'manager' if managed else 'backend'}, {count} objects"
@@ -211,10 +231,8 @@ def run_file(report: Report) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     report = Report("Listing", parse_options("List many objects.", arguments))
-    if report.options.only in "versitygw":
-        run_s3(report)
-    if report.options.only in "file":
-        run_file(report)
+    run_s3(report)
+    run_file(report)
     return report.finish()
 
 

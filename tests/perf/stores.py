@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,17 @@ from bubu_storage.backend.s3 import S3Backend
 from bubu_storage.settings import S3Settings
 from tests.s3server.gateway import VersityGateway
 
-__all__ = ["BUCKET", "POOL", "PREFIX", "fill", "folder_in_memory", "gateway", "open_ours", "open_sdk"]
+__all__ = [
+    "BUCKET",
+    "POOL",
+    "PREFIX",
+    "SMALL_OBJECT_BYTES",
+    "fill",
+    "folder_in_memory",
+    "gateway",
+    "open_ours",
+    "open_sdk",
+]
 
 BUCKET: Final = "bench"
 PREFIX: Final = "outputs/"
@@ -29,23 +39,46 @@ POOL: Final = 64
 """Connections that ours and the SDK may open."""
 
 _MEMORY: Final = Path("/dev/shm")
+SMALL_OBJECT_BYTES: Final = 8192
+"""What a small object takes at most: a page, and its entry with its attributes."""
 _RUN: Final = 100
 _BODY: Final = b'{"step":"done"}\n'
 
 
 @contextmanager
-def folder_in_memory() -> Iterator[Path]:
-    """A temporary folder, in memory where that can be had."""
-    base = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+def folder_in_memory(*, needed_bytes: int, needed_files: int = 0) -> Generator[Path]:
+    """A temporary folder, in memory where so much room can be had (containers often have 64 MB)."""
+    base = _MEMORY if _has_room(_MEMORY, needed_bytes, needed_files) else None
     with tempfile.TemporaryDirectory(prefix="bubu-perf-", dir=base) as name:
         yield Path(name)
 
 
+def _has_room(folder: Path, needed_bytes: int, needed_files: int) -> bool:
+    if not os.access(folder, os.W_OK):
+        return False
+    facts = os.statvfs(folder)
+    # Some file systems count no files.
+    enough_files = not facts.f_files or facts.f_favail >= needed_files
+    return enough_files and facts.f_bavail * facts.f_frsize >= needed_bytes
+
+
 @contextmanager
-def gateway() -> Iterator[VersityGateway]:
-    """A running server with one empty bucket."""
-    with folder_in_memory() as folder, VersityGateway(folder) as server:
-        server.create_bucket(BUCKET)
+def gateway(
+    *, needed_bytes: int = 0, needed_files: int = 0, bucket: str = BUCKET
+) -> Generator[VersityGateway]:
+    """A running server with one empty bucket.
+
+    Args:
+        needed_bytes: of large objects.
+        needed_files: how many small objects there will be.
+        bucket: its name.
+    """
+    room = needed_bytes + needed_files * SMALL_OBJECT_BYTES
+    with (
+        folder_in_memory(needed_bytes=room, needed_files=needed_files) as folder,
+        VersityGateway(folder) as server,
+    ):
+        server.create_bucket(bucket)
         yield server
 
 

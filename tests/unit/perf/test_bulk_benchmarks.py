@@ -29,7 +29,7 @@ def test_bulk_deletion(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 == bulk_delete.main(TINY)
     results = json.loads(capsys.readouterr().out)["results"]
     assert 2 * ["ours / bare pipeline", "ours / rclone", "ours / loop"] == [one["ratio"] for one in results]
-    assert [0, 0, 0, 20, 20, 20] == [int(one["case"].split()[0]) for one in results]
+    assert [0, 0, 0, 20, 20, 20] == [int(one["case"].split()[1]) for one in results]
     assert 5 == sum(one["goal"] is not None for one in results)
 
 
@@ -45,9 +45,32 @@ def test_contestant_that_leaves_objects_behind(monkeypatch: pytest.MonkeyPatch) 
         bulk_delete.main([*TINY, "--only", "latency 0"])
 
 
+@pytest.mark.usefixtures("without_rclone")
+def test_pipeline_that_fails_ends(monkeypatch: pytest.MonkeyPatch, s3_server: VersityGateway) -> None:
+    """Its listing waits for nobody."""
+    monkeypatch.setattr(bulk_delete, "DEFAULT_BULK_CONCURRENCY", 1)
+
+    class Broken:
+        def get_paginator(self, _: str) -> Broken:
+            return self
+
+        def paginate(self, **_: str) -> list[dict[str, list[dict[str, str]]]]:
+            return [{"Contents": [{"Key": "k"}]}] * 5
+
+        def delete_objects(self, **_: object) -> None:
+            raise OSError("no connection")
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    monkeypatch.setattr(bulk_delete, "open_sdk", lambda *_: Broken())
+    with pytest.raises(OSError, match="no connection"):
+        bulk_delete.bare_pipeline(s3_server, "")
+
+
 def test_listing_of_files(capsys: pytest.CaptureFixture[str]) -> None:
     """Rates, memory, and that memory is flat."""
-    assert 0 == listing.main([*TINY, "--only", "file"])
+    assert 0 == listing.main([*TINY, "--only", "file,"])
     results = json.loads(capsys.readouterr().out)["results"]
     assert {"backend / scandir", "manager / scandir", "growth in MiB", "more in MiB"} == {
         one["ratio"] for one in results
