@@ -32,7 +32,7 @@ from bubu_storage.backend.circuit import (
 )
 from bubu_storage.backend.circuit_events import CircuitListener, CircuitState
 from bubu_storage.backend.decorator import BackendDecorator, Call, Operation
-from bubu_storage.backend.failures import Verdict, is_backend_failure, judge
+from bubu_storage.backend.failures import Verdict, is_backend_failure
 from bubu_storage.backend.recovery import ExternalRecovery
 from bubu_storage.backend.types import (
     BackendCopier,
@@ -116,7 +116,6 @@ class CircuitBreakerBackend(BackendDecorator):
             raise ConfigurationError(f"recovery is {recovery!r}; known are 'inline' and 'external'")
         if not 0 <= throttle_weight <= 1:
             raise ConfigurationError(f"throttle weight is {throttle_weight:g}; it must be 0 to 1")
-        self._is_failure = is_failure
         self._throttle_weight = throttle_weight
         self._watchdog: ExternalRecovery | None = None
         if recovery == Recovery.EXTERNAL:
@@ -259,7 +258,7 @@ class CircuitBreakerBackend(BackendDecorator):
             raise raised from error
         if isinstance(answer, GetObjectResult):
             return cast("_T", self._with_guarded_body(permit, answer))
-        if call.operation is Operation.DELETE_MANY and self._all_failed(call.keys, answer):
+        if call.operation is Operation.DELETE_MANY and self._all_failed(permit, call.keys, answer):
             # One request with one message for all keys; who asked gets them key by key as always.
             self._settle(permit, next(iter(cast("dict[str, StorageError]", answer).values())))
         elif call.operation is Operation.SERVER_TIME:
@@ -279,7 +278,7 @@ class CircuitBreakerBackend(BackendDecorator):
 
     def _settle(self, permit: Permit, error: BaseException) -> BaseException:
         weight = self._throttle_weight if isinstance(error, ThrottledError) else 1.0
-        match judge(error, self._is_failure):
+        match self.circuit.judged(permit, error):
             case Verdict.FAILURE if weight > 0:
                 return self.circuit.fail(permit, error, weight=weight)
             case Verdict.NEUTRAL:
@@ -288,10 +287,10 @@ class CircuitBreakerBackend(BackendDecorator):
                 self.circuit.succeed(permit)
         return error
 
-    def _all_failed(self, keys: Sequence[str], answer: object) -> bool:
+    def _all_failed(self, permit: Permit, keys: Sequence[str], answer: object) -> bool:
         failed = cast("dict[str, StorageError]", answer)
         return len(failed) == len(set(keys)) > 0 and all(
-            judge(error, self._is_failure) is Verdict.FAILURE for error in failed.values()
+            self.circuit.judged(permit, error) is Verdict.FAILURE for error in failed.values()
         )
 
     def _with_guarded_body(self, permit: Permit, answer: GetObjectResult) -> GetObjectResult:

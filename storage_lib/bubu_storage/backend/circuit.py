@@ -195,7 +195,7 @@ class CircuitBreaker:
         with self._lock:
             self._drop_stale_probe()
             permit = self._begin_probe() if self._state is CircuitState.OPEN else None
-        self._tell()
+        self._tell_of(permit)
         if permit is None:
             raise BackendUnavailableError(f"backend unavailable: the circuit of {self.name} is not open")
         return permit
@@ -289,7 +289,7 @@ class CircuitBreaker:
 
     def settle(self, permit: Permit, error: BaseException) -> BaseException:
         """Report a request's error as `call` would, and return what the caller is to raise."""
-        match judge(error, self._is_failure):
+        match self.judged(permit, error):
             case Verdict.FAILURE:
                 return self.fail(permit, error)
             case Verdict.HEALTHY:
@@ -297,6 +297,18 @@ class CircuitBreaker:
             case Verdict.NEUTRAL:
                 self.release(permit)
         return error
+
+    def judged(self, permit: Permit, error: BaseException) -> Verdict:
+        """Return what an error says about the backend; hand the permit back if nobody can tell.
+
+        Raises:
+            Exception: what ``is_failure`` raises.
+        """
+        try:
+            return judge(error, self._is_failure)
+        except BaseException:
+            self.release(permit)
+            raise
 
     # ---- internals; the lock is held in all but `_ask` and `_tell`
 
@@ -309,7 +321,7 @@ class CircuitBreaker:
             allowed = may_probe and not was_stale and self._probe_due()
             permit = self._begin_probe() if allowed else None
             refusal = self._refusal()
-        self._tell()
+        self._tell_of(permit)
         if permit is None:
             raise BackendUnavailableError(refusal)
         return permit
@@ -364,6 +376,15 @@ class CircuitBreaker:
         self._news.append(
             CircuitTransition(self.name, from_state, to_state, self._failures, self.threshold, degraded)
         )
+
+    def _tell_of(self, permit: Permit | None) -> None:
+        """Tell the listeners; whoever is interrupted meanwhile never gets the permit."""
+        try:
+            self._tell()
+        except BaseException:
+            if permit is not None:
+                self.release(permit)
+            raise
 
     def _tell(self) -> None:
         """Tell the listeners what is new, in order; whoever is at it tells for all."""

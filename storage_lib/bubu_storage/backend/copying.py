@@ -98,7 +98,8 @@ def materialised_copy(
         CopyError: ``read`` or ``write``, as for `stream_copy`; a temporary file that cannot be
             written is ``write``.
     """
-    with tempfile.SpooledTemporaryFile(max_size=spool_bytes) as spool:
+    # To the standard library 0 is no limit at all.
+    with tempfile.SpooledTemporaryFile(max_size=max(1, spool_bytes)) as spool:
         with _opened(source, source_key) as found:
             facts = _facts(found.info, content_type, metadata)
             for piece in _SourceBody(found, source_key):

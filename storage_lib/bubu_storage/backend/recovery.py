@@ -11,6 +11,7 @@ due is decided by `ExternalRecovery.tick`, which a test calls with a clock of it
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -61,6 +62,7 @@ class ExternalRecovery:
         self._pause_seconds = 0.0
         self._next_at: float | None = None
         self._last: _BoundedProbe | None = None
+        self._pid = os.getpid()
 
     def follow(self, circuit: CircuitBreaker) -> None:
         """Watch this circuit from now on."""
@@ -82,6 +84,7 @@ class ExternalRecovery:
 
     def wake(self) -> None:
         """Start the thread if there is none (also in a process that was forked during an outage)."""
+        self._notice_fork()
         with self._lock:
             if not self._with_thread or self._stop.is_set() or self.is_watching:
                 return
@@ -90,6 +93,7 @@ class ExternalRecovery:
 
     def tick(self) -> float | None:
         """Probe if it is time to; return the seconds until the next look, or None when all is well."""
+        self._notice_fork()
         circuit = self._circuit
         with self._ticking:
             if circuit is None or circuit.is_healthy:
@@ -116,6 +120,14 @@ class ExternalRecovery:
 
     # ---- internals
 
+    def _notice_fork(self) -> None:
+        """Begin anew in a forked process: a probe under way, and its locks, stayed with the parent."""
+        if self._pid == os.getpid():
+            return
+        self._lock, self._ticking = threading.Lock(), threading.Lock()
+        self._thread = self._last = self._next_at = None
+        self._pid = os.getpid()
+
     def _watch(self) -> None:
         while not self._stop.is_set():
             pause_seconds = self.tick()
@@ -132,7 +144,11 @@ class ExternalRecovery:
             permit = circuit.acquire_probe()
         except BackendUnavailableError:
             return  # somebody else probes, or it was closed meanwhile
-        self._last = probe = _BoundedProbe(self._probe)
+        try:
+            self._last = probe = _BoundedProbe(self._probe)
+        except BaseException:  # no thread to be had
+            circuit.release(permit)
+            raise
         if not probe.ended.wait(self._probe_timeout_seconds):
             limit = self._probe_timeout_seconds
             circuit.fail(permit, StorageTimeoutError(f"a probe of {circuit.name} took over {limit:g} s"))

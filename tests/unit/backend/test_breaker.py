@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -776,6 +778,87 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_forked_process_has_a_watchdog_too() -> None:
     """The thread stays behind in the parent; the child's first refused request begins one."""
     assert 0 == subprocess.run([sys.executable, "-c", FORKED], check=False).returncode
+
+
+def test_a_process_forked_during_a_probe_probes_by_itself() -> None:
+    """The parent's probe, and the lock that it held, are not waited for."""
+    clock, go, begun = Clock(), threading.Event(), threading.Event()
+
+    def probe() -> None:
+        begun.set()
+        go.wait()
+
+    watchdog = ExternalRecovery(probe, monotonic=clock, with_thread=False)
+    rig = Rig(recovery="external", threshold=1, timeout_seconds=1.0, monotonic=clock, watchdog=watchdog)
+    rig.open()
+    watchdog.tick()
+    clock.now += 2
+    ticking = threading.Thread(target=watchdog.tick)
+    ticking.start()
+    assert begun.wait(30)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        go.set()
+        watchdog.tick()
+        clock.now += 1000
+        watchdog.tick()
+        os._exit(0 if rig.breaker.is_healthy else 1)
+    go.set()
+    ticking.join(30)
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert rig.breaker.is_healthy
+
+
+def test_a_probe_that_cannot_begin_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread is to be had now, one may be had at the next look."""
+    clock = Clock()
+    watchdog = ExternalRecovery(lambda: None, monotonic=clock, with_thread=False)
+    rig = Rig(recovery="external", threshold=1, timeout_seconds=1.0, monotonic=clock, watchdog=watchdog)
+    rig.open()
+    watchdog.tick()
+    clock.now += 2
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", raiser(RuntimeError("can't start new thread")))
+        with pytest.raises(RuntimeError, match="new thread"):
+            watchdog.tick()
+    assert OPEN is rig.breaker.state
+    watchdog.tick()
+    assert rig.breaker.is_healthy
+
+
+def raiser(error: Exception) -> Callable[..., Any]:
+    """Return what raises an error."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("request_name", ["head_object", "delete_objects"])
+def test_a_rule_that_fails_hands_the_probe_back(request_name: str) -> None:
+    """A mistake in ``is_failure`` shows; it does not leave the circuit half-open."""
+    mistaken = [False]
+
+    def rule(error: BaseException) -> bool:
+        if mistaken[0]:
+            raise TypeError("'>=' not supported")
+        return isinstance(error, UnavailableError)
+
+    rig = Rig(threshold=1, timeout_seconds=1.0, is_failure=rule)
+    rig.open()
+    rig.clock.now += 2
+    mistaken[0] = True
+    if request_name == "head_object":
+        rig.break_with(lambda: UnavailableError("down"))
+    else:
+        rig.store.delete_objects = lambda keys, **_: dict.fromkeys(keys, UnavailableError("down"))  # type: ignore[method-assign]
+    with pytest.raises(TypeError, match="not supported"):
+        getattr(rig.breaker, request_name)("k")
+
+    assert OPEN is rig.breaker.state
+    assert rig.breaker.probe_eligible
 
 
 def test_the_watchdog_ends_with_close() -> None:

@@ -672,3 +672,26 @@ class BreakerMachine(RuleBasedStateMachine):
 
 TestBreakerMachine = BreakerMachine.TestCase
 TestBreakerMachine.settings = hypothesis_settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.parametrize("way", ["acquire", "acquire_probe"])
+def test_who_is_interrupted_on_the_way_to_a_probe_hands_it_back(way: str) -> None:
+    """Ctrl-C while a listener writes its line: nobody else would report the probe."""
+
+    class Interrupted(Recorder):
+        def circuit_changed(self, transition: CircuitTransition) -> None:
+            """Be interrupted by the probe."""
+            super().circuit_changed(transition)
+            if transition.to_state is HALF_OPEN:
+                raise KeyboardInterrupt
+
+    clock = Clock()
+    circuit = CircuitBreaker("x", 1, 1.0, listeners=[Interrupted()], monotonic=clock, rng=lambda: 0.0)
+    circuit.fail(circuit.acquire(), UnavailableError("down"))
+    clock.now += 2
+
+    with pytest.raises(KeyboardInterrupt):
+        getattr(circuit, way)()
+
+    assert OPEN is circuit.state
+    assert circuit.probe_eligible

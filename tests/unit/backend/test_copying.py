@@ -196,7 +196,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("spool_bytes", [len(DATA), 1024])
+@pytest.mark.parametrize("spool_bytes", [len(DATA), 1024, 0])
 def test_long_objects_go_through_a_file_that_vanishes(
     source: MemoryBackend, temporary: Path, monkeypatch: pytest.MonkeyPatch, spool_bytes: int, *, fails: bool
 ) -> None:
