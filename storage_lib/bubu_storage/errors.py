@@ -39,7 +39,9 @@ builtin name derive from that builtin too. The original SDK error is always the
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from typing import Any, cast
 
 __all__ = [
     "BackendUnavailableError",
@@ -183,6 +185,10 @@ class CopyError(StorageError):
         self.phase = phase
         self.__cause__ = cause
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The root's way would call the class with the message alone.
+        return type(self), (self.phase, self.__cause__), self.__dict__
+
 
 class LimitExceededError(StorageError, ValueError):
     """A size or a count is over a stated limit; the message has both numbers."""
@@ -278,42 +284,56 @@ class KubeRefError(PayloadError, LookupError):
 def is_not_found(error: BaseException | None) -> bool:
     """Tell whether an error means "there is no object of this key" (Go: IsNotFound).
 
-    Decides by type along the chain of causes; a `BucketNotFoundError` anywhere in it is
-    a "no". Errors of other origin are judged by an HTTP status or, as a last resort, by
-    their text, as the Go implementation does.
+    Decides by type along the chain of causes (``raise … from …``; an error that merely happened
+    while another one was being handled says nothing about it). A `BucketNotFoundError` anywhere
+    in it is a "no". Errors of other origin are judged by the HTTP status that they carry, and
+    only those without one by their text, as the Go implementation does.
     """
-    seen: set[int] = set()
-    current = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        if isinstance(current, BucketNotFoundError):
-            return False
-        if isinstance(current, FileNotFoundError):
-            return True
-        if not isinstance(current, StorageError) and _foreign_not_found(current):
-            return True
-        current = current.__cause__ or current.__context__
-    return False
+    chain = list(_causes(error))
+    if any(isinstance(current, BucketNotFoundError) for current in chain):
+        return False
+    return any(
+        isinstance(current, FileNotFoundError)
+        or (not isinstance(current, StorageError) and _foreign_not_found(current))
+        for current in chain
+    )
 
 
 _NOT_FOUND_WORDS = ("nosuchkey", "notfound", "status code: 404", "not found")
+_HTTP_NOT_FOUND = 404
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes, each once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__
 
 
 def _foreign_not_found(error: BaseException) -> bool:
-    """Judge an error that is not ours by its text, last resort."""
-    if isinstance(error, OSError):
-        return False
+    """Judge an error that is not ours: by its status, else by its text."""
     text = str(error).lower()
-    return "nosuchbucket" not in text and any(word in text for word in _NOT_FOUND_WORDS)
+    if "nosuchbucket" in text:
+        return False
+    status = _foreign_status(error)
+    if status is not None:
+        return status == _HTTP_NOT_FOUND
+    return not isinstance(error, OSError) and any(word in text for word in _NOT_FOUND_WORDS)
+
+
+def _foreign_status(error: BaseException) -> int | None:
+    """Return the HTTP status that an SDK's or HTTP client's error carries, in any usual place."""
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):
+        facts: Any = cast("Mapping[str, Any]", response).get("ResponseMetadata")
+        found = cast("Mapping[str, Any]", facts).get("HTTPStatusCode") if isinstance(facts, Mapping) else None
+    else:
+        found = getattr(response, "status_code", getattr(error, "status_code", None))
+    return found if isinstance(found, int) else None
 
 
 def is_copy_phase(error: BaseException | None, phase: CopyPhase) -> bool:
     """Tell whether a `CopyError` of this phase is in the chain of causes (Go: IsCopyPhase)."""
-    seen: set[int] = set()
-    current = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        if isinstance(current, CopyError) and current.phase is phase:
-            return True
-        current = current.__cause__ or current.__context__
-    return False
+    return any(isinstance(current, CopyError) and current.phase is phase for current in _causes(error))
