@@ -53,6 +53,7 @@ MEANINGS: Final = {
 _SKEW_SECONDS: Final = 5.0
 _BAD_SKEW_SECONDS: Final = 300.0
 _SLOW_SECONDS: Final = 1.0
+_TIMEOUT_SECONDS: Final = 10.0
 _MILLISECONDS: Final = 1000
 
 
@@ -79,7 +80,7 @@ def check_command(context: click.Context, read_only: bool) -> None:
     """
     options = options_of(context)
     with Stores(options) as stores:
-        findings = _probe(stores.backend(patient=False), read_only=read_only)
+        findings = _probe(stores.backend(attempts=1, timeout_seconds=_TIMEOUT_SECONDS), read_only=read_only)
     if options.as_json:
         Out().json(_as_json(findings, read_only=read_only))
     else:

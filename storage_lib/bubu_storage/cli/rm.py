@@ -67,7 +67,8 @@ def rm_command(
             "would delete"
         )
     with Stores(options) as stores:
-        backend = stores.backend()
+        # A bulk deletion tries again by itself; only listings need the SDK's tries.
+        backend = stores.backend(attempts=None if recursive else 1)
         if dry_run:
             _show(options, _keys(backend, scopes))
             return

@@ -7,6 +7,7 @@ Our own area ``.bubu/`` (of the store, or of a folder) is left out unless it is 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -130,11 +131,18 @@ def objects_in(backend: ObjectBackend, scope: Scope) -> Iterator[tuple[ListedObj
             yield shown
 
 
-def one_level(backend: ObjectBackend, scope: Scope) -> Iterator[list[ListedObject | str]]:
+def one_level(
+    backend: ObjectBackend, scope: Scope, begins_with: str = ""
+) -> Iterator[list[ListedObject | str]]:
     """Stream one level of a scope: its objects, and its folders as texts that end in ``/``.
 
     What lies deep in a folder is not listed: at the end of a page inside one, the listing
     starts again behind it.
+
+    Args:
+        backend: the store.
+        scope: where.
+        begins_with: only keys and folders that begin so; "" for all.
     """
     if scope.exact:
         first = next(backend.list_objects(scope.exact, page_size=1), None)
@@ -144,7 +152,7 @@ def one_level(backend: ObjectBackend, scope: Scope) -> Iterator[list[ListedObjec
     start_after = ""
     while True:
         skip = ""
-        for page in backend.list_objects(scope.directory, start_after=start_after):
+        for page in backend.list_objects(begins_with or scope.directory, start_after=start_after):
             entries: list[ListedObject | str] = []
             for item in page.objects:
                 if (folder and item.key.startswith(folder)) or not scope.holds(item.key):
@@ -188,17 +196,18 @@ class KeyArgument(click.ParamType):  # pyright: ignore[reportMissingTypeArgument
 
 
 def complete_keys(options: GlobalOptions, incomplete: str) -> list[str]:
-    """Return up to 100 keys and folders that begin with a text; bounded in time."""
+    """Return up to 100 keys and folders that begin with a text, or what is found in two seconds."""
     from bubu_storage.cli.stores import Stores  # noqa: PLC0415 - only while completing
 
     options.timeout_seconds = min(options.timeout_seconds or _COMPLETION_SECONDS, _COMPLETION_SECONDS)
     folder, slash, _ = incomplete.rpartition("/")
     scope = Scope("", folder + slash)
     found: list[str] = []
+    give_up_at = time.monotonic() + _COMPLETION_SECONDS
     with Stores(options) as stores:
-        for entries in one_level(stores.backend(), scope):
+        for entries in one_level(stores.backend(attempts=1), scope, incomplete):
             names = (entry if isinstance(entry, str) else entry.key for entry in entries)
             found.extend(name for name in names if name.startswith(incomplete))
-            if len(found) >= _MAX_COMPLETIONS:
+            if len(found) >= _MAX_COMPLETIONS or time.monotonic() >= give_up_at:
                 break
     return found[:_MAX_COMPLETIONS]

@@ -33,7 +33,6 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 """People wait less patiently than workflows, whose default is five minutes."""
 
-_CHECK_TIMEOUT_SECONDS: Final = 10.0
 
 _KEYS: Final = (
     "BUBU_S3_ACCESS_KEY_ID",
@@ -82,13 +81,15 @@ class Stores:
     ) -> None:
         self._stack.close()
 
-    def backend(self, *, create: bool = False, patient: bool = True) -> ObjectBackend:
+    def backend(
+        self, *, create: bool = False, attempts: int | None = None, timeout_seconds: float | None = None
+    ) -> ObjectBackend:
         """Open the chosen store.
 
         Args:
             create: make a file store's directory where it is missing.
-            patient: ask again what may be tried again, and wait as long as usual; without it each
-                question is asked once, so that a store that hangs is soon known to.
+            attempts: tries for one request of an S3 store, instead of the configured number.
+            timeout_seconds: longest wait for one answer, where nobody has chosen one.
 
         Raises:
             Misconfigured: no store is chosen.
@@ -97,8 +98,11 @@ class Stores:
             Failure: the directory does not exist.
         """
         settings = self._chosen()
-        if not patient and isinstance(settings, S3Settings):
-            settings = self._impatient(settings)
+        if isinstance(settings, S3Settings):
+            if attempts is not None:
+                settings = replace(settings, max_attempts=attempts)
+            if timeout_seconds is not None and not self._timeout_is_chosen():
+                settings = _with_timeout(settings, timeout_seconds)
         return self._open(settings, create=create)
 
     def bucket(self, name: str) -> ObjectBackend:
@@ -124,8 +128,9 @@ class Stores:
 
         backend = self.backend(create=create)
         settings = ManagerSettings.from_env(self._environment())
-        if self._options.timeout_seconds is not None:
-            settings = replace(settings, timeout_seconds=self._options.timeout_seconds)
+        # The option is for one answer; a document may need many.
+        longest = max(settings.timeout_seconds, self._options.timeout_seconds or 0.0)
+        settings = replace(settings, timeout_seconds=longest)
         if max_inline_size_bytes is not None:
             settings = replace(settings, max_inline_size_bytes=max_inline_size_bytes)
         return self._stack.enter_context(StorageManager(settings, backend))
@@ -174,29 +179,15 @@ class Stores:
 
     def _tuned(self, settings: S3Settings) -> S3Settings:
         options = self._options
-        timeout = options.timeout_seconds
-        if timeout is None and not os.environ.get("BUBU_S3_TIMEOUT"):
-            timeout = _DEFAULT_TIMEOUT_SECONDS
-        if timeout is not None:
-            settings = replace(
-                settings,
-                timeout_seconds=timeout,
-                connect_timeout_seconds=min(timeout, settings.connect_timeout_seconds),
-                max_backoff_seconds=min(timeout, settings.max_backoff_seconds),
-            )
+        if options.timeout_seconds is not None:
+            settings = _with_timeout(settings, options.timeout_seconds)
+        elif not self._timeout_is_chosen():
+            settings = _with_timeout(settings, _DEFAULT_TIMEOUT_SECONDS)
         # Profiles are the business of AWS's SDK; other engines know only some of their forms.
         return replace(settings, engine="boto3") if options.profile else settings
 
-    def _impatient(self, settings: S3Settings) -> S3Settings:
-        timeout = settings.timeout_seconds
-        if self._options.timeout_seconds is None and not os.environ.get("BUBU_S3_TIMEOUT"):
-            timeout = min(timeout, _CHECK_TIMEOUT_SECONDS)
-        return replace(
-            settings,
-            max_attempts=1,
-            timeout_seconds=timeout,
-            connect_timeout_seconds=min(timeout, settings.connect_timeout_seconds),
-        )
+    def _timeout_is_chosen(self) -> bool:
+        return self._options.timeout_seconds is not None or bool(os.environ.get("BUBU_S3_TIMEOUT"))
 
     def _environment(self) -> dict[str, str]:
         """Return the variables with what the options put in their place."""
@@ -247,6 +238,15 @@ class Stores:
             raise click.UsageError(
                 f"--endpoint-url {url!r} is no address; write it as https://minio.example:9000"
             )
+
+
+def _with_timeout(settings: S3Settings, seconds: float) -> S3Settings:
+    return replace(
+        settings,
+        timeout_seconds=seconds,
+        connect_timeout_seconds=min(seconds, settings.connect_timeout_seconds),
+        max_backoff_seconds=min(seconds, settings.max_backoff_seconds),
+    )
 
 
 def _parse_store(url: str) -> str | FileSettings:

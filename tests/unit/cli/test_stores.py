@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+from bubu_storage.backend import factory
+from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.cli.failures import one_line
 from bubu_storage.cli.options import GlobalOptions
 from bubu_storage.cli.stores import Stores
@@ -153,6 +155,38 @@ def test_the_pods_own_timeout_is_kept(monkeypatch):
     monkeypatch.setenv("BUBU_S3_TIMEOUT", "90s")
 
     assert 90.0 == chosen(store="s3://b").timeout_seconds
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("stat", "k"), (3, 60.0)),
+        (("check",), (1, 10.0)),
+        (("check", "--timeout", "20"), (1, 20.0)),
+        (("rm", "-y", "k"), (1, 60.0)),
+        (("rm", "-r", "-y", "k"), (3, 60.0)),
+    ],
+)
+def test_how_long_a_command_waits(run, monkeypatch, command, expected):
+    """A check asks once; what tries again by itself needs no tries of the SDK within each of its own."""
+    opened = []
+
+    def note(settings):
+        opened.append((settings.max_attempts, settings.timeout_seconds))
+        return MemoryBackend()
+
+    monkeypatch.setattr(factory, "open_backend", note)
+
+    run("--store", "s3://bucket", *command)
+
+    assert [expected] == opened
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 300.0), (2.0, 300.0), (900.0, 900.0)])
+def test_a_document_may_take_longer_than_one_answer(tmp_path, given, expected):
+    """``--timeout`` is for one answer; thousands of them may be needed."""
+    with Stores(GlobalOptions(store=f"file://{tmp_path}", timeout_seconds=given)) as stores:
+        assert expected == stores.manager().settings.timeout_seconds
 
 
 def test_a_profile_goes_before_keys(monkeypatch):
