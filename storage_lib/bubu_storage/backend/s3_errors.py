@@ -244,9 +244,8 @@ def map_sdk_error(
     """
     if isinstance(error, StorageError):
         return error
+    _hide_in_causes(error, secrets)
     if isinstance(error, sdk.ClientError):
-        # It goes on as the cause, and whoever logs an error logs its causes.
-        error.args = tuple(_hide(str(arg), secrets) for arg in error.args)
         return _map_answer(cast("dict[str, Any]", error.response), action, key, secrets)
     name = type(error).__name__
     make: Callable[..., StorageError]
@@ -297,6 +296,27 @@ def _hide(text: str, secrets: tuple[str, ...]) -> str:
     for shape in _SECRET_SHAPES:
         text = shape.sub("***", text)
     return text
+
+
+def _hide_in_causes(error: BaseException, secrets: tuple[str, ...]) -> None:
+    """Take what looks secret out of an error and its causes: whoever logs an error logs those."""
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while pending:
+        one = pending.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if any(isinstance(arg, str) for arg in one.args):
+            one.args = tuple(_hide(arg, secrets) if isinstance(arg, str) else arg for arg in one.args)
+        if isinstance(one, sdk.ClientError):
+            response = cast("dict[str, Any]", one.response)
+            said: dict[str, Any] = response.get("Error", {})
+            clean = {
+                name: _hide(text, secrets) if isinstance(text, str) else text for name, text in said.items()
+            }
+            one.response = cast("Any", {**response, "Error": clean})
+        pending += [one.__cause__, one.__context__]
 
 
 def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:

@@ -160,7 +160,8 @@ def object_arguments(
                     "letters, digits and !#$%&'*+-.^_`|~, values have no control characters",
                     key=key,
                 )
-        facts["Metadata"] = dict(metadata)
+        # Names that differ in case only would be one header twice, and no signature fits that.
+        facts["Metadata"] = {name.lower(): value for name, value in metadata.items()}
     if settings.sse:
         facts["ServerSideEncryption"] = settings.sse
     if settings.sse_kms_key_id:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -272,6 +273,15 @@ def test_headers_that_cannot_be_sent(arguments: dict[str, Any], open_s3: Open) -
         open_s3(settings_for(server)).put_object("k", b"x", **arguments)
 
 
+def test_metadata_names_that_differ_in_case_only(open_s3: Open) -> None:
+    """They are one header: the last one counts, as everywhere, and the signature is right."""
+    with scripted_server(lambda _: Answer()) as server:
+        open_s3(settings_for(server)).put_object("k", b"x", metadata={"Name": "1", "nAme": "2"})
+    headers = server.requests[0].headers
+    assert "2" == headers["x-amz-meta-name"]
+    assert 1 == headers["authorization"].count("x-amz-meta-")
+
+
 @pytest.mark.parametrize("range_header", ["bytes=0-1\r\nX-Evil: 1", "bytes=é", "\udc80"])
 def test_range_that_cannot_be_sent(range_header: str, open_s3: Open) -> None:
     """It is ignored, as everywhere."""
@@ -286,6 +296,34 @@ def test_start_that_is_no_text(open_s3: Open) -> None:
     """A lone surrogate has no form on the wire."""
     with scripted_server(refuse_all) as server, pytest.raises(InvalidKeyError):
         list(open_s3(settings_for(server)).list_objects(start_after="\udc80"))
+
+
+def test_secrets_are_nowhere_in_the_causes(open_s3: Open) -> None:
+    """Not in the texts of causes, nor in the facts that the SDK's error carries along."""
+    planted = f"planted-secret AKIDPLANTED Signature={'0' * 64}"
+    refusal = error(403, "SignatureDoesNotMatch", planted, f"<StringToSign>{planted}</StringToSign>")
+    with scripted_server(lambda _: refusal) as server, pytest.raises(StorageError) as caught:
+        get(open_s3(settings_for(server)))
+    shown = ""
+    cause: BaseException | None = caught.value
+    while cause is not None:
+        shown += f"{cause} {cause!r} {getattr(cause, 'response', '')}"
+        cause = cause.__cause__ or cause.__context__
+    assert "StringToSign" in shown
+    assert not [text for text in planted.split() if text in shown]
+
+
+def test_password_of_a_proxy_is_hidden(open_s3: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the SDK cannot find it in an address that is none."""
+    monkeypatch.setenv("http_proxy", "nonsense://user:planted-password@[::1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    settings = S3Settings(
+        bucket="bucket", endpoint="http://store.invalid", use_path_style=True, anonymous=True, max_attempts=1
+    )
+    with pytest.raises(StorageError) as caught:
+        get(open_s3(settings))
+    assert "planted-password" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_errors_that_only_look_like_ours_keep_their_cause() -> None:
