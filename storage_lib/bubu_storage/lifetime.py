@@ -66,10 +66,13 @@ class BackendHandle:
 
     def follows_others(self) -> bool:
         """Tell whether calls are under way on handles that this one took over from."""
-        before = self.before
-        while before is not None and not before.users:
-            before = self.before = before.before
-        return before is not None
+        found, one = False, self
+        while (before := one.before) is not None:
+            if before.users:
+                found, one = True, before
+            else:
+                one.before = before.before  # nobody uses it any more, and it is not small
+        return found
 
     def require(self) -> ObjectBackend:
         """Return the backend.
@@ -133,6 +136,8 @@ class BackendHolder:
                 handle.users -= 1
                 self._users -= 1
                 last = handle.retired and handle.users == 0
+                if last:
+                    self._handle.follows_others()
             if last:
                 self._shut_down(handle)
 
@@ -173,7 +178,7 @@ class BackendHolder:
             idle = old.users == 0
             if not self._closed:
                 self._handle = handle
-                handle.follows_others()  # forget those that are not in use: they are not small
+                handle.follows_others()
         if idle:
             self._shut_down(old)
         if old is handle:

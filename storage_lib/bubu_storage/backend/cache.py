@@ -10,7 +10,7 @@ Invariants:
   anything older, whatever else was under way: each write detaches the gets that began before
   its end from the cache, also when it failed and nobody knows what it did;
 * what others write is seen after ``ttl_seconds`` at the latest, reckoned from the moment when
-  the old object was asked for;
+  the old object was asked for; at once where a part, or a conditional get, shows it;
 * errors, missing objects, parts of objects and conditional gets are never cached;
 * nobody waits for good: a get whose thread was killed, or hangs, hands over to the next one.
 """
@@ -27,7 +27,12 @@ from typing import Final, TypeVar
 
 from bubu_storage.backend.decorator import BackendDecorator, Call, Operation
 from bubu_storage.backend.types import GetObjectResult, ObjectBackend, ObjectInfo
-from bubu_storage.errors import ConfigurationError
+from bubu_storage.errors import (
+    ConfigurationError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    RangeNotSatisfiableError,
+)
 
 __all__ = ["CachingBackend"]
 
@@ -139,7 +144,7 @@ class CachingBackend(BackendDecorator):
                 asked for the same object at the same time.
         """
         if range_header or if_match or self._is_paused():
-            return super().get_object(key, range_header=range_header, if_match=if_match)
+            return self._get_aside(key, range_header, if_match)
         with self._lock:
             now = self._monotonic()
             entry = self._fresh(key, now)
@@ -181,6 +186,22 @@ class CachingBackend(BackendDecorator):
                     if left:
                         self._writing[key] = left
                 self._drop(keys)
+
+    def _get_aside(self, key: str, range_header: str, if_match: str) -> GetObjectResult:
+        """Ask the store, and forget what its answer shows to be out of date."""
+        try:
+            found = super().get_object(key, range_header=range_header, if_match=if_match)
+        except (ObjectNotFoundError, PreconditionFailedError, RangeNotSatisfiableError):
+            self._forget_unless(key, "")
+            raise
+        self._forget_unless(key, found.info.etag)
+        return found
+
+    def _forget_unless(self, key: str, etag: str) -> None:
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None and entry.info.etag != etag:
+                self._forget(key)
 
     def _is_paused(self) -> bool:
         if self._paused is None:

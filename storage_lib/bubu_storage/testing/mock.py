@@ -27,6 +27,7 @@ from bubu_storage.errors import ConfigurationError, UnavailableError
 from bubu_storage.lifetime import BackendHandle
 from bubu_storage.manager import StorageManager
 from bubu_storage.payload.kube import KubeRefResolver
+from bubu_storage.payload.paths import clean_path
 from bubu_storage.settings import ManagerSettings
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class MockStorageManager(StorageManager):
         operation: str = "",
         *,
         key: str = "",
-        error: BaseException | Callable[[], BaseException] | None = None,
+        error: BaseException | type[BaseException] | Callable[[], BaseException] | None = None,
         times: int | None = 1,
     ) -> PlannedFailure:
         """Let coming calls fail.
@@ -144,18 +145,20 @@ class MockStorageManager(StorageManager):
             operation: name of the method, as ``hydrate``; "" for each.
             key: path of an object: the call fails when it comes to read, write, delete or list
                 it, so what it did before stays done. "" fails the call at its beginning.
-            error: the exception, or what makes it; by default an `UnavailableError`.
+            error: the exception, its class, or what makes it; by default an `UnavailableError`.
             times: how often; None for always.
 
         Returns:
             The plan, whose ``struck`` tells how often it came true.
 
         Raises:
-            ConfigurationError: there is no such operation.
+            ConfigurationError: there is no such operation, or ``times`` is negative.
         """
         if operation and operation not in OPERATIONS:
             raise ConfigurationError(f"operation is {operation!r}; it must be one of {', '.join(OPERATIONS)}")
-        planned = PlannedFailure(operation, key, _maker(error), times)
+        if times is not None and times < 0:
+            raise ConfigurationError(f"times is {times}; it must be 0 or more, or None for always")
+        planned = PlannedFailure(operation, clean_path(key) if key else "", _maker(error), times)
         with self._failures_lock:
             self._failures.append(planned)
         return planned
@@ -208,9 +211,14 @@ class _FailingBackend(BackendDecorator):
         return act()
 
 
-def _maker(error: BaseException | Callable[[], BaseException] | None) -> Callable[[], BaseException]:
+def _maker(
+    error: BaseException | type[BaseException] | Callable[[], BaseException] | None,
+) -> Callable[[], BaseException]:
+    text = "simulated failure of the store"
     if error is None:
-        return lambda: UnavailableError("simulated failure of the store")
+        return lambda: UnavailableError(text)
+    if isinstance(error, type):
+        return lambda: error(text)
     if isinstance(error, BaseException):
         return lambda: error
     return error

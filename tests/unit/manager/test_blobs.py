@@ -25,6 +25,7 @@ from bubu_storage.errors import (
     ObjectNotFoundError,
     PermissionDeniedError,
     PreconditionFailedError,
+    RangeNotSatisfiableError,
     StorageDisabledError,
     StorageError,
     StorageTimeoutError,
@@ -666,3 +667,19 @@ def test_memory_is_constant(tmp_path):
     assert total == 200 * MIB
     print(f"growth {growth_mib} MiB")
     assert growth_mib < 32
+
+
+def test_opening_a_replaced_object_again_helps_with_a_cache_too():
+    """As the error of the first reader says: a part of the new object shows that the old one is gone."""
+    store = MemoryBackend()
+    with on(store, cache_size_bytes=64 * MIB) as storage:
+        for body in (b"a" * 2 * MIB, b"b" * 2 * MIB, b"c" * MIB):
+            store.put_object("x", body)
+            if body[:1] == b"a":
+                storage.read_blob("x")
+                continue
+            with storage.open_blob("x") as blob:
+                blob.seek(2 * MIB - 9)
+                with pytest.raises((PreconditionFailedError, RangeNotSatisfiableError)):
+                    blob.read()
+            assert storage.read_blob("x") == body

@@ -128,6 +128,26 @@ def test_exchanged_stores_are_forgotten(tmp_path: Path) -> None:
         assert storage._holder.current.before is None
 
 
+def test_exchanged_stores_in_use_are_forgotten_in_any_order() -> None:
+    """Also those that were in use when the next one came."""
+    with StorageManager(ManagerSettings(), MemoryBackend()) as storage:
+        listings: list[Any] = []
+        for number in range(1, 9):
+            storage.write_blob(str(number), b"")
+            listings.append(storage.list_objects("."))
+            next(listings[-1])
+            storage.reconfigure(ManagerSettings(cache_size_bytes=number << 20))
+        first, *others = listings
+        for listing in others:
+            listing.close()
+        current = storage._holder.current
+
+        assert current.before is not None
+        assert current.before.before is None
+        first.close()
+        assert current.before is None
+
+
 def test_a_closed_manager_takes_no_other_settings(tmp_path: Path) -> None:
     """It would open a store that nobody closes."""
     storage = StorageManager.in_memory()

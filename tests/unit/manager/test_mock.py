@@ -167,3 +167,15 @@ def test_unknown_operations(storage):
     """A typing error would make a test pass that should not."""
     with pytest.raises(ConfigurationError, match="one of dehydrate, "):
         storage.fail("hydrat")
+
+
+def test_failures_are_planned_with_forgiveness():
+    """A class will do for an error, and any spelling of a path; a number that means nothing is refused."""
+    with MockStorageManager() as storage:
+        storage.put("a/b", b"1")
+        storage.fail("get", key="a//b/", error=UnavailableError)
+        with pytest.raises(UnavailableError, match="simulated"):
+            storage.get("a/b")
+        assert storage.get("a/b") == b"1"
+        with pytest.raises(ConfigurationError, match=r"times is -1; .* None for always"):
+            storage.fail("get", times=-1)
