@@ -7,6 +7,7 @@ else (limits, timeouts, credentials, part size) is noticed and taken over.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,7 +21,9 @@ __all__ = ["reset_shared_managers", "shared_manager"]
 
 _MAX_MANAGERS: Final = 32
 _managers: Final[OrderedDict[tuple[str, ...], StorageManager]] = OrderedDict()
-_lock: Final = threading.Lock()
+_lock: Final = threading.RLock()
+# A process that is forked while another thread makes a manager would otherwise never make one.
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def shared_manager(env: Mapping[str, str] | None = None) -> StorageManager:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import pytest
 
-from bubu_storage import reset_shared_managers, shared_manager
+from bubu_storage import reset_shared_managers, shared, shared_manager
 from bubu_storage.errors import ConfigurationError, StorageError
 
 
@@ -131,3 +135,29 @@ def test_the_registry_is_bounded(env, tmp_path):
     assert not first.closed
     assert shared_manager(env) is not first
     first.close()
+
+
+def test_a_fork_waits_for_a_manager_that_is_being_made(tmp_path, monkeypatch):
+    """Else the child would wait for ever for a thread that it has not."""
+    begun, go_on = threading.Event(), threading.Event()
+    real = shared.StorageManager
+
+    def slowly(settings):
+        begun.set()
+        assert go_on.wait(30)
+        return real(settings)
+
+    monkeypatch.setattr(shared, "StorageManager", slowly)
+    env = {"BUBU_STORAGE_PROVIDER": "file", "BUBU_STORAGE_PATH": str(tmp_path)}
+    maker = threading.Thread(target=shared_manager, args=(env,))
+    maker.start()
+    assert begun.wait(30)
+    timer = threading.Timer(0.1, go_on.set)
+    timer.start()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        os._exit(0 if shared_manager(env).enabled else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    maker.join(30)
+    timer.join(30)
