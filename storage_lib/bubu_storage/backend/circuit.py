@@ -62,6 +62,7 @@ STALE_PROBE_SECONDS: Final = 120.0
 """A probe that reports nothing for so long is given up."""
 
 _JITTER_SHARE: Final = 0.25
+_TOLERANCE: Final = 1e-6  # ten tenths are one
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +230,7 @@ class CircuitBreaker:
             if permit.generation != self._generation:
                 return error
             self._failures = failures = self._failures + weight
-            opens = permit.is_probe or failures >= self.threshold
+            opens = permit.is_probe or failures > self.threshold - _TOLERANCE
             if opens:
                 self._last_failure = self._monotonic()
                 self._last_reason = str(error)

@@ -695,3 +695,16 @@ def test_who_is_interrupted_on_the_way_to_a_probe_hands_it_back(way: str) -> Non
 
     assert OPEN is circuit.state
     assert circuit.probe_eligible
+
+
+@pytest.mark.parametrize("parts", [3, 7, 10, 49])
+def test_parts_of_failures_add_up(parts: int) -> None:
+    """Ten that count a tenth are one, whatever floating point makes of them."""
+    circuit = CircuitBreaker("x", 2, 1.0)
+    for _ in range(2 * parts - 1):
+        circuit.fail(circuit.acquire(), UnavailableError("down"), weight=1 / parts)
+    assert circuit.is_healthy
+
+    circuit.fail(circuit.acquire(), UnavailableError("down"), weight=1 / parts)
+
+    assert OPEN is circuit.state
