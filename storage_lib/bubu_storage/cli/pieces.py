@@ -104,6 +104,7 @@ def write_file(
         OSError: it cannot be written.
     """
     target = os.path.realpath(path)
+    kept_mode: int | None = None
     with contextlib.suppress(FileNotFoundError):
         mode = Path(target).stat().st_mode
         if stat.S_ISDIR(mode):
@@ -114,14 +115,18 @@ def write_file(
             with Path(target).open("wb", buffering=0) as device:
                 device.writelines(pieces)
             return
+        kept_mode = mode & 0o777
     folder = os.path.dirname(target)  # noqa: PTH120 - text in, text out
     Path(folder).mkdir(parents=True, exist_ok=True)
     temporary = os.path.join(folder, TEMPORARY_PREFIX + secrets.token_hex(8))  # noqa: PTH118 - likewise
     names = set[str]() if unfinished is None else unfinished
     names.add(temporary)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o666 if kept_mode is None else 0o600)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
+            if kept_mode is not None:
+                os.fchmod(file.fileno(), kept_mode)  # what was private stays so
             for piece in pieces:
                 rest = memoryview(piece)
                 while rest:

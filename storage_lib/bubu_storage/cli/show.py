@@ -60,8 +60,11 @@ def plural(count: int, noun: str) -> str:
 
 
 def exact_json(value: Any) -> str:
-    """Return one line of JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+    """Return one line of JSON; characters that print nothing are escaped, since it may be read by eye too."""
+    line = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+    if line.isprintable():
+        return line
+    return "".join(mark if mark.isprintable() else json.dumps(mark)[1:-1] for mark in line)
 
 
 def table(rows: Sequence[Sequence[str]], *, header: Sequence[str] = ()) -> list[str]:

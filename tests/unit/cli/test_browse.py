@@ -102,11 +102,14 @@ def test_du_sums_exactly(on):
 
 
 def test_a_key_cannot_move_the_cursor(on, store):
-    """Control characters are shown, not sent to the terminal; JSON has the key as it is."""
-    store.put_object("evil/\x1b[2J\n\u202ex", b"")
+    """Control characters are shown, not sent to the terminal; JSON escapes them too and means the same key."""
+    key = "evil/\x1b[2J\n\u202ex\x9b\U000e0001"
+    store.put_object(key, b"")
 
-    assert ["evil/\\x1b[2J\\n\\u202ex"] == lines(on("ls", "evil"))
-    assert "evil/\x1b[2J\n\u202ex" == documents(on("ls", "evil", "-o", "json"))[0]["key"]
+    assert ["evil/\\x1b[2J\\n\\u202ex\\x9b\\U000e0001"] == lines(on("ls", "evil"))
+    as_json = on("ls", "evil", "-o", "json")
+    assert key == documents(as_json)[0]["key"]
+    assert as_json.stdout.removesuffix("\n").isprintable()
 
 
 def test_stat(on, store):

@@ -249,6 +249,17 @@ def test_hostile_keys_stay_inside_the_target(tmp_path):
     assert all(fault for _, fault in climbing)
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
+def test_a_replaced_file_keeps_its_mode(on, here, mode):
+    """A file that only its owner may read stays so."""
+    (here / "f").write_text("old")
+    (here / "f").chmod(mode)
+
+    assert 0 == on("cp", "store:a.txt", "f").exit_code
+
+    assert (b"hello", mode) == ((here / "f").read_bytes(), (here / "f").stat().st_mode & 0o777)
+
+
 def test_a_full_disk_leaves_nothing(on, here, monkeypatch):
     """The error is that of the disk, and no temporary file stays."""
 
