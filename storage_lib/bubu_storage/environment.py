@@ -84,6 +84,7 @@ class ManagerFields(TypedDict):
     timeout_seconds: float
     workload_namespace: str
     max_workers: int
+    keep_superseded: bool
     cache_size_bytes: int
     cache_ttl_seconds: float
     metrics_enabled: bool
@@ -126,6 +127,7 @@ def read_manager(env: Mapping[str, str]) -> ManagerFields:
         cache_ttl_seconds=_positive(
             env, "BUBU_STORAGE_CACHE_TTL", DEFAULT_CACHE_TTL_SECONDS, parse_go_duration_seconds
         ),
+        keep_superseded=_read_bool(env, "BUBU_STORAGE_KEEP_SUPERSEDED", default=True),
         metrics_enabled=_read_bool(env, "BUBU_STORAGE_METRICS", default=True),
     )
 

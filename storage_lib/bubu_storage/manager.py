@@ -24,7 +24,7 @@ from bubu_storage.errors import ConfigurationError, StorageDisabledError, Storag
 from bubu_storage.lifetime import BackendHolder
 from bubu_storage.opening import check_limits, open_handle, opened_handle, reopened_handle
 from bubu_storage.payload.codec import Default
-from bubu_storage.payload.context import current_max_recursion_depth, current_schema
+from bubu_storage.payload.context import current_max_recursion_depth, current_schema, naming_step_run
 from bubu_storage.payload.dehydrate import Plan, PlanOptions, measure_document, plan_dehydrate, plan_inputs
 from bubu_storage.payload.hydrate import Fetcher, HydrateOptions, hydrate
 from bubu_storage.payload.kube import KubeRefResolver
@@ -59,9 +59,6 @@ class StorageManager(BlobOperations):
         kube_resolver: reads ConfigMap and Secret references; without one they are a
             `KubeRefError`.
         max_workers: objects in flight at a time, over all calls; None for the settings' number.
-        keep_superseded: also write values whose whole container had to be offloaded after
-            them. Nothing refers to these objects; the Go SDK leaves them behind, and by
-            default so do we, to the byte. False saves the writes.
         metrics: where to count, instead of Prometheus's default registry;
             ``ManagerSettings(metrics_enabled=False)`` counts nowhere.
 
@@ -77,12 +74,10 @@ class StorageManager(BlobOperations):
         *,
         kube_resolver: KubeRefResolver | None = None,
         max_workers: int | None = None,
-        keep_superseded: bool = True,
         metrics: StorageMetrics | None = None,
     ) -> None:
         workers = check_limits(settings, max_workers)
         self._kube_resolver = kube_resolver
-        self._keep_superseded = keep_superseded
         self._wanted_workers = max_workers
         self._metrics = metrics
         self._reconfiguring = threading.RLock()
@@ -267,6 +262,7 @@ class StorageManager(BlobOperations):
     ) -> None:
         self.close()
 
+    @naming_step_run
     def _dehydrate(
         self, data: Any, run_id: str, default: Default | None, *, inputs: bool, max_inline_size: int | None
     ) -> Any:
@@ -295,7 +291,7 @@ class StorageManager(BlobOperations):
             )
             planner = plan_inputs if inputs else plan_dehydrate
             plan: Plan = planner(data, options, default=default)
-            objects = [item for item in plan.objects if self._keep_superseded or not item.superseded]
+            objects = [item for item in plan.objects if settings.keep_superseded or not item.superseded]
             size_bytes = plan.length
             if objects:
                 with self._transfer_on(handle, name) as (transfer, _):
@@ -304,6 +300,7 @@ class StorageManager(BlobOperations):
             self._observe_payload(settings, name, size_bytes)
             return plan.result
 
+    @naming_step_run
     def _hydrate(
         self, operation: str, data: Any, allowed_prefixes: Sequence[str] | None, *, kube_refs: bool
     ) -> Any:

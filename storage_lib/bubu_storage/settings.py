@@ -127,6 +127,9 @@ class ManagerSettings:
         cache_size_bytes: memory for objects that were read lately; 0 = no cache.
         cache_ttl_seconds: how long such an object is used without asking the store again.
         metrics_enabled: count requests, bytes and payload sizes for Prometheus.
+        keep_superseded: also write values whose whole container had to be offloaded after
+            them. Nothing refers to these objects; the Go SDK leaves them behind, and by
+            default so do we, to the byte. False saves the writes.
         workload_namespace: the only namespace whose ConfigMaps and Secrets documents may
             refer to; "" for none.
     """
@@ -140,6 +143,7 @@ class ManagerSettings:
     timeout_seconds: float = DEFAULT_STORAGE_TIMEOUT_SECONDS
     workload_namespace: str = ""
     max_workers: int = DEFAULT_MAX_WORKERS
+    keep_superseded: bool = True
     cache_size_bytes: int = 0
     cache_ttl_seconds: float = DEFAULT_CACHE_TTL_SECONDS
     metrics_enabled: bool = True

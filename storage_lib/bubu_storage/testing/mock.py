@@ -102,7 +102,7 @@ class MockStorageManager(StorageManager):
     Args:
         settings: limits and prefixes; defaults when None. Their ``backend`` is not opened.
         backend: another store than an empty one in memory.
-        kube_resolver, max_workers, keep_superseded, metrics: as for `StorageManager`.
+        kube_resolver, max_workers, metrics: as for `StorageManager`.
 
     Attributes:
         calls: all calls in order, also those that failed.
@@ -115,7 +115,6 @@ class MockStorageManager(StorageManager):
         *,
         kube_resolver: KubeRefResolver | None = None,
         max_workers: int | None = None,
-        keep_superseded: bool = True,
         metrics: StorageMetrics | None = None,
     ) -> None:
         self.calls: list[ManagerCall] = []
@@ -126,7 +125,6 @@ class MockStorageManager(StorageManager):
             MemoryBackend() if backend is None else backend,
             kube_resolver=kube_resolver,
             max_workers=max_workers,
-            keep_superseded=keep_superseded,
             metrics=metrics,
         )
         self._holder.current.local = backend is None

@@ -211,6 +211,24 @@ def test_step_run_ids():
     assert current_step_run_id() == ""
 
 
+def test_errors_of_documents_name_the_step_run(storage):
+    """So that a log with many steps says which one it was; long ones are cut."""
+    missing = storage_ref("outputs/gone.json")
+    for act in (
+        lambda: storage.hydrate(missing),
+        lambda: storage.hydrate_storage_refs_only(missing),
+        lambda: storage.dehydrate(float("nan"), run_id="r"),
+        lambda: storage.dehydrate_inputs(float("nan"), run_id="r"),
+    ):
+        with step_run_id("team/step-7" + "x" * 500), pytest.raises(StorageError) as caught:
+            act()
+        assert [note for note in caught.value.__notes__ if "in step run 'team/step-7" in note]
+        assert max(map(len, caught.value.__notes__)) < 400
+        with pytest.raises(StorageError) as caught:
+            act()
+        assert "in step run" not in str(getattr(caught.value, "__notes__", []))
+
+
 def test_allowed_prefixes(storage):
     """Given per call; one text instead of a list is a mistake that would allow letters."""
     small = storage.dehydrate("x" * 2000, run_id="team/run")
@@ -228,7 +246,7 @@ def test_superseded_objects_are_optional():
     settings = ManagerSettings(max_inline_size_bytes=100_000)
     data = {"big": "z" * 100_001, **{f"f{i}": "a" * 90_000 for i in range(3)}}
     for keep, keys in ((True, ["big.json", "output.json"]), (False, ["output.json"])):
-        with StorageManager(settings, MemoryBackend(), keep_superseded=keep) as storage:
+        with StorageManager(dataclasses.replace(settings, keep_superseded=keep), MemoryBackend()) as storage:
             small = storage.dehydrate(data, run_id="r")
             assert [item.key.rpartition("/")[2] for item in storage.list_objects(".")] == keys
             assert storage.hydrate(small) == data

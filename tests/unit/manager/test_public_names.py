@@ -39,7 +39,7 @@ def test_a_manager_on_files_loads_no_sdk(tmp_path):
         f"env = {{'BUBU_STORAGE_PROVIDER': 'file', 'BUBU_STORAGE_PATH': {str(tmp_path)!r}}}\n"
         "with StorageManager.from_env(env) as m:\n"
         "    assert m.hydrate(m.dehydrate('x' * 2000, run_id='r')) == 'x' * 2000\n"
-        "heavy = {'boto3', 'botocore', 'kubernetes', 'pydantic', 'typer'}\n"
+        "heavy = {'boto3', 'botocore', 'obstore', 'kubernetes', 'pydantic', 'click'}\n"
         "print([m for m in sys.modules if m.partition('.')[0] in heavy])"
     )
     assert in_a_fresh_process(code) == "[]"

@@ -69,3 +69,14 @@ def test_every_name_of_a_package_can_be_imported_from_it(package):
         assert name in dir(package)
     with pytest.raises(AttributeError, match="no attribute"):
         _ = package.there_is_no_such_name
+
+
+def test_the_page_of_variables_has_every_one_and_no_other():
+    """What the library reads is documented, and what is documented is read."""
+    page = (DOCS / "reference" / "environment.md").read_text("utf-8")
+    library = Path(environment.__file__).parent
+    sources = "".join(path.read_text("utf-8") for path in sorted(library.rglob("*.py")))
+    read = set(re.findall(r'"(BUBU_[A-Z0-9]+_[A-Z0-9_]+)"', sources))
+
+    assert len(read) >= 36
+    assert set(re.findall(r"`(BUBU_\w+)`", page)) == read

@@ -43,7 +43,18 @@ def test_operator_folder_is_no_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "heavy", ["boto3", "botocore", "kubernetes", "kopf", "pydantic", "click", "rich", "bubu_operator"]
+    "heavy",
+    [
+        "boto3",
+        "botocore",
+        "obstore",
+        "prometheus_client",
+        "kubernetes",
+        "kopf",
+        "pydantic",
+        "click",
+        "bubu_operator",
+    ],
 )
 def test_importing_the_library_loads_nothing_heavy(heavy: str) -> None:
     """``import bubu_storage`` costs an engram neither an SDK nor anything of Kubernetes."""

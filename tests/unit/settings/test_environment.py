@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from dataclasses import replace
 
 import pytest
 
@@ -309,6 +310,22 @@ def test_retention_policy():
     assert RetentionPolicy.from_env(env) == RetentionPolicy(90.0, 2000, 200)
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "good", "value"),
+    [
+        ("BUBU_STORAGE_RETENTION_GC_INTERVAL", "gc_interval_seconds", "1h", 3600.0),
+        ("BUBU_STORAGE_RETENTION_MAX_SCAN", "max_scan", "+17", 17),
+        ("BUBU_STORAGE_RETENTION_MAX_DELETE", "max_delete", "3", 3),
+    ],
+)
+def test_bounds_of_retention(name, field, good, value):
+    """A good value counts; a bad one takes the default, and the others stay as they are."""
+    defaults = RetentionPolicy()
+    assert RetentionPolicy.from_env({name: good}) == replace(defaults, **{field: value})
+    for bad in ("0", "-1", "1.5x", " 3"):
+        assert RetentionPolicy.from_env({name: bad}) == defaults
+
+
 def test_shared_keys():
     """What makes two environments the same shared manager, as in the Go SDK."""
     file = {"BUBU_STORAGE_PROVIDER": "file", "BUBU_STORAGE_PATH": "/d"}
@@ -387,6 +404,26 @@ def test_metrics(text, enabled):
     assert manager(BUBU_STORAGE_METRICS=text).metrics_enabled is enabled
 
 
-def test_metrics_need_a_boolean():
+@pytest.mark.parametrize("name", ["BUBU_STORAGE_METRICS", "BUBU_STORAGE_KEEP_SUPERSEDED"])
+def test_switches_need_a_boolean(name):
     """Anything else is a typing error."""
-    refused({"BUBU_STORAGE_METRICS": "never"}, "BUBU_STORAGE_METRICS", "'never'")
+    refused({name: "never"}, name, "'never'")
+
+
+def test_superseded_values_are_kept_unless_switched_off():
+    """As the Go SDK does."""
+    assert manager().keep_superseded
+    assert not manager(BUBU_STORAGE_KEEP_SUPERSEDED="no").keep_superseded
+
+
+@pytest.mark.parametrize(
+    ("text", "engine"), [("", "auto"), (" BOTO3 ", "boto3"), ("obstore", "obstore"), ("Auto", "auto")]
+)
+def test_engines(text, engine):
+    """Whichever is there, unless one is named."""
+    assert s3(BUBU_S3_ENGINE=text).engine == engine
+
+
+def test_unknown_engines():
+    """Refused with those that there are."""
+    refused({**S3, "BUBU_S3_ENGINE": "curl"}, "BUBU_S3_ENGINE", "'curl'", "auto, boto3, obstore")
