@@ -102,7 +102,7 @@ def test_du_sums_exactly(on):
 
 
 def test_a_key_cannot_move_the_cursor(on, store):
-    """Control characters are shown, not sent to the terminal; JSON escapes them too and means the same key."""
+    """Control characters are shown, not sent to the terminal; JSON escapes them and means the same key."""
     key = "evil/\x1b[2J\n\u202ex\x9b\U000e0001"
     store.put_object(key, b"")
 
