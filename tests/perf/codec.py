@@ -25,7 +25,7 @@ from bubu_storage import FileSettings, ManagerSettings, StorageManager
 from tests.perf.harness import Goal, Options, Report, Rounds, parse_options
 from tests.perf.stores import folder_in_memory
 
-# The Go SDK with its file store on tmpfs, two shared cores (specs/s0-storage.md §12). Three runs gave
+# The Go SDK with its file store on tmpfs, two shared cores. Three runs gave
 # ranges; the middle of each counts.
 GO_SMALL_OUT_OBJECTS_PER_SECOND: Final = 23_000  # 18,000 to 28,000
 GO_SMALL_BACK_OBJECTS_PER_SECOND: Final = 33_900  # three objects in each of 10,500 to 12,100 documents

@@ -60,7 +60,7 @@ def far(proxy: FaultProxy, s3_settings: S3Settings, open_s3: Callable[[S3Setting
 
 
 def test_ranges(s3_backend: S3Backend) -> None:
-    """Parts are as long as they are, and outside is 416, after which all is well (spec s4 case 19)."""
+    """Parts are as long as they are, and outside is 416, after which all is well (resilience case 19)."""
     data = random.Random(19).randbytes(1000)
     s3_backend.put_object("k", data)
     for header, start, content_range in (
@@ -81,7 +81,7 @@ def test_ranges(s3_backend: S3Backend) -> None:
 
 
 def test_types_and_metadata(s3_backend: S3Backend) -> None:
-    """Without a type there is the usual one; metadata comes back (spec s4 case 20)."""
+    """Without a type there is the usual one; metadata comes back (resilience case 20)."""
     s3_backend.put_object("k", b"x", content_type="", metadata={"a": "1"})
     found = s3_backend.head_object("k")
     assert found.content_type in {"application/octet-stream", "binary/octet-stream"}
@@ -89,7 +89,7 @@ def test_types_and_metadata(s3_backend: S3Backend) -> None:
 
 
 def test_pages(far: S3Backend, proxy: FaultProxy, raw_client: Any, bucket: str) -> None:
-    """2,500 keys come in pages of 1,000, asked for one after the other (spec s4 case 23)."""
+    """2,500 keys come in pages of 1,000, asked for one after the other (resilience case 23)."""
     wanted = sorted(f"p/{number}" for number in range(2500))
 
     def put(key: str) -> None:
@@ -129,7 +129,7 @@ def is_copy(method: str, headers: dict[str, str]) -> bool:
 
 @pytest.mark.parametrize("existed", [False, True])
 def test_a_copy_whose_answer_is_lost(far: S3Backend, proxy: FaultProxy, *, existed: bool) -> None:
-    """The store has made it; the destination tells, and nothing is sent twice (spec s4 case 25)."""
+    """The store has made it; the destination tells, and nothing is sent twice (resilience case 25)."""
     far.put_object("k", b"x" * 1000, content_type="text/x")
     if existed:
         far.put_object("l", b"y" * 1000)
@@ -143,7 +143,7 @@ def test_a_copy_whose_answer_is_lost(far: S3Backend, proxy: FaultProxy, *, exist
 
 @pytest.mark.parametrize("existing", [None, b"y" * 1000])
 def test_a_copy_that_never_arrived(far: S3Backend, proxy: FaultProxy, existing: bytes | None) -> None:
-    """The destination has not changed: the bytes are moved, with one put (spec s4 case 25)."""
+    """The destination has not changed: the bytes are moved, with one put (resilience case 25)."""
     far.put_object("k", b"x" * 1000, content_type="text/x", metadata={"a": "1"})
     if existing is not None:
         far.put_object("l", existing)
@@ -176,7 +176,7 @@ def test_copies_between_stores(far: S3Backend, copy: Callable[..., str], size: i
 def test_the_side_at_fault(
     far: S3Backend, s3_backend: S3Backend, proxy: FaultProxy, copy: Callable[..., str], size: int
 ) -> None:
-    """A source that fails or breaks off is read, a destination that fails is write (spec s4 case 26)."""
+    """A source that fails or breaks off is read, a destination that fails is write (resilience case 26)."""
     far.put_object("k", bytes(size))
     s3_backend.put_object("l", b"old")
     with pytest.raises(CopyError) as missing:
@@ -230,7 +230,7 @@ def test_a_store_that_dies_and_comes_back(far: S3Backend, proxy: FaultProxy) -> 
 
 
 def test_half_a_body_counts(far: S3Backend, proxy: FaultProxy) -> None:
-    """As long as bodies break, the circuit opens although each answer began well (spec s4 case 14)."""
+    """As long as bodies break, the circuit opens although each answer began well (resilience case 14)."""
     far.put_object("k", bytes(MIB))
     breaker = CircuitBreakerBackend(far, threshold=2)
     proxy.break_body = lambda method, _: method == "GET"
@@ -241,7 +241,7 @@ def test_half_a_body_counts(far: S3Backend, proxy: FaultProxy) -> None:
 
 
 def test_missing_objects_open_nothing(s3_backend: S3Backend) -> None:
-    """A real 404, to GET and HEAD, is an answer (spec s4 case 11)."""
+    """A real 404, to GET and HEAD, is an answer (resilience case 11)."""
     breaker = CircuitBreakerBackend(s3_backend, threshold=1)
     for _ in range(10):
         for act in (breaker.get_object, breaker.head_object):
@@ -252,7 +252,7 @@ def test_missing_objects_open_nothing(s3_backend: S3Backend) -> None:
 
 
 def test_wrong_credentials_open(s3_settings: S3Settings, open_s3: Callable[[S3Settings], S3Backend]) -> None:
-    """Five refusals do (spec s4 case 11)."""
+    """Five refusals do (resilience case 11)."""
     breaker = CircuitBreakerBackend(open_s3(replace(s3_settings, secret_access_key="wrong")))
     for _ in range(5):
         with pytest.raises((PermissionError, BackendUnavailableError)):
@@ -266,7 +266,7 @@ def test_wrong_credentials_open(s3_settings: S3Settings, open_s3: Callable[[S3Se
 def test_nobody_there(
     s3_settings: S3Settings, open_s3: Callable[[S3Settings], S3Backend], proxy: FaultProxy, endpoint: str
 ) -> None:
-    """Refused, unknown by name, or not speaking TLS: five times open (spec s4 case 11)."""
+    """Refused, unknown by name, or not speaking TLS: five times open (resilience case 11)."""
     where = endpoint.format(port=proxy.endpoint.rpartition(":")[2])
     breaker = CircuitBreakerBackend(open_s3(replace(s3_settings, endpoint=where, max_attempts=1)))
     for _ in range(5):
@@ -278,7 +278,7 @@ def test_nobody_there(
 
 
 def test_throttling_opens(s3_settings: S3Settings, open_s3: Callable[[S3Settings], S3Backend]) -> None:
-    """Five requests for mercy do, in the store's own words (spec s4 case 11)."""
+    """Five requests for mercy do, in the store's own words (resilience case 11)."""
     for status, code in ((503, "SlowDown"), (429, "TooManyRequests"), (500, "InternalError")):
         with scripted_server(lambda _, status=status, code=code: error(status, code)) as server:
             settings = replace(s3_settings, endpoint=server.endpoint, max_attempts=1)
@@ -340,7 +340,7 @@ def test_configured_backends_work(s3_server: VersityGateway, bucket: str, values
 
 
 def test_connections_are_bounded(s3_server: VersityGateway, bucket: str, proxy: FaultProxy) -> None:
-    """500 readers at once share 200 connections, and all of them succeed (spec s4 case 28)."""
+    """500 readers at once share 200 connections, and all of them succeed (resilience case 28)."""
     backend = config(s3_server, bucket, endpoint=proxy.endpoint).open()
     full = threading.Event()
 
@@ -395,7 +395,7 @@ backend.close()
 def test_a_long_signed_stream_needs_little_memory(
     s3_server: VersityGateway, bucket: str, tmp_path: Path
 ) -> None:
-    """200 MiB that can be read only once cost less than 64 MiB, and no file is left (spec s4 case 22)."""
+    """200 MiB that can be read only once cost less than 64 MiB, and no file is left (resilience case 22)."""
     done = subprocess.run(
         [sys.executable, "-c", UPLOAD, s3_server.endpoint, s3_server.region, bucket, str(tmp_path)],
         env={"KEY": s3_server.access_key, "SECRET": s3_server.secret_key, "PATH": ""},

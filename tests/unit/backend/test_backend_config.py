@@ -107,7 +107,7 @@ def test_all_faults_of_all_backends_are_named_together() -> None:
     [{"credential_source": "foo"}, {"bucket": ""}, {"access_key_id": ""}],
 )
 def test_opening_names_the_backend(change: dict[str, Any]) -> None:
-    """An unknown credential source is a fault of construction (spec s4 case 29)."""
+    """An unknown credential source is a fault of construction (resilience case 29)."""
     with pytest.raises(ConfigurationError, match="backend 'main'") as caught:
         new_s3_backend(BackendConfig(name="main", **{**GOOD, **change}))
     assert "planted" not in str(caught.value)
@@ -155,7 +155,7 @@ def test_values_become_settings() -> None:
     ],
 )
 def test_who_signs_bodies(endpoint: str, said: bool | None, unsigned: bool) -> None:
-    """Unless said: with https the bytes are not signed, else they are (spec s4 case 22)."""
+    """Unless said: with https the bytes are not signed, else they are (resilience case 22)."""
     assert unsigned is sends_unsigned(S3Settings(bucket="b", endpoint=endpoint, unsigned_payload=said))
 
 
@@ -165,7 +165,7 @@ def test_signatures_on_the_wire(
     said: bool | None,
     marker: bool,
 ) -> None:
-    """Over http a body is signed unless it is said otherwise (spec s4 case 22)."""
+    """Over http a body is signed unless it is said otherwise (resilience case 22)."""
     with scripted_server(stored) as server:
         opened(endpoint=server.endpoint, unsigned_payload=said).put_object("k", b"abc")
     (request,) = server.requests
@@ -207,7 +207,7 @@ def test_headers_of_the_sdk_can_be_left_out(
 
 
 def test_the_default_chain(opened: Callable[..., ObjectBackend], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK finds the keys of the environment (spec s4 case 29)."""
+    """The SDK finds the keys of the environment (resilience case 29)."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "FROMENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
     with scripted_server(stored) as server:
@@ -234,7 +234,7 @@ def test_a_circuit_is_off_unless_wanted(opened: Callable[..., ObjectBackend]) ->
 
 
 def test_a_silent_server_counts(opened: Callable[..., ObjectBackend]) -> None:
-    """It accepts, says nothing, and costs the time for an answer to begin, not more (spec s4 case 28)."""
+    """It accepts, says nothing, and costs the time for an answer to begin, not more (resilience case 28)."""
     with scripted_server(lambda _: Answer(silent=True)) as server:
         settings = BackendConfig(**{**GOOD, "endpoint": server.endpoint}, force_path_style=True).settings()
         assert 30.0 == settings.response_timeout_seconds

@@ -167,7 +167,7 @@ def test_verdicts(error: BaseException, verdict: Verdict) -> None:
 
 @pytest.mark.parametrize("error", [*HEALTHY, *NEUTRAL], ids=label)
 def test_a_hundred_refusals_open_nothing(error: BaseException) -> None:
-    """Missing objects, lost races, odd ranges, cancellations: the store is well (spec s4 case 11)."""
+    """Missing objects, lost races, odd ranges, cancellations: the store is well (resilience case 11)."""
     rig = Rig(threshold=1)
     rig.break_with(lambda: error)
     for _ in range(100):
@@ -178,7 +178,7 @@ def test_a_hundred_refusals_open_nothing(error: BaseException) -> None:
 
 @pytest.mark.parametrize("error", FAILURES, ids=label)
 def test_five_failures_open(error: StorageError) -> None:
-    """Server errors, refused credentials, throttling, lost connections, own timeouts (spec s4 case 11)."""
+    """Server errors, refused credentials, throttling, lost connections, own timeouts (resilience case 11)."""
     rig = Rig()
     rig.break_with(lambda: error)
     for _ in range(4):
@@ -237,7 +237,7 @@ def test_throttling_can_weigh_nothing() -> None:
               {"timeout_seconds": 0.0}],
 )  # fmt: skip
 def test_settings_without_sense_are_refused(wrong: dict[str, Any]) -> None:
-    """Before anything is sent (spec s4 case 10)."""
+    """Before anything is sent (resilience case 10)."""
     with pytest.raises(ConfigurationError):
         CircuitBreakerBackend(MemoryBackend(), **wrong)
 
@@ -277,7 +277,7 @@ def test_every_operation_is_guarded(name: str) -> None:
 
 
 def test_an_open_circuit_leaves_the_body_alone() -> None:
-    """A generator that was to be stored is not advanced (spec s4 case 13)."""
+    """A generator that was to be stored is not advanced (resilience case 13)."""
     rig = Rig(threshold=1)
     rig.open()
     advanced: list[int] = []
@@ -305,7 +305,7 @@ def test_wrong_arguments_of_a_listing_are_said_at_once() -> None:
 
 
 def test_a_body_that_breaks_counts() -> None:
-    """Headers alone are no proof: 200 and then half a body opens at threshold 1 (spec s4 case 14)."""
+    """Headers alone are no proof: 200 and then half a body opens at threshold 1 (resilience case 14)."""
     rig = Rig(threshold=1)
     rig.break_with(lambda: UnavailableError("broke off"), Timing.HALFWAY)
     found = rig.breaker.get_object("k")
@@ -552,7 +552,7 @@ class NoCopy(BackendDecorator):
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_no_copy_is_said_before_the_breaker_is_asked(layers: int) -> None:
-    """Also through several breakers, and also when they are open; nothing is counted (spec s4 case 16)."""
+    """Also through several breakers, and also when they are open; nothing is counted (resilience case 16)."""
     fault = Fault(nth=10**9, times=0)
     breakers: list[CircuitBreakerBackend] = []
     backend: ObjectBackend = NoCopy(FaultBackend(MemoryBackend(), fault))

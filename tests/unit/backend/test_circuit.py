@@ -121,7 +121,7 @@ def failing() -> None:
 
 
 def test_only_failures_in_a_row_open(make: Callable[..., CircuitBreaker], inner: Inner) -> None:
-    """A success between failures begins the count anew (spec s4 case 1)."""
+    """A success between failures begins the count anew (resilience case 1)."""
     breaker = make(threshold=3)
     fail(breaker, 2)
     breaker.call(inner)
@@ -134,7 +134,7 @@ def test_only_failures_in_a_row_open(make: Callable[..., CircuitBreaker], inner:
 def test_an_open_circuit_refuses_until_its_time(
     make: Callable[..., CircuitBreaker], clock: Clock, inner: Inner
 ) -> None:
-    """At 299.9 s nothing is called, at 300 s one request is (spec s4 case 2)."""
+    """At 299.9 s nothing is called, at 300 s one request is (resilience case 2)."""
     breaker = make(threshold=1)
     fail(breaker)
     clock.now += 299.9
@@ -181,7 +181,7 @@ def test_one_probe_only(make: Callable[..., CircuitBreaker], clock: Clock) -> No
 def test_a_probe_that_succeeds_closes(
     make: Callable[..., CircuitBreaker], clock: Clock, inner: Inner
 ) -> None:
-    """After it all requests pass and nothing is degraded (spec s4 case 4)."""
+    """After it all requests pass and nothing is degraded (resilience case 4)."""
     breaker = make(threshold=2)
     fail(breaker, 2)
     clock.now += 310
@@ -199,7 +199,7 @@ def test_a_probe_that_succeeds_closes(
 def test_a_probe_that_fails_opens_for_another_while(
     make: Callable[..., CircuitBreaker], clock: Clock, inner: Inner
 ) -> None:
-    """The next one is 300 s after the probe's failure, and the outage goes on counting (spec s4 case 4)."""
+    """The next one is 300 s after the probe's failure, and the outage goes on counting (resilience case 4)."""
     breaker = make(threshold=3)
     fail(breaker, 3)
     clock.now += 350
@@ -216,7 +216,7 @@ def test_a_probe_that_fails_opens_for_another_while(
 
 
 def test_jitter_is_drawn_anew(make: Callable[..., CircuitBreaker], clock: Clock) -> None:
-    """1,000 openings wait 100 s to 125 s, nearly all differently, also re-openings (spec s4 case 5)."""
+    """1,000 openings wait 100 s to 125 s, nearly all differently, also re-openings (resilience case 5)."""
     breaker = make(threshold=1, timeout_seconds=100.0, rng=random.Random(5).random)
     fail(breaker)
     delays = []
@@ -256,7 +256,7 @@ def test_the_opening_failure_is_the_sentinel(make: Callable[..., CircuitBreaker]
 def test_a_probe_that_never_returns(
     make: Callable[..., CircuitBreaker], clock: Clock, inner: Inner, *, by_watchdog: bool
 ) -> None:
-    """After 2 minutes the next request or the watchdog gives it up; a later one probes (spec s4 case 7)."""
+    """After 2 minutes the next request or the watchdog gives it up; a later one probes (resilience case 7)."""
     breaker = make(threshold=1)
     fail(breaker)
     clock.now += 300
@@ -287,7 +287,7 @@ def test_a_probe_that_never_returns(
 def test_late_results_do_not_decide(
     make: Callable[..., CircuitBreaker], clock: Clock, *, succeeds: bool
 ) -> None:
-    """A request from before the outage neither heals nor prolongs it (spec s4 case 8)."""
+    """A request from before the outage neither heals nor prolongs it (resilience case 8)."""
     breaker = make(threshold=1)
     early, second = breaker.acquire(), breaker.acquire()
     fail(breaker)
@@ -357,7 +357,7 @@ def test_a_healthy_refusal_is_a_sign_of_life(make: Callable[..., CircuitBreaker]
 def test_settings_without_sense_are_refused(
     make: Callable[..., CircuitBreaker], wrong: dict[str, Any]
 ) -> None:
-    """A timeout or a threshold of 0 is no circuit breaker (spec s4 case 10)."""
+    """A timeout or a threshold of 0 is no circuit breaker (resilience case 10)."""
     with pytest.raises(ConfigurationError, match=r"circuit of store: (timeout|threshold)"):
         make(**wrong)
 
@@ -383,7 +383,7 @@ def test_external_probes(make: Callable[..., CircuitBreaker], clock: Clock, inne
 
 
 def test_transitions_and_events(make: Callable[..., CircuitBreaker], clock: Clock) -> None:
-    """Each transition is told in order; an outage is one opening and one closing event (spec s4 case 17)."""
+    """Each transition is told in order; an outage is one opening and one closing event (resilience case 17)."""
     recorder = Recorder()
     breaker = make(threshold=2, listeners=[recorder])
     assert (["store"], []) == (recorder.created, recorder.heard)
@@ -406,7 +406,7 @@ def test_transitions_and_events(make: Callable[..., CircuitBreaker], clock: Cloc
 
 
 def test_prometheus(make: Callable[..., CircuitBreaker], clock: Clock) -> None:
-    """The gauge is 0 from the start, then 1 and 2; transitions are counted (spec s4 case 17)."""
+    """The gauge is 0 from the start, then 1 and 2; transitions are counted (resilience case 17)."""
     registry = CollectorRegistry()
     breaker = make(threshold=1, listeners=[PrometheusListener(registry)])
 

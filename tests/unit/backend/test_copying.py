@@ -104,7 +104,7 @@ def test_a_copy_is_the_object(
 def test_a_source_that_fails_is_read(
     source: MemoryBackend, destination: MemoryBackend, copy: Callable[..., str]
 ) -> None:
-    """Another source may serve; nothing was asked of the destination (spec s4 case 26)."""
+    """Another source may serve; nothing was asked of the destination (resilience case 26)."""
     counting = CountingBackend(destination)
     with pytest.raises(CopyError, match=r"^read: ") as caught:
         copy(failing(source, Operation.GET), counting, "k")
@@ -122,7 +122,7 @@ def test_a_source_that_fails_is_read(
 def test_a_destination_that_fails_is_write(
     source: MemoryBackend, destination: MemoryBackend, copy: Callable[..., str]
 ) -> None:
-    """Another source would not help; the source's body is closed (spec s4 case 26)."""
+    """Another source would not help; the source's body is closed (resilience case 26)."""
     counting = CountingBackend(source)
     with pytest.raises(CopyError, match=r"^write: ") as caught:
         copy(counting, failing(destination, Operation.PUT), "k")
@@ -150,7 +150,7 @@ def test_a_source_that_breaks_in_the_middle_is_read(
     through: Any,
     break_it: Callable[[ObjectBackend], ObjectBackend],
 ) -> None:
-    """Although it surfaces inside the put; the destination keeps what it had (spec s4 case 26)."""
+    """Although it surfaces inside the put; the destination keeps what it had (resilience case 26)."""
     store: ObjectBackend = FileBackend(tmp_path) if through == "file" else MemoryBackend()
     store.put_object("k", b"old")
     target = store if through == "file" else through(store)
@@ -273,7 +273,7 @@ def lost_answer(store: ObjectBackend, timing: Timing) -> CountingBackend:
 
 @pytest.mark.parametrize("existed", [False, True])
 def test_a_copy_whose_answer_is_lost_is_found(source: MemoryBackend, *, existed: bool) -> None:
-    """The destination changed and has the right size: nothing is sent a second time (spec s4 case 25)."""
+    """The destination changed and has the right size: nothing is sent a second time (resilience case 25)."""
     if existed:
         source.put_object("l", b"y" * len(DATA))
     store = lost_answer(source, Timing.AFTER)
@@ -286,7 +286,7 @@ def test_a_copy_whose_answer_is_lost_is_found(source: MemoryBackend, *, existed:
 def test_a_copy_that_was_not_made_moves_the_bytes(
     source: MemoryBackend, existing: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Exactly one put, also where an object of the same length was there before (spec s4 case 25)."""
+    """Exactly one put, also where an object of the same length was there before (resilience case 25)."""
     if existing is not None:
         source.put_object("l", existing)
     store = lost_answer(source, Timing.BEFORE)
@@ -310,7 +310,7 @@ def test_another_writer_is_no_copy(source: MemoryBackend) -> None:
 
 @pytest.mark.parametrize("first", [1, 2, 3])
 def test_a_destination_that_cannot_be_looked_at(source: MemoryBackend, first: int) -> None:
-    """Before or after the copy: then nobody can tell, and the bytes are moved (spec s4 case 25)."""
+    """Before or after the copy: then nobody can tell, and the bytes are moved (resilience case 25)."""
     heads = Fault(nth=first, times=1, operations=frozenset({Operation.HEAD}))
     copies = Fault(times=0, operations=frozenset({Operation.COPY}), timing=Timing.AFTER)
     store = CountingBackend(FaultBackend(source, heads, copies))

@@ -247,7 +247,7 @@ def test_own_certificate_authority(
 def test_a_body_over_https_is_not_signed(
     open_s3: Callable[[S3Settings], S3Backend], certificate: tuple[Path, Path]
 ) -> None:
-    """TLS protects it already (spec s4 case 22)."""
+    """TLS protects it already (resilience case 22)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     with scripted_server(lambda _: Answer(headers={"ETag": '"e"'}), tls=context) as server:

@@ -80,3 +80,13 @@ def test_the_page_of_variables_has_every_one_and_no_other():
 
     assert len(read) >= 36
     assert set(re.findall(r"`(BUBU_\w+)`", page)) == read
+
+
+def test_each_resilience_case_has_a_test_and_each_number_a_case():
+    """The numbered promises of the page about failing stores are those that tests name."""
+    page = (DOCS / "resilience.md").read_text("utf-8").partition("## Cases")[2]
+    promised = set(re.findall(r"^(\d+)\. ", page, re.MULTILINE))
+    sources = "".join(path.read_text("utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py")))
+
+    assert len(promised) >= 20
+    assert set(re.findall(r"\(resilience case (\d+)\)", sources)) == promised
