@@ -36,7 +36,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import IO, Any, Final, TypeVar, cast
 
 import obstore
@@ -228,9 +228,10 @@ class ObstoreBackend(S3Backend):
         self, gate: Gate, verb: str, key: str, fast: Callable[[], _T], by_reference: Callable[[], _T]
     ) -> _T:
         try:
-            self._slots.get()
+            self._take_slot()
             try:
-                result = interruptible(fast)
+                # Who waited may have waited for a store that hangs: that is for the reference to find out.
+                result = interruptible(fast) if gate.is_open() else None
             finally:
                 self._slots.put(None)
         except StorageError:
@@ -240,6 +241,8 @@ class ObstoreBackend(S3Backend):
         except Exception as error:  # noqa: BLE001 - obstore's errors have no common class
             lost = LostError(error)
         else:
+            if result is None:
+                return by_reference()
             gate.succeeded()
             return result
         # Outside of the handler, so that obstore's error is not in the context of another one.
@@ -256,6 +259,13 @@ class ObstoreBackend(S3Backend):
         if not lost.is_about_path:
             gate.failed()
         return result
+
+    def _take_slot(self) -> None:
+        """Wait for a connection to be free, as long as for an answer."""
+        try:
+            self._slots.get(timeout=self._wanted.response_timeout_seconds or self._wanted.timeout_seconds)
+        except Empty:
+            raise LostError.without_connection() from None
 
     def _is_last_attempt(self, verb: str) -> bool:
         # obstore counts the time of sending into the one that an answer may take; the SDK does not.

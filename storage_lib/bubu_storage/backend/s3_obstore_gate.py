@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn, Self, TypeVar
 
 __all__ = ["Forks", "Gate", "LostError", "interruptible"]
 
@@ -97,6 +97,13 @@ class LostError(Exception):
         self.timed_out = found is not None
         self.connecting = found is not None and "ConnectError" in found["why"]
         self.in_body = in_body
+
+    @classmethod
+    def without_connection(cls) -> Self:
+        """Return the error of a request that found no free connection in time."""
+        error = cls(TimeoutError())
+        error.timed_out = error.connecting = True
+        return error
 
 
 def interruptible(act: Callable[[], _T]) -> _T:

@@ -383,6 +383,23 @@ def test_names_and_answers_that_speak_of_time(text: str, status: int) -> None:
     assert not isinstance(caught[0], StorageTimeoutError)
 
 
+def test_store_that_hangs_with_everybody_waiting() -> None:
+    """Who waits for a connection waits no longer than for an answer, however many there are."""
+
+    def read(backend: ObstoreBackend) -> float:
+        started = time.monotonic()
+        with pytest.raises(StorageTimeoutError):
+            backend.get_object("k")
+        return time.monotonic() - started
+
+    with (
+        scripted_server(lambda _: Answer(silent=True)) as server,
+        closing(ObstoreBackend(settings_for(server, timeout_seconds=0.5, max_connections=1))) as backend,
+        ThreadPoolExecutor(24) as pool,
+    ):
+        assert max(pool.map(read, [backend] * 24)) < 6  # one after the other it would be twelve
+
+
 def test_nobody_listens() -> None:
     """A refused connection is the reference engine's error, and names no credential."""
     with scripted_server(lambda _: Answer()) as server:
