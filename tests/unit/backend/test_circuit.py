@@ -199,7 +199,7 @@ def test_a_probe_that_succeeds_closes(
 def test_a_probe_that_fails_opens_for_another_while(
     make: Callable[..., CircuitBreaker], clock: Clock, inner: Inner
 ) -> None:
-    """The next one is 300 s after the probe's failure, and the outage goes on counting (resilience case 4)."""
+    """The next one is 300 s after the probe's failure, the outage goes on counting (resilience case 4)."""
     breaker = make(threshold=3)
     fail(breaker, 3)
     clock.now += 350
@@ -256,7 +256,7 @@ def test_the_opening_failure_is_the_sentinel(make: Callable[..., CircuitBreaker]
 def test_a_probe_that_never_returns(
     make: Callable[..., CircuitBreaker], clock: Clock, inner: Inner, *, by_watchdog: bool
 ) -> None:
-    """After 2 minutes the next request or the watchdog gives it up; a later one probes (resilience case 7)."""
+    """After 2 minutes a request or the watchdog gives it up; a later one probes (resilience case 7)."""
     breaker = make(threshold=1)
     fail(breaker)
     clock.now += 300
@@ -383,7 +383,7 @@ def test_external_probes(make: Callable[..., CircuitBreaker], clock: Clock, inne
 
 
 def test_transitions_and_events(make: Callable[..., CircuitBreaker], clock: Clock) -> None:
-    """Each transition is told in order; an outage is one opening and one closing event (resilience case 17)."""
+    """Each transition is told in order; an outage is one opening and one closing (resilience case 17)."""
     recorder = Recorder()
     breaker = make(threshold=2, listeners=[recorder])
     assert (["store"], []) == (recorder.created, recorder.heard)
