@@ -85,6 +85,8 @@ class FileDraft:
         try:
             while count := os.copy_file_range(source, self.fd, _COPY_BYTES):
                 copied += count
+        except AttributeError:
+            pass  # a developer's machine: only Linux has it
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
                 raise

@@ -19,6 +19,10 @@ _FIELDS: Final = frozenset({"Contents", "IsTruncated", "KeyCount", "Name"})
 """One of these is in every listing, also in an empty one."""
 
 
+_MAX_EMPTY_PAGES: Final = 10_000
+"""Pages in a row without an object (ten million deleted ones, say) after which a listing leads nowhere."""
+
+
 def pages(
     fetch: Callable[[dict[str, str]], dict[str, Any]], *, prefix: str, start_after: str, store: str
 ) -> Iterator[ListPage]:
@@ -68,12 +72,15 @@ def pages(
         if not answer.get("IsTruncated"):
             return
         token: str = answer.get("NextContinuationToken", "")
-        if not token or token in tokens:
+        if not token or token in tokens or len(tokens) >= _MAX_EMPTY_PAGES:
             raise StorageError(
-                f"{store} says that a listing goes on but gives no new continuation token",
+                f"{store} says that a listing goes on but gives no new continuation token, "
+                "or no objects for very long",
                 code="ListingLoop",
             )
-        tokens = {token} if objects else tokens | {token}
+        if objects:
+            tokens.clear()
+        tokens.add(token)
         more = {**more, "ContinuationToken": token}
 
 

@@ -334,6 +334,14 @@ def test_copy_where_the_kernel_cannot(
     assert b"payload" == read(store, "dst")
 
 
+def test_copy_where_the_system_has_no_such_call(store: FileBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a developer's machine that is no Linux."""
+    monkeypatch.delattr(os, "copy_file_range")
+    store.put_object("src", b"payload")
+    store.copy_object("src", "dst")
+    assert b"payload" == read(store, "dst")
+
+
 def test_copy_notices_a_file_that_is_cut_short(
     tmp_path: Path, store: FileBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import traceback
@@ -12,6 +13,7 @@ import pytest
 
 from bubu_storage.backend.s3_clock import StoreClock
 from bubu_storage.backend.s3_errors import map_sdk_error
+from bubu_storage.backend.s3_listing import pages
 from bubu_storage.errors import (
     ConfigurationError,
     InvalidKeyError,
@@ -231,6 +233,19 @@ def test_keys_that_were_not_asked_for(open_s3: Open) -> None:
     ):
         list_all(open_s3(settings_for(server)))
     assert "ListingPrefix" == caught.value.code
+
+
+def test_listing_of_nothing_without_end() -> None:
+    """A store that goes on and on with new tokens and no objects is given up."""
+    tokens = itertools.count()
+
+    def fetch(_: dict[str, str]) -> dict[str, Any]:
+        return {"IsTruncated": True, "NextContinuationToken": str(next(tokens))}
+
+    with pytest.raises(StorageError, match="no objects for very long") as caught:
+        list(pages(fetch, prefix="", start_after="", store="s3://b"))
+    assert "ListingLoop" == caught.value.code
+    assert next(tokens) > 1000
 
 
 @pytest.mark.parametrize("key", ["", "<Key>other</Key>"])
