@@ -100,7 +100,7 @@ _HINTS: Final[tuple[tuple[type[StorageError], str], ...]] = (
 )
 _HINTS_OF_DOCUMENTS: Final = (KubeRefError, LimitExceededError)
 _SECRET_NAMES: Final = re.compile(r"SECRET|TOKEN|PASSWORD|ACCESS_KEY|CREDENTIAL", re.IGNORECASE)
-_USER_INFO: Final = re.compile(r"(:/{1,2})(?:[^/\s@:'\"]*:\S*|[^/\s@]+)@")
+_USER_INFO: Final = re.compile(r"(:/{1,2})(?:[^/\s@:'\"]{0,256}:\S{0,1024}|[^/\s@]{1,1024})@")
 """User and password of a URL, also of one that was made a key; a password may hold ``/`` and ``@``."""
 _MIN_SECRET_CHARACTERS: Final = 6
 """Shorter values are no credentials; to blot them out everywhere would garble messages."""
