@@ -9,6 +9,9 @@ could look like the first one again. `FileDraft.seal` therefore draws the digits
 tick at random: of two versions with the same file number, length and tick, one pair in ten million
 has the same ETag. Not covered are file systems that drop these digits (ext3 and FAT keep whole
 seconds) and files that other programs write.
+
+The price: of two versions written within a tick the later one may bear the earlier time, by less than 10 ms.
+Tools that skip what is "not newer" (``rsync -u``) should compare by any difference instead.
 """
 
 from __future__ import annotations
