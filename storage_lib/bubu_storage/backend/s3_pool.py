@@ -2,7 +2,8 @@
 
 Left alone, the SDK opens as many connections as there are threads and throws those above its
 number away after each request. Here the number is a bound: a request without a connection
-waits for one, at most as long as it would wait for an answer.
+waits for one, at most as long as it would wait for an answer. A process that is forked gets
+connections of its own.
 
 The SDK has no setting for this, so `bound_connections` reaches into its session. Should a later
 SDK keep its pools elsewhere, connections are unbounded again, and nothing else changes.
@@ -11,6 +12,9 @@ SDK keep its pools elsewhere, connections are unbounded again, and nothing else 
 from __future__ import annotations
 
 import logging
+import os
+import threading
+from queue import LifoQueue
 from typing import Any, Final
 
 from urllib3.connectionpool import HTTPConnectionPool
@@ -34,10 +38,32 @@ class _ReleasingResponse(HTTPResponse):
 
 
 class _BoundedPool(HTTPConnectionPool):
-    """A pool that never has more connections than its size."""
+    """A pool that never has more connections than its size, and shares none with another process."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "block": True})
+        self._owner_pid = os.getpid()
+        self._renewing = threading.Lock()
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        if self._owner_pid != os.getpid():
+            self._renew()
+        return super()._get_conn(timeout)
+
+    def _renew(self) -> None:
+        """Begin anew in a forked process.
+
+        The idle connections are the parent's as well: two processes that talk on one of them read
+        each other's answers.
+        """
+        with self._renewing:
+            if self._owner_pid == os.getpid() or self.pool is None:
+                return
+            places: LifoQueue[Any] = LifoQueue(self.pool.maxsize)
+            for _ in range(self.pool.maxsize):
+                places.put(None)
+            self.pool = places
+            self._owner_pid = os.getpid()
 
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request when there is a connection for it."""
