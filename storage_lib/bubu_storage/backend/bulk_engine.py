@@ -22,9 +22,9 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from bubu_storage.backend.bulk_books import Books, BulkDeleteProgress, BulkDeleteReport, attach_report
-from bubu_storage.backend.bulk_pacing import Pacer
+from bubu_storage.backend.bulk_pacing import Pacer, pause_seconds
 from bubu_storage.backend.bulk_reader import Reader
-from bubu_storage.backend.bulk_requests import FATAL, Answer, Batch, Plan, Split, delete_batch
+from bubu_storage.backend.bulk_requests import FATAL, Answer, Batch, Plan, Split, all_denied, delete_batch
 from bubu_storage.backend.bulk_source import Item, Source
 from bubu_storage.backend.decorator import innermost
 from bubu_storage.backend.types import BatchDeleter
@@ -57,7 +57,6 @@ SINGLES_AT_A_TIME: Final = 16
 _READ_AHEAD: Final = 8
 """Full batches that may wait for a thread."""
 
-_FIRST_PAUSE_SECONDS: Final = 0.2
 _STOP_POLL_SECONDS: Final = 0.1
 
 
@@ -102,8 +101,10 @@ class Engine:
         self._size = plan.batch_size
         self._avoid_imitated_batches()
         self._pool = ThreadPoolExecutor(plan.concurrency, thread_name_prefix="bubu-bulk")
-        self._answers: SimpleQueue[Answer] = SimpleQueue()
-        self._reader = Reader(source, self._answers)
+        # An answer stays here until it is in the books, which no interrupt between two steps prevents.
+        self._answers: deque[Answer] = deque()
+        self._arrivals: SimpleQueue[None] = SimpleQueue()
+        self._reader = Reader(source, self._arrive)
         self._ending = threading.Event()
         self._in_flight = 0
         self._failed_in_a_row = 0
@@ -140,9 +141,8 @@ class Engine:
             if self._stop is not None and self._stop.is_set():
                 return False
             self._start()
-            answer = self._next_answer(busy=self._is_reading or self._in_flight > 0)
-            if answer is not None:
-                self._settle(answer)
+            if self._wait(busy=self._is_reading or self._in_flight > 0):
+                self._settle_next()
                 if self._on_progress is not None:
                     self._on_progress(self._books.progress())
         return True
@@ -154,14 +154,14 @@ class Engine:
     def _finish(self) -> None:
         """Wait for what is in flight and enter it into the books."""
         self._ending.set()
+        self._reader.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        has_let_go = self._reader.end()
-        while not self._answers.empty():
-            self._settle(self._answers.get_nowait())
-        if has_let_go:
-            # Whatever it thinks of being closed, it has no objects to give any more.
-            with contextlib.suppress(Exception):
-                self._source.close()
+        self._reader.wait()
+        while self._answers:
+            self._settle_next()
+        # Whatever it thinks of being closed, it has no objects to give any more.
+        with contextlib.suppress(Exception):
+            self._source.close()
 
     # ---- sending
 
@@ -179,7 +179,12 @@ class Engine:
 
     def _delete(self, batch: Batch, batcher: BatchDeleter | None, generation: int) -> None:
         """Send a batch; in a thread of the pool."""
-        self._answers.put(delete_batch(self._plan, batcher, batch, generation, self._ending))
+        self._arrive(delete_batch(self._plan, batcher, batch, generation, self._ending))
+
+    def _arrive(self, answer: Answer) -> None:
+        """Hand over an answer; in any thread."""
+        self._answers.append(answer)
+        self._arrivals.put(None)
 
     def _may_read(self, now: float) -> bool:
         if self._all_read or self._is_reading or now < max(self._read_after, self._pacer.resume_at):
@@ -203,8 +208,8 @@ class Engine:
         del self._items[: self._size]
         return Batch(items, singly=self._batcher is None)
 
-    def _next_answer(self, *, busy: bool) -> Answer | None:
-        """Wait for an answer, or until there is something to send again; None for the latter."""
+    def _wait(self, *, busy: bool) -> bool:
+        """Wait for an answer, or until there is something to send again; False for the latter."""
         now = self._timer.now()
         times = [self._later[0][0]] if self._later else []
         times += [moment for moment in (self._pacer.resume_at, self._read_after) if moment > now]
@@ -213,13 +218,21 @@ class Engine:
             pause = _STOP_POLL_SECONDS if pause is None else min(pause, _STOP_POLL_SECONDS)
         if not busy:
             self._timer.sleep(pause or 0.0)
-            return None
+            return False
         try:
-            return self._answers.get(timeout=pause)
+            self._arrivals.get(timeout=pause)
         except Empty:
-            return None
+            return False
+        return True
 
     # ---- judging
+
+    def _settle_next(self) -> None:
+        answer = self._answers[0]
+        if not answer.is_settled:
+            answer.is_settled = True
+            self._settle(answer)
+        self._answers.popleft()
 
     def _settle(self, answer: Answer) -> None:
         if answer.batch is None:
@@ -251,7 +264,7 @@ class Engine:
             self._read_attempts += 1
             if self._read_attempts >= MAX_ATTEMPTS:
                 self._give_up(error)
-            self._read_after = self._timer.now() + _pause_seconds(self._read_attempts)
+            self._read_after = self._timer.now() + pause_seconds(self._read_attempts)
 
     def _take(self, items: list[Item]) -> None:
         self._books.found += len(items)
@@ -284,7 +297,7 @@ class Engine:
             self._failed_in_a_row = 0
             self._pacer.succeeded()
         elif items and not self._books.deleted and fatal is None:
-            fatal = _denied(items, answer.failed)
+            fatal = all_denied(items, answer.failed)
         if again:
             self._try_again(batch, again, answer.generation)
         if fatal is not None:
@@ -364,7 +377,7 @@ class Engine:
     def _delay(self, batch: Batch) -> None:
         if batch.items:
             attempts = max(batch.attempts, min(self._failed_in_a_row, MAX_ATTEMPTS))
-            due = self._timer.now() + _pause_seconds(attempts)
+            due = self._timer.now() + pause_seconds(attempts)
             heapq.heappush(self._later, (due, next(self._serial), batch))
 
     def _slow_down(self, error: ThrottledError, generation: int) -> None:
@@ -383,13 +396,3 @@ class Engine:
         """End it with this error; only the first one counts."""
         if not self._ending.is_set():
             raise error
-
-
-def _denied(items: list[Item], failed: dict[str, StorageError]) -> StorageError | None:
-    """Return the first error if every key was denied: many stores answer so to who may delete nothing."""
-    errors = [failed.get(item.key) for item in items]
-    return errors[0] if all(isinstance(error, PermissionDeniedError) for error in errors) else None
-
-
-def _pause_seconds(attempts: int) -> float:
-    return _FIRST_PAUSE_SECONDS * 2.0 ** max(0, attempts - 1)

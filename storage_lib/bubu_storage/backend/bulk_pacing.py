@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MAX_THROTTLED_IN_A_ROW", "Pacer"]
+__all__ = ["MAX_THROTTLED_IN_A_ROW", "Pacer", "pause_seconds"]
 
 MAX_THROTTLED_IN_A_ROW: Final = 10
 """Reductions without a success in between after which the store is given up."""
 
-_FIRST_PAUSE_SECONDS: Final = 0.25
+_FIRST_THROTTLED_PAUSE_SECONDS: Final = 0.25
+_FIRST_PAUSE_SECONDS: Final = 0.2
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 
 
@@ -76,6 +77,13 @@ class Pacer:
         """
         if self.reduce(generation):
             self._in_a_row += 1
-        pause = max(retry_after_seconds or 0.0, _FIRST_PAUSE_SECONDS * 2.0 ** max(0, self._in_a_row - 1))
+        pause = max(
+            retry_after_seconds or 0.0, _FIRST_THROTTLED_PAUSE_SECONDS * 2.0 ** max(0, self._in_a_row - 1)
+        )
         self.resume_at = max(self.resume_at, now + min(pause, _LONGEST_PAUSE_SECONDS))
         return self._in_a_row < MAX_THROTTLED_IN_A_ROW
+
+
+def pause_seconds(attempts: int) -> float:
+    """Return how long to wait before what failed so often, and may pass, is tried again."""
+    return _FIRST_PAUSE_SECONDS * 2.0 ** max(0, attempts - 1)

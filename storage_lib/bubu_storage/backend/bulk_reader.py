@@ -2,14 +2,16 @@
 
 It is not one of those that delete, because keys may come from anywhere: from a pipe that stays open,
 or from a person who types. Nobody can end such waiting, so it must hold up neither the end of an
-operation nor the end of the program: the thread is left behind, and reads no further.
+operation nor the end of the program: the thread is left behind.
 
 Invariant: one read at a time, each answered once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
 
@@ -27,12 +29,12 @@ class Reader:
 
     Args:
         source: what to read.
-        answers: where to put what was read.
+        answer: takes what was read, in that thread.
     """
 
-    def __init__(self, source: Source, answers: SimpleQueue[Answer]) -> None:
+    def __init__(self, source: Source, answer: Callable[[Answer], object]) -> None:
         self._source = source
-        self._answers = answers
+        self._answer = answer
         self._requests: SimpleQueue[int | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -43,14 +45,17 @@ class Reader:
             self._thread.start()
         self._requests.put(generation)
 
-    def end(self) -> bool:
-        """Read no further; return whether the source is free, and not still being waited for."""
-        if self._thread is None:
-            return True
+    def stop(self) -> None:
+        """Read no further; returns at once."""
         self._requests.put(None)
-        self._thread.join(LET_GO_SECONDS if self._source.may_block else None)
-        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait, after `stop`, for what is being read, if it is sure to come."""
+        if self._thread is not None:
+            # No thread can be waited for where an interrupt came while it was being started.
+            with contextlib.suppress(RuntimeError):
+                self._thread.join(LET_GO_SECONDS if self._source.may_block else None)
 
     def _run(self) -> None:
         while (generation := self._requests.get()) is not None:
-            self._answers.put(read_source(self._source, generation))
+            self._answer(read_source(self._source, generation))

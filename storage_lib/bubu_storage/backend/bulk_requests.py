@@ -18,6 +18,7 @@ from bubu_storage.errors import (
     BucketNotFoundError,
     ConfigurationError,
     ObjectNotFoundError,
+    PermissionDeniedError,
     StorageError,
     ThrottledError,
     TransientError,
@@ -25,7 +26,7 @@ from bubu_storage.errors import (
     UnsupportedOperationError,
 )
 
-__all__ = ["FATAL", "Answer", "Batch", "Plan", "Split", "delete_batch", "read_source"]
+__all__ = ["FATAL", "Answer", "Batch", "Plan", "Split", "all_denied", "delete_batch", "read_source"]
 
 FATAL: Final = (BucketNotFoundError, UnauthenticatedError, ConfigurationError)
 """Errors that no other request would escape."""
@@ -100,6 +101,7 @@ class Answer:
         failed: those of them that are still there.
         requests: how many were sent.
         error: what ended it.
+        is_settled: it has been judged, or is being judged.
     """
 
     generation: int
@@ -109,6 +111,13 @@ class Answer:
     failed: dict[str, StorageError] = field(default_factory=dict[str, StorageError])
     requests: int = 0
     error: BaseException | None = None
+    is_settled: bool = False
+
+
+def all_denied(items: Sequence[Item], failed: Mapping[str, StorageError]) -> StorageError | None:
+    """Return the first error if every key was denied: many stores answer so to who may delete nothing."""
+    errors = [failed.get(item.key) for item in items]
+    return errors[0] if all(isinstance(error, PermissionDeniedError) for error in errors) else None
 
 
 def read_source(source: Source, generation: int) -> Answer:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -888,6 +889,54 @@ def test_what_is_in_flight_at_the_end_is_booked(finishing: threading.Event, late
     assert 2000 - len(listed(backend)) == report.deleted
     assert isinstance(late, UnavailableError) == report.failed_count
     assert 2 == report.requests
+
+
+@pytest.mark.parametrize("nth", range(1, 9))
+def test_interrupt_between_two_steps_loses_no_answer(nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes wherever the calling thread is, mostly where that has waited; the report is true even so."""
+
+    class Arrivals(SimpleQueue[None]):
+        def get(self, block: bool = True, timeout: float | None = None) -> None:
+            nonlocal nth
+            super().get(block, timeout)
+            nth -= 1
+            if not nth:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(bulk_engine, "SimpleQueue", Arrivals)
+    backend = filled(6500)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        delete_prefix(backend, "a/", concurrency=2)
+    report = partial_report(caught.value)
+    assert report is not None
+    assert 6503 - len(listed(backend)) == report.deleted
+
+
+def test_listing_in_flight_is_waited_for(finishing: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store answers within its time limits: it is not used any more when the call has returned."""
+    monkeypatch.setattr(bulk_reader, "LET_GO_SECONDS", 0.0)
+    ended = threading.Event()
+
+    class Long(Scripted):
+        def list_objects(
+            self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
+        ) -> Iterator[ListPage]:
+            pages = super().list_objects(prefix, start_after=start_after, page_size=page_size)
+            yield next(pages)
+            assert finishing.wait(DEADLINE_SECONDS)
+            assert not ended.wait(0.1)
+            yield from pages
+
+    backend = Long(2000)
+
+    def fail(_: Sequence[str]) -> None:
+        raise RuntimeError("first")
+
+    backend.on_batch = fail
+    with pytest.raises(RuntimeError, match="first"):
+        delete_prefix(backend, "a/")
+    ended.set()
+    assert not [thread for thread in threading.enumerate() if thread.name == "bubu-bulk-read"]
 
 
 def test_single_deletions_in_flight_stop_at_the_end(finishing: threading.Event) -> None:
