@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -16,9 +18,10 @@ from hypothesis import strategies as st
 
 from bubu_storage.backend import bulk_engine, bulk_reader
 from bubu_storage.backend.bulk import BulkDeleteProgress, delete_keys, delete_prefix, partial_report
-from bubu_storage.backend.bulk_books import MAX_KEPT_FAILURES
+from bubu_storage.backend.bulk_books import MAX_KEPT_FAILURES, Books
 from bubu_storage.backend.bulk_engine import MAX_ATTEMPTS, Timer
 from bubu_storage.backend.bulk_pacing import MAX_THROTTLED_IN_A_ROW, Pacer
+from bubu_storage.backend.bulk_source import Item
 from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.backend.prefix import PrefixBackend
@@ -807,6 +810,48 @@ def test_listing_is_taken_up_after_its_last_key_when_the_store_has_rested(timer:
     (first, _), (second, after_error), (third, after_throttling) = asked
     assert ("", "a/1", "a/1") == (first, second, third)
     assert 0.2 <= after_error < 7.0 <= after_throttling
+
+
+def test_listing_that_breaks_off_again_and_again_comes_to_its_end() -> None:
+    """What counts is how often it failed without a page in between."""
+
+    class Worn(MemoryBackend):
+        def list_objects(
+            self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
+        ) -> Iterator[ListPage]:
+            del page_size
+            for page in super().list_objects(prefix, start_after=start_after, page_size=2):
+                yield page
+                raise UnavailableError("busy")
+
+    backend = Worn()
+    for number in range(20):
+        backend.put_object(f"a/{number:02d}", b"x")
+    assert 20 == delete_prefix(backend, "a/").deleted
+
+
+def test_failures_beyond_those_that_are_named_are_let_go() -> None:
+    """Each may hold a whole answer of the store."""
+    books = Books()
+    errors = [weakref.ref(add_failure(books, number)) for number in range(5 * MAX_KEPT_FAILURES)]
+    gc.collect()
+    assert sum(error() is not None for error in errors) < 2 * MAX_KEPT_FAILURES
+    assert 5 * MAX_KEPT_FAILURES == books.report(stopped=False).failed_count
+
+
+def add_failure(books: Books, number: int) -> StorageError:
+    """Enter a failure and return its error."""
+    error = StorageError("locked")
+    books.add_failed(Item(number, f"k{number}", 0, ""), error)
+    return error
+
+
+def test_store_that_throttles_now_and_then_is_not_given_up() -> None:
+    """Successes in between show that it works."""
+    pacer = Pacer(4)
+    for number in range(3 * MAX_THROTTLED_IN_A_ROW):
+        assert pacer.throttled(number, 0.0, None)
+        pacer.succeeded()
 
 
 @pytest.mark.parametrize(
