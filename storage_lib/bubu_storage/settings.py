@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from bubu_storage.wire import (
     DEFAULT_CACHE_TTL_SECONDS,
@@ -25,13 +25,32 @@ from bubu_storage.wire import (
     DEFAULT_STORAGE_TIMEOUT_SECONDS,
 )
 
-__all__ = ["BackendSettings", "FileSettings", "ManagerSettings", "RetentionPolicy", "S3Settings"]
+__all__ = [
+    "BackendSettings",
+    "FileSettings",
+    "ManagerSettings",
+    "RetentionPolicy",
+    "S3Settings",
+    "repr_without_secrets",
+]
 
 MIN_PART_SIZE_BYTES = 5 * 1024 * 1024
 """S3's smallest part of a multipart upload (the last one excepted)."""
 
 S3_ENGINES = ("auto", "boto3", "obstore")
 """Values of `S3Settings.engine`."""
+
+
+def repr_without_secrets(settings: Any) -> str:
+    """Return the ``repr`` of a dataclass with an ``endpoint``: fields as they are declared, no password.
+
+    An endpoint with a user name in it is refused when the store is opened; until then it must
+    not leak.
+    """
+    shown = {item.name: getattr(settings, item.name) for item in fields(settings) if item.repr}
+    if "@" in shown["endpoint"]:
+        shown["endpoint"] = "…@" + shown["endpoint"].rpartition("@")[2]
+    return f"{type(settings).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +120,7 @@ class S3Settings:
     response_timeout_seconds: float | None = None
 
     def __repr__(self) -> str:
-        shown = {item.name: getattr(self, item.name) for item in fields(self) if item.repr}
-        if "@" in self.endpoint:
-            # Such an endpoint is refused when the store is opened; until then it must not leak.
-            shown["endpoint"] = "…@" + self.endpoint.rpartition("@")[2]
-        return f"S3Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        return repr_without_secrets(self)
 
 
 BackendSettings: TypeAlias = FileSettings | S3Settings

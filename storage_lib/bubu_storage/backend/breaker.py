@@ -30,7 +30,7 @@ from bubu_storage.backend.circuit import (
     CircuitBreaker,
     Permit,
 )
-from bubu_storage.backend.circuit_events import CircuitListener, CircuitState
+from bubu_storage.backend.circuit_events import CircuitListener, CircuitState, PrometheusListener
 from bubu_storage.backend.decorator import BackendDecorator, Call, Operation
 from bubu_storage.backend.failures import Verdict, is_backend_failure
 from bubu_storage.backend.recovery import ExternalRecovery
@@ -82,7 +82,8 @@ class CircuitBreakerBackend(BackendDecorator):
         recovery: who probes: a `Recovery` or its text.
         is_failure: which errors count.
         throttle_weight: how much a `ThrottledError` counts; 0 = it is a healthy answer.
-        listeners: hear of each transition (see `PrometheusListener`).
+        listeners: hear of each transition; None for a `PrometheusListener` on the default
+            registry.
         probe: with external recovery, the request that finds out; `list_one` by default. It
             needs the right to do so: give another one where credentials may not list.
         watchdog: replaces the one that external recovery makes, for tests.
@@ -105,7 +106,7 @@ class CircuitBreakerBackend(BackendDecorator):
         recovery: Recovery | str = Recovery.INLINE,
         is_failure: Callable[[BaseException], bool] = is_backend_failure,
         throttle_weight: float = 1.0,
-        listeners: Iterable[CircuitListener] = (),
+        listeners: Iterable[CircuitListener] | None = None,
         probe: Callable[[ObjectBackend], object] = list_one,
         watchdog: ExternalRecovery | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -117,6 +118,7 @@ class CircuitBreakerBackend(BackendDecorator):
         if not 0 <= throttle_weight <= 1:
             raise ConfigurationError(f"throttle weight is {throttle_weight:g}; it must be 0 to 1")
         self._throttle_weight = throttle_weight
+        heard_by = (PrometheusListener(),) if listeners is None else tuple(listeners)
         self._watchdog: ExternalRecovery | None = None
         if recovery == Recovery.EXTERNAL:
             self._watchdog = watchdog or ExternalRecovery(lambda: probe(inner), monotonic=monotonic)
@@ -125,7 +127,7 @@ class CircuitBreakerBackend(BackendDecorator):
             threshold,
             timeout_seconds,
             is_failure=is_failure,
-            listeners=(*listeners, *([self._watchdog] if self._watchdog else [])),
+            listeners=(*heard_by, *([self._watchdog] if self._watchdog else [])),
             monotonic=monotonic,
             rng=rng,
             probes_inline=self._watchdog is None,

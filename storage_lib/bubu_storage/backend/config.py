@@ -21,7 +21,7 @@ from bubu_storage.backend.circuit_events import CircuitListener
 from bubu_storage.backend.factory import open_backend
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import ConfigurationError
-from bubu_storage.settings import S3Settings
+from bubu_storage.settings import S3Settings, repr_without_secrets
 
 __all__ = [
     "DEFAULT_EXCHANGE_TIMEOUT_SECONDS",
@@ -168,11 +168,14 @@ class BackendConfig:
             engine=self.engine,
         )
 
-    def open(self, *, listeners: Iterable[CircuitListener] = ()) -> ObjectBackend:
+    def __repr__(self) -> str:
+        return repr_without_secrets(self)
+
+    def open(self, *, listeners: Iterable[CircuitListener] | None = None) -> ObjectBackend:
         """Open the backend, behind its circuit breaker where it has one; nothing is contacted.
 
         Args:
-            listeners: hear of the circuit's transitions.
+            listeners: hear of the circuit's transitions; None for Prometheus's default registry.
 
         Raises:
             ConfigurationError: names the backend and all its faults.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -115,6 +116,9 @@ def test_opening_names_the_backend(change: dict[str, Any]) -> None:
 
 def test_secrets_are_in_no_repr() -> None:
     """Neither of the configuration nor of its settings."""
+    url = {"endpoint": "http://user:planted-password@127.0.0.1:1"}
+    assert "…@127.0.0.1:1" in repr(BackendConfig(**{**GOOD, **url}))
+    assert "planted" not in repr(BackendConfig(**{**GOOD, **url}))
     config = BackendConfig(session_token="planted-token", **GOOD)
     for text in (repr(config), str(config), repr(config.settings())):
         assert "planted" not in text.lower()
@@ -259,3 +263,12 @@ def test_a_silent_server_counts(opened: Callable[..., ObjectBackend]) -> None:
 def _quick(settings: S3Settings, **changes: Any) -> S3Settings:
     values = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
     return S3Settings(**{**values, "max_attempts": 1, **changes})
+
+
+def test_an_opened_backend_s_circuit_is_on_the_default_registry() -> None:
+    """Without anybody asking for it: the gauge is there, at 0, before the first request."""
+    from prometheus_client import REGISTRY
+
+    config = BackendConfig(name="told-to-prometheus", circuit=CircuitConfig(), **GOOD)
+    with closing(config.open()):
+        assert REGISTRY.get_sample_value("storage_circuit_state", {"name": "told-to-prometheus"}) == 0.0
