@@ -246,6 +246,11 @@ class StorageManager(BlobOperations):
                 self._max_workers = workers
                 self._holder.resize(workers)
 
+    def use_kube_resolver(self, kube_resolver: KubeRefResolver) -> None:
+        """Resolve ConfigMap and Secret references with this, unless the manager has a resolver already."""
+        if self._kube_resolver is None:
+            self._kube_resolver = kube_resolver
+
     def __enter__(self) -> Self:
         return self
 

@@ -15,6 +15,8 @@ from typing import Final
 
 from bubu_storage import environment
 from bubu_storage.manager import StorageManager
+from bubu_storage.observability import StorageMetrics
+from bubu_storage.payload.kube import KubeRefResolver
 from bubu_storage.settings import ManagerSettings
 
 __all__ = ["reset_shared_managers", "shared_manager"]
@@ -26,7 +28,12 @@ _lock: Final = threading.RLock()
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def shared_manager(env: Mapping[str, str] | None = None) -> StorageManager:
+def shared_manager(
+    env: Mapping[str, str] | None = None,
+    *,
+    kube_resolver: KubeRefResolver | None = None,
+    metrics: StorageMetrics | None = None,
+) -> StorageManager:
     """Return this process's manager for the current configuration (Go: SharedManager).
 
     The same store and prefixes give the same manager. When another part of the
@@ -36,6 +43,8 @@ def shared_manager(env: Mapping[str, str] | None = None) -> StorageManager:
 
     Args:
         env: the variables; the process's own when None.
+        kube_resolver: reads ConfigMap and Secret references; the first one that is given stays.
+        metrics: where to count, for a manager that is made now; one that is there stays as it is.
 
     Raises:
         ConfigurationError: names the variable that is wrong.
@@ -46,9 +55,11 @@ def shared_manager(env: Mapping[str, str] | None = None) -> StorageManager:
     with _lock:
         manager = _managers.get(key)
         if manager is None or manager.closed:
-            manager = _managers[key] = StorageManager(settings)
+            manager = _managers[key] = StorageManager(settings, kube_resolver=kube_resolver, metrics=metrics)
         else:
             manager.reconfigure(settings)
+            if kube_resolver is not None:
+                manager.use_kube_resolver(kube_resolver)
         _managers.move_to_end(key)
         while len(_managers) > _MAX_MANAGERS:
             # Only forgotten: whoever holds it may go on using it.

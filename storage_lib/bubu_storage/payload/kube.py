@@ -126,8 +126,8 @@ def resolve_kube_ref(ref: KubeRef, resolver: KubeRefResolver | None) -> Any:
     """
     if resolver is None:
         raise KubeRefError(
-            f"{ref} cannot be read: this manager has no access to Kubernetes; pass kube_resolver= to "
-            "StorageManager, or use hydrate_storage_refs_only to leave such references as they are"
+            f"{ref} cannot be read: this manager has no access to Kubernetes; pass kube_resolver= to the "
+            "manager, or use hydrate_storage_refs_only to leave such references as they are"
         )
     reader: Callable[[Any], Any] | None = _FORMATS.get(ref.format)
     if reader is None:

@@ -7,9 +7,10 @@ import signal
 import threading
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from bubu_storage import reset_shared_managers, shared, shared_manager
-from bubu_storage.errors import ConfigurationError, StorageError
+from bubu_storage import StorageMetrics, reset_shared_managers, shared, shared_manager
+from bubu_storage.errors import ConfigurationError, KubeRefError, StorageError
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,43 @@ def test_the_same_configuration_is_the_same_manager(env, monkeypatch):
         monkeypatch.setenv(name, value)
     assert shared_manager() is shared_manager(env)
     assert shared_manager(env).hydrate(shared_manager().dehydrate("x" * 2000, run_id="r")) == "x" * 2000
+
+
+class Resolver:
+    """Reads any ConfigMap as its own name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def config_map_value(self, *where):
+        """Say who was asked."""
+        return f"{self.name}: {'/'.join(where)}"
+
+    secret_value = config_map_value
+
+
+def test_a_resolver_can_be_given_at_any_time(env):
+    """Whoever has one brings it along; the first stays, and later callers need not know it."""
+    env = {**env, "BUBU_POD_NAMESPACE": "team-a"}
+    document = {"$bubuConfigMapRef": "settings:mode"}
+    with pytest.raises(KubeRefError, match="kube_resolver"):
+        shared_manager(env).hydrate(document)
+
+    manager = shared_manager(env, kube_resolver=Resolver("first"))
+    assert manager is shared_manager(env)
+    assert shared_manager(env).hydrate(document) == "first: team-a/settings/mode"
+    assert shared_manager(env, kube_resolver=Resolver("second")).hydrate(document).startswith("first")
+
+    reset_shared_managers()
+    assert shared_manager(env, kube_resolver=Resolver("new")).hydrate(document).startswith("new")
+
+
+def test_metrics_of_a_shared_manager(env):
+    """On a registry of the caller's, for a manager that is made now."""
+    registry = CollectorRegistry()
+    shared_manager(env, metrics=StorageMetrics(registry)).put("a", b"x")
+    labels = {"operation": "put_object", "status": "ok"}
+    assert registry.get_sample_value("storage_operations_total", labels) == 1.0
 
 
 def test_other_stores_and_prefixes_are_other_managers(env, tmp_path):
@@ -142,10 +180,10 @@ def test_a_fork_waits_for_a_manager_that_is_being_made(tmp_path, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     real = shared.StorageManager
 
-    def slowly(settings):
+    def slowly(settings, **more):
         begun.set()
         assert go_on.wait(30)
-        return real(settings)
+        return real(settings, **more)
 
     monkeypatch.setattr(shared, "StorageManager", slowly)
     env = {"BUBU_STORAGE_PROVIDER": "file", "BUBU_STORAGE_PATH": str(tmp_path)}
