@@ -55,7 +55,7 @@ e2e: venv ## The demo on both stores, and a plain pip install, as tests
 	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
 
 bench: venv ## Benchmarks, as ratios; BENCH="codec listing", BENCH_ARGS="--rounds 1 --scale 0.1"
-	@$(PY) -m tests.s3server ensure
+	@$(PY) -m tests.s3server ensure >&2
 	@for name in $(BENCH); do \
 	  if [ $$name = webhook ]; then $(PY) -m tests.perf.bench_webhook || exit 1; \
 	  else $(PY) -m tests.perf.$$name $(BENCH_ARGS) || exit 1; fi; \
