@@ -691,3 +691,49 @@ TestCoherence.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+class Stepwise(MemoryBackend):
+    """A store whose put waits before it stores, and whose get waits after it has read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.put_waits = False
+        self.get_waits = False
+        self.put_began, self.put_may_go = threading.Event(), threading.Event()
+        self.get_has_read, self.get_may_go = threading.Event(), threading.Event()
+
+    def put_object(self, key, body, **more):
+        """Wait, then store."""
+        if self.put_waits:
+            self.put_began.set()
+            assert self.put_may_go.wait(30)
+        return super().put_object(key, body, **more)
+
+    def get_object(self, key, **more):
+        """Read, then wait."""
+        found = super().get_object(key, **more)
+        if self.get_waits:
+            self.get_has_read.set()
+            assert self.get_may_go.wait(30)
+        return found
+
+
+def test_a_get_that_began_during_a_put_does_not_outlive_it():
+    """It read the old object while the new one was on its way, and ends after the put has returned."""
+    store = Stepwise()
+    cache = CachingBackend(store, 1 << 20, 300.0)
+    cache.put_object("a", b"old")
+    store.put_waits = store.get_waits = True
+    with ThreadPoolExecutor(2) as pool:
+        put = pool.submit(cache.put_object, "a", b"new")
+        assert store.put_began.wait(30)
+        get = pool.submit(lambda: cache.get_object("a").read())
+        assert store.get_has_read.wait(30)
+        store.put_may_go.set()
+        put.result(30)
+        store.get_waits = False
+        store.get_may_go.set()
+        assert get.result(30) == b"old"
+
+    assert cache.get_object("a").read() == b"new"
