@@ -12,10 +12,33 @@ from typing import Any, ClassVar
 
 from bubu_storage.errors import UnavailableError
 
-__all__ = ["BoundedBody"]
+__all__ = ["BoundedBody", "ReadOnlyBody"]
 
 
-class BoundedBody(io.RawIOBase):
+class ReadOnlyBody(io.RawIOBase):
+    """A source of bytes of which only `read` is left to be said."""
+
+    def readable(self) -> bool:
+        """Tell that this is a source of bytes."""
+        return True
+
+    @abstractmethod
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to ``size`` bytes, or all that is left; b"" at the end."""
+
+    def readall(self) -> bytes:
+        """Read all that is left."""
+        return self.read()
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill a writable buffer and return how many bytes went in."""
+        target = memoryview(buffer).cast("B")
+        data = self.read(len(target))
+        target[: len(data)] = data
+        return len(data)
+
+
+class BoundedBody(ReadOnlyBody):
     """Read exactly ``length`` bytes.
 
     Args:
@@ -38,10 +61,6 @@ class BoundedBody(io.RawIOBase):
 
     def _reached_end(self) -> None:
         """Do what is to be done once, when the last byte has been read."""
-
-    def readable(self) -> bool:
-        """Tell that this is a source of bytes."""
-        return True
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read up to ``size`` bytes, or all that is left; b"" at the end.
@@ -76,14 +95,3 @@ class BoundedBody(io.RawIOBase):
             else:
                 first = piece
         return first if rest is None else rest.getvalue()
-
-    def readall(self) -> bytes:
-        """Read all that is left."""
-        return self.read()
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill a writable buffer and return how many bytes went in."""
-        target = memoryview(buffer).cast("B")
-        data = self.read(len(target))
-        target[: len(data)] = data
-        return len(data)

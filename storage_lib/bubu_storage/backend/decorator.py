@@ -14,7 +14,6 @@ has ``copy_object``, as in the Go package: `bubu_storage.backend.breaker.can_cop
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +21,7 @@ from enum import StrEnum
 from functools import cache
 from typing import IO, Any, Self, TypeVar, cast
 
+from bubu_storage.backend.body_stream import ReadOnlyBody
 from bubu_storage.backend.types import (
     BackendCopier,
     BatchDeleter,
@@ -197,7 +197,7 @@ def innermost(backend: ObjectBackend) -> ObjectBackend:
     return backend
 
 
-class WrappedBody(io.RawIOBase):
+class WrappedBody(ReadOnlyBody):
     """The base of bodies that a decorator puts around a body; override `read` or `close`.
 
     Args:
@@ -214,24 +214,9 @@ class WrappedBody(io.RawIOBase):
             self._inner.info, cast("IO[bytes]", self), content_range=self._inner.content_range
         )
 
-    def readable(self) -> bool:
-        """Tell that this is a source of bytes."""
-        return True
-
     def read(self, size: int | None = -1, /) -> bytes:
         """Read up to ``size`` bytes, or all that is left."""
         return self._inner.read(-1 if size is None else size)
-
-    def readall(self) -> bytes:
-        """Read all that is left."""
-        return self.read()
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill a writable buffer and return how many bytes went in."""
-        target = memoryview(buffer).cast("B")
-        data = self.read(len(target))
-        target[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         """Close the wrapped body; twice is fine."""

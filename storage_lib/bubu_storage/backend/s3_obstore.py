@@ -48,7 +48,7 @@ from bubu_storage.backend.s3 import S3Backend
 from bubu_storage.backend.s3_client import check_settings
 from bubu_storage.backend.s3_errors import map_sdk_error
 from bubu_storage.backend.s3_obstore_body import ObstoreBody
-from bubu_storage.backend.s3_obstore_config import options_for, why_not
+from bubu_storage.backend.s3_obstore_config import options_for, sdk_reason, why_not
 from bubu_storage.backend.s3_obstore_forms import attributes_of, info_of, md5_of, range_options
 from bubu_storage.backend.s3_obstore_gate import Forks, Gate, LostError, interruptible
 from bubu_storage.backend.s3_upload import plan_part_size
@@ -367,7 +367,7 @@ class ObstoreBackend(S3Backend):
 
     def _open_store(self, settings: S3Settings) -> S3Store:
         meta: Any = self._session.client.meta
-        reason = _sdk_reason(meta.config)
+        reason = sdk_reason(meta.config)
         if reason:
             raise _unsuited(settings, reason)
         options = options_for(settings, base_url=meta.endpoint_url, region=meta.region_name)
@@ -404,15 +404,3 @@ def _unsuited(settings: S3Settings, reason: str) -> UnsuitedError:
     return UnsuitedError(
         f"S3 store s3://{settings.bucket} cannot use the engine obstore: {reason}; set engine auto or boto3"
     )
-
-
-def _sdk_reason(config: Any) -> str:
-    """Return which of the SDK's own settings obstore would not follow; "" if none."""
-    special: dict[str, Any] = config.s3 or {}
-    names = ("use_accelerate_endpoint", "use_dualstack_endpoint", "use_fips_endpoint")
-    for name in names:
-        if special.get(name) or getattr(config, name, None):
-            return f"the SDK is configured with {name}"
-    if config.proxies:
-        return "the SDK is configured with a proxy"
-    return ""

@@ -20,7 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 from bubu_storage._version import __version__
 from bubu_storage.settings import S3Settings
 
-__all__ = ["Options", "options_for", "why_not"]
+__all__ = ["Options", "options_for", "sdk_reason", "why_not"]
 
 _PLAIN_BUCKET: Final = re.compile(r"(?!xn--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 """A name that is one label of a host name, in both engines' eyes."""
@@ -148,3 +148,19 @@ def _is_direct(url: str) -> bool:
         return True  # refused elsewhere, with all its faults
     proxies = getproxies()
     return not (proxies.get(parts.scheme) or proxies.get("all")) or bool(proxy_bypass(_host(parts)))
+
+
+def sdk_reason(config: Any) -> str:
+    """Return which setting of the SDK's own obstore would not follow; "" if none.
+
+    Args:
+        config: of a client of the SDK.
+    """
+    special: dict[str, Any] = config.s3 or {}
+    names = ("use_accelerate_endpoint", "use_dualstack_endpoint", "use_fips_endpoint")
+    for name in names:
+        if special.get(name) or getattr(config, name, None):
+            return f"the SDK is configured with {name}"
+    if config.proxies:
+        return "the SDK is configured with a proxy"
+    return ""

@@ -5,7 +5,7 @@ limits: a reference that leads to a document with references costs one hop each,
 recursion budget; nesting of plain data costs nothing (up to the format's own limit). A
 reference that leads back to an object being resolved is a `RefCycleError` at once. What is
 copied out of stored documents counts against a size limit, so a few small documents that
-refer to each other many times over cannot blow up into a huge result.
+refer to each other many times over cannot become a huge result.
 
 Invariants: the input is never changed and the result shares nothing mutable with it; an
 object is fetched once per call however often it is referred to; documents are walked in
