@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bubu_storage.backend.bulk import BulkDeleteReport as BulkDeleteReport
     from bubu_storage.backend.bulk import delete_keys as delete_keys
     from bubu_storage.backend.bulk import delete_prefix as delete_prefix
+    from bubu_storage.backend.bulk import partial_report as partial_report
     from bubu_storage.backend.cache import CachingBackend as CachingBackend
     from bubu_storage.backend.circuit import CircuitBreaker as CircuitBreaker
     from bubu_storage.backend.circuit_events import CircuitEvent as CircuitEvent
@@ -61,7 +62,13 @@ if TYPE_CHECKING:
 
 _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "bubu_storage.backend.breaker": ("CircuitBreakerBackend", "Recovery", "can_copy", "usable"),
-    "bubu_storage.backend.bulk": ("BulkDeleteProgress", "BulkDeleteReport", "delete_keys", "delete_prefix"),
+    "bubu_storage.backend.bulk": (
+        "BulkDeleteProgress",
+        "BulkDeleteReport",
+        "delete_keys",
+        "delete_prefix",
+        "partial_report",
+    ),
     "bubu_storage.backend.cache": ("CachingBackend",),
     "bubu_storage.backend.circuit": ("CircuitBreaker",),
     "bubu_storage.backend.circuit_events": (
@@ -138,6 +145,7 @@ __all__ = [
     "materialised_copy",
     "new_s3_backend",
     "open_backend",
+    "partial_report",
     "probe_backend",
     "stream_copy",
     "usable",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import re
 import socket
+import socketserver
 import threading
 import time
 from dataclasses import replace
@@ -351,6 +353,46 @@ def test_body_that_stops_coming(open_s3: Open) -> None:
         with backend.get_object("k") as found, pytest.raises(StorageTimeoutError):
             found.read()
         assert time.monotonic() - started < 5
+
+
+class _Dripping(socketserver.StreamRequestHandler):
+    """Announces 8 MiB and gives a few bytes at a time, for as long as somebody listens."""
+
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 8388608\r\nETag: "e"\r\n\r\n')
+        with contextlib.suppress(OSError):
+            while not self.server.released.wait(0.02):
+                self.wfile.write(b"drop")
+
+
+class _DrippingServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+
+
+@pytest.mark.parametrize("size", [-1, 1000, 6 * 1024 * 1024])
+def test_body_that_drips(open_s3: Open, size: int) -> None:
+    """Bytes that keep coming, each in time, hold nobody longer than the limit for the whole body."""
+    with _DrippingServer(("127.0.0.1", 0), _Dripping) as server:
+        server.released = threading.Event()
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        try:
+            address = SimpleNamespace(endpoint=f"http://127.0.0.1:{server.server_address[1]}")
+            backend = open_s3(settings_for(address, timeout_seconds=0.5))
+            started = time.monotonic()
+            with (
+                backend.get_object("k") as found,
+                pytest.raises(StorageTimeoutError, match="not read to its end within"),
+            ):
+                list(iter(partial(found.read, size), b""))
+            assert time.monotonic() - started < 8
+        finally:
+            server.released.set()
+            server.shutdown()
+            serving.join()
 
 
 # ---- a missing bucket is never "not found"
