@@ -777,7 +777,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 def test_a_forked_process_has_a_watchdog_too() -> None:
     """The thread stays behind in the parent; the child's first refused request begins one."""
-    assert 0 == subprocess.run([sys.executable, "-c", FORKED], check=False).returncode
+    assert 0 == subprocess.run([sys.executable, "-c", FORKED], check=False, timeout=60).returncode
 
 
 def test_a_process_forked_during_a_probe_probes_by_itself() -> None:

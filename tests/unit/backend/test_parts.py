@@ -253,7 +253,7 @@ def test_boto3_is_loaded_for_buckets_only(code: str, tmp_path: Path) -> None:
     """A pod with a file store does not pay for the SDK."""
     check = "; import sys; sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
     command = code.format(directory=str(tmp_path)) + check
-    assert 0 == subprocess.run([sys.executable, "-c", command], check=False).returncode
+    assert 0 == subprocess.run([sys.executable, "-c", command], check=False, timeout=60).returncode
 
 
 @pytest.mark.parametrize(

@@ -432,7 +432,8 @@ def test_fast_engine_on_a_store_that_misbehaves(
     op: Op, fault: Fault, lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The same errors, objects and silence; at most one more request, since the reference has its say."""
-    engine = pytest.importorskip("bubu_storage.backend.s3_obstore")
+    from bubu_storage.backend import s3_obstore as engine
+
     caplog.set_level(logging.DEBUG, "bubu_storage")
     script = Misbehaving(op, fault.spoil, times=0)
     lab.server.script = script

@@ -92,3 +92,17 @@ def test_operator_command_without_extra_prints_the_pip_line() -> None:
     assert 1 == done.returncode
     assert "pip install 'bubu-storage[operator]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_acceptance_suite_says_that_it_needs_pytest() -> None:
+    """pytest is no requirement of the library; whoever subclasses the suite without it is told."""
+    code = (
+        "import sys\n"
+        "sys.modules['pytest'] = None\n"
+        "try:\n"
+        "    from bubu_storage.testing import BackendAcceptance\n"
+        "except ModuleNotFoundError as error:\n"
+        "    print(error)\n"
+        "from bubu_storage.testing import FaultBackend, MockStorageManager\n"
+    )
+    assert "BackendAcceptance needs pytest; pip install pytest" == run_python(code)
