@@ -95,7 +95,7 @@ def test_operator_command_without_extra_prints_the_pip_line() -> None:
 
 
 def test_the_acceptance_suite_says_that_it_needs_pytest() -> None:
-    """pytest is no requirement of the library; whoever subclasses the suite without it is told."""
+    """Pytest is no requirement of the library; whoever subclasses the suite without it is told."""
     code = (
         "import sys\n"
         "sys.modules['pytest'] = None\n"
