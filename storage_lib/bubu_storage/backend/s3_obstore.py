@@ -36,7 +36,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from queue import Empty, SimpleQueue
 from typing import IO, Any, Final, TypeVar, cast
 
 import obstore
@@ -50,7 +49,7 @@ from bubu_storage.backend.s3_errors import map_sdk_error
 from bubu_storage.backend.s3_obstore_body import ObstoreBody
 from bubu_storage.backend.s3_obstore_config import options_for, sdk_reason, why_not
 from bubu_storage.backend.s3_obstore_forms import attributes_of, info_of, md5_of, range_options
-from bubu_storage.backend.s3_obstore_gate import Forks, Gate, LostError, interruptible
+from bubu_storage.backend.s3_obstore_gate import Forks, Gate, LostError, Slots, interruptible
 from bubu_storage.backend.s3_upload import plan_part_size
 from bubu_storage.backend.types import Body, GetObjectResult, ObjectInfo, check_key
 from bubu_storage.errors import (
@@ -119,10 +118,7 @@ class ObstoreBackend(S3Backend):
         self._etags_are_md5 = settings.sse != "aws:kms"
         self._puts, self._gets = Gate(monotonic), Gate(monotonic)
         self._heads = Gate(monotonic)
-        # A semaphore in C: Python's own costs a tenth of a small request when threads compete for it.
-        self._slots: SimpleQueue[None] = SimpleQueue()
-        for _ in range(settings.max_connections):
-            self._slots.put(None)
+        self._slots = Slots(settings.max_connections)
         self.repeated = 0
         Forks.used = True
 
@@ -233,7 +229,7 @@ class ObstoreBackend(S3Backend):
                 # Who waited may have waited for a store that hangs: that is for the reference to find out.
                 result = interruptible(fast) if gate.is_open() else None
             finally:
-                self._slots.put(None)
+                self._slots.give_back()
         except StorageError:
             raise
         except LostError as error:
@@ -262,10 +258,8 @@ class ObstoreBackend(S3Backend):
 
     def _take_slot(self) -> None:
         """Wait for a connection to be free, as long as for an answer."""
-        try:
-            self._slots.get(timeout=self._wanted.response_timeout_seconds or self._wanted.timeout_seconds)
-        except Empty:
-            raise LostError.without_connection() from None
+        if not self._slots.take(self._wanted.response_timeout_seconds or self._wanted.timeout_seconds):
+            raise LostError.without_connection()
 
     def _is_last_attempt(self, verb: str) -> bool:
         # obstore counts the time of sending into the one that an answer may take; the SDK does not.

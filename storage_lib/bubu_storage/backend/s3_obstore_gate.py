@@ -5,15 +5,17 @@ Knows neither obstore nor S3.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final, NoReturn, Self, TypeVar
 
-__all__ = ["Forks", "Gate", "LostError", "interruptible"]
+__all__ = ["Forks", "Gate", "LostError", "Slots", "interruptible"]
 
 _T = TypeVar("_T")
 
@@ -75,6 +77,56 @@ class Gate:
             rest = min(_LONGEST_REST_SECONDS, _FIRST_REST_SECONDS * 2.0 ** min(self._failures, 30))
             self._failures += 1
             self._rests_until = now + rest
+
+
+class Slots:
+    """A number of places that may be taken, as a semaphore; costs next to nothing while one is free.
+
+    The standard semaphores, and queues in C too, cost a twentieth of a small request when many
+    threads use them; taking from a `deque` is a single step.
+
+    Args:
+        count: places.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = deque[None]([None] * count)
+        self._hints: SimpleQueue[None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._waiting = 0
+
+    def take(self, timeout_seconds: float) -> bool:
+        """Take a place, waiting for one if need be; False when none became free in time."""
+        try:
+            self._free.pop()
+        except IndexError:
+            return self._wait(time.monotonic() + timeout_seconds)
+        return True
+
+    def give_back(self) -> None:
+        """Free a place."""
+        # In this order: who begins to wait in between looks once more.
+        self._free.append(None)
+        if self._waiting:
+            self._hints.put(None)
+
+    def _wait(self, deadline: float) -> bool:
+        with self._lock:
+            self._waiting += 1
+        try:
+            while True:
+                with contextlib.suppress(IndexError):
+                    self._free.pop()
+                    return True
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                # Only a hint to look again: somebody else may have been quicker.
+                with contextlib.suppress(Empty):
+                    self._hints.get(timeout=left)
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
 
 class LostError(Exception):
