@@ -44,7 +44,7 @@ MEANINGS: Final = {
     ),
     "ConditionalBulkDelete": (
         "a deletion of many can depend on ETags",
-        "conditional deletions are sent one by one: slower, safe",
+        "send conditional deletions one by one; they hold where ConditionalDelete does",
     ),
     "Copy": ("objects are copied inside the store", "copies go through this machine: slower"),
 }
