@@ -39,6 +39,7 @@ __all__ = [
     "ensure_binaries",
     "ensure_program",
     "find_go",
+    "given_or_built",
     "program_key",
 ]
 
@@ -161,6 +162,26 @@ def ensure_binaries(report: Callable[[str], None] | None = None) -> Binaries:
         BuildError: Go failed.
     """
     return Binaries(ensure_program(control_plane_program(), report))
+
+
+def given_or_built(program: Program, variable: str, report: Callable[[str], None] | None = None) -> Path:
+    """Return a program's executable: the one that a variable names, or the one in the cache.
+
+    Args:
+        program: what to build where it is missing; its executable has its name.
+        variable: name of the environment variable.
+        report: gets a line now and then while it is built.
+
+    Raises:
+        PrerequisiteError: it must be built and Go is missing, or the variable names no program.
+        BuildError: Go failed.
+    """
+    given = os.environ.get(variable)
+    if not given:
+        return ensure_program(program, report) / program.name
+    if shutil.which(given) is None:
+        raise PrerequisiteError(f"{variable}={given} is not an executable file.")
+    return Path(given).absolute()
 
 
 def ensure_program(program: Program, report: Callable[[str], None] | None = None) -> Path:

@@ -122,14 +122,7 @@ def bucket(latency_seconds: float) -> Generator[S3Settings]:
         endpoint = server.endpoint
         if latency_seconds:
             endpoint = stack.enter_context(LatencyProxy(endpoint, latency_seconds)).endpoint
-        yield S3Settings(
-            bucket=BUCKET,
-            region=server.region,
-            endpoint=endpoint,
-            use_path_style=True,
-            access_key_id=server.access_key,
-            secret_access_key=server.secret_key,
-        )
+        yield server.settings(BUCKET, endpoint=endpoint)
 
 
 def main() -> int:

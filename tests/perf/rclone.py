@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster.build import Program, ensure_program
-from tests.cluster.errors import PrerequisiteError
+from tests.cluster.build import Program, given_or_built
 
 __all__ = ["BINARY_VARIABLE", "VERSION", "ensure_rclone"]
 
@@ -32,12 +29,7 @@ def ensure_rclone(report: Callable[[str], None] | None = None) -> Path:
         PrerequisiteError: it must be built and Go is missing, or ``$BUBU_RCLONE`` is no program.
         BuildError: Go failed.
     """
-    given = os.environ.get(BINARY_VARIABLE)
-    if given:
-        if shutil.which(given) is None:
-            raise PrerequisiteError(f"{BINARY_VARIABLE}={given} is not an executable file.")
-        return Path(given).absolute()
-    return ensure_program(_PROGRAM, report) / "rclone"
+    return given_or_built(_PROGRAM, BINARY_VARIABLE, report)
 
 
 if __name__ == "__main__":

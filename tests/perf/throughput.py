@@ -38,7 +38,6 @@ from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.s3 import S3Backend
 from bubu_storage.backend.s3_obstore import ObstoreBackend
 from bubu_storage.backend.types import ObjectBackend
-from bubu_storage.settings import S3Settings
 from tests.perf.harness import Goal, Options, Report, Rounds, parse_options
 from tests.perf.stores import folder_in_memory, gateway
 from tests.s3server import VersityGateway
@@ -276,14 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
         pool = stack.enter_context(ThreadPoolExecutor(_IN_FLIGHT))
         bench = Bench(options, report, pool)
         server = stack.enter_context(gateway(needed_bytes=_ROOM_BYTES, bucket=_BUCKET))
-        settings = S3Settings(
-            bucket=_BUCKET,
-            endpoint=server.endpoint,
-            region=server.region,
-            use_path_style=True,
-            access_key_id=server.access_key,
-            secret_access_key=server.secret_key,
-        )
+        settings = server.settings(_BUCKET)
         fast = stack.enter_context(closing(ObstoreBackend(settings)))
         reference = stack.enter_context(closing(S3Backend(settings)))
         contestants = {

@@ -19,28 +19,17 @@ if TYPE_CHECKING:
     from tests.s3server import VersityGateway
 
 
-def _settings(s3_server: VersityGateway, bucket: str) -> S3Settings:
-    return S3Settings(
-        bucket=bucket,
-        endpoint=s3_server.endpoint,
-        region=s3_server.region,
-        use_path_style=True,
-        access_key_id=s3_server.access_key,
-        secret_access_key=s3_server.secret_key,
-    )
-
-
 @pytest.fixture
 def s3_settings(s3_server: VersityGateway, bucket: str) -> S3Settings:
     """Settings of a fresh bucket."""
-    return _settings(s3_server, bucket)
+    return s3_server.settings(bucket)
 
 
 @pytest.fixture(scope="session")
 def shared_s3_backend(s3_server: VersityGateway) -> Iterator[S3Backend]:
     """One backend for many tests: opening one takes longer than most of them."""
     bucket = s3_server.create_bucket(f"shared-{secrets.token_hex(6)}")
-    with closing(S3Backend(_settings(s3_server, bucket))) as backend:
+    with closing(S3Backend(s3_server.settings(bucket))) as backend:
         yield backend
 
 

@@ -34,20 +34,9 @@ MIB = 1024 * 1024
 def engines(s3_server: VersityGateway) -> Iterator[tuple[S3Backend, ObstoreBackend]]:
     """Both engines on one bucket."""
     bucket = s3_server.create_bucket(f"both-{secrets.token_hex(6)}")
-    wanted = _settings(s3_server, bucket)
+    wanted = s3_server.settings(bucket)
     with closing(S3Backend(wanted)) as reference, closing(ObstoreBackend(wanted)) as fast:
         yield reference, fast
-
-
-def _settings(s3_server: VersityGateway, bucket: str) -> S3Settings:
-    return S3Settings(
-        bucket=bucket,
-        endpoint=s3_server.endpoint,
-        region=s3_server.region,
-        use_path_style=True,
-        access_key_id=s3_server.access_key,
-        secret_access_key=s3_server.secret_key,
-    )
 
 
 class OnVersityGatewayByObstore(OnVersityGateway):

@@ -9,7 +9,6 @@ import pytest
 
 from bubu_storage.backend.s3 import S3Backend
 from bubu_storage.conformance.storage import compare, observe
-from bubu_storage.settings import S3Settings
 from tests.unit.conformance.store_cases import store_cases
 
 if TYPE_CHECKING:
@@ -23,15 +22,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def store(s3_server: VersityGateway) -> Iterator[S3Backend]:
     """One bucket for all cases."""
-    settings = S3Settings(
-        bucket=s3_server.create_bucket(f"v-{secrets.token_hex(6)}"),
-        endpoint=s3_server.endpoint,
-        region=s3_server.region,
-        use_path_style=True,
-        access_key_id=s3_server.access_key,
-        secret_access_key=s3_server.secret_key,
-    )
-    backend = S3Backend(settings)
+    bucket = s3_server.create_bucket(f"v-{secrets.token_hex(6)}")
+    backend = S3Backend(s3_server.settings(bucket))
     yield backend
     backend.close()
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.cluster.build import Program, ensure_program
-from tests.cluster.errors import PrerequisiteError, StartError
+from tests.cluster.build import Program, given_or_built
+from tests.cluster.errors import StartError
 from tests.cluster.processes import free_port, spawn, tail
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from bubu_storage.settings import S3Settings
     from tests.cluster.processes import ManagedProcess
 
 __all__ = ["S3Request", "VersityGateway", "ensure_versitygw"]
@@ -55,12 +56,7 @@ def ensure_versitygw(report: Callable[[str], None] | None = None) -> Path:
         PrerequisiteError: it must be built and Go is missing, or ``$BUBU_VERSITYGW`` is no program.
         BuildError: Go failed.
     """
-    given = os.environ.get(BINARY_VARIABLE)
-    if given:
-        if shutil.which(given) is None:
-            raise PrerequisiteError(f"{BINARY_VARIABLE}={given} is not an executable file.")
-        return Path(given).absolute()
-    return ensure_program(_PROGRAM, report) / "versitygw"
+    return given_or_built(_PROGRAM, BINARY_VARIABLE, report)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +159,24 @@ class VersityGateway(AbstractContextManager["VersityGateway"]):
             aws_secret_access_key=self.secret_key,
             config=Config(s3={"addressing_style": "path"}),
             **options,
+        )
+
+    def settings(self, bucket: str, *, endpoint: str = "") -> S3Settings:
+        """Return the library's settings for a bucket of the root user.
+
+        Args:
+            bucket: its name.
+            endpoint: where requests go instead, such as a proxy before this server.
+        """
+        from bubu_storage.settings import S3Settings as Settings
+
+        return Settings(
+            bucket=bucket,
+            endpoint=endpoint or self.endpoint,
+            region=self.region,
+            use_path_style=True,
+            access_key_id=self.access_key,
+            secret_access_key=self.secret_key,
         )
 
     def create_bucket(self, name: str) -> str:

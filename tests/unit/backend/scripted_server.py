@@ -6,10 +6,12 @@ import socket
 import struct
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from bubu_storage.settings import S3Settings
 
 if TYPE_CHECKING:
     import ssl
@@ -165,3 +167,20 @@ def scripted_server(
     finally:
         server.stop()
     assert [] == server.failures
+
+
+def settings_for(server: ScriptedServer, **changes: Any) -> S3Settings:
+    """Return quick settings for a scripted server, with keys that must show up nowhere."""
+    return replace(
+        S3Settings(
+            bucket="bucket",
+            endpoint=server.endpoint,
+            use_path_style=True,
+            access_key_id="AKIDPLANTED",
+            secret_access_key="planted-secret",
+            max_attempts=1,
+            max_backoff_seconds=0.01,
+            timeout_seconds=20.0,
+        ),
+        **changes,
+    )

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -44,6 +43,7 @@ from bubu_storage.errors import (
     UnsupportedOperationError,
 )
 from bubu_storage.testing.fakes import CountingBackend, Fault, FaultBackend, Operation, Timing
+from tests.unit.backend.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,17 +51,6 @@ if TYPE_CHECKING:
     from bubu_storage.backend.types import ObjectBackend
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
-
-
-@dataclass
-class Clock:
-    """A clock that stands until it is moved."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 class Rig:

@@ -27,6 +27,7 @@ from bubu_storage.errors import (
 )
 from bubu_storage.testing.acceptance import BackendAcceptance
 from bubu_storage.testing.fakes import CountingBackend, Fault, FaultBackend, SimulatedCrash, Timing
+from tests.unit.backend.clock import Clock
 
 _T = TypeVar("_T")
 
@@ -53,17 +54,6 @@ class TestCachedFile(BackendAcceptance):
     def backend(self, tmp_path) -> ObjectBackend:
         """An empty one."""
         return CachingBackend(FileBackend(tmp_path / "store", fsync=False), 20_000, 300.0)
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 class Bench:

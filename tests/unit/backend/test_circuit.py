@@ -28,22 +28,12 @@ from bubu_storage.errors import (
     ObjectNotFoundError,
     UnavailableError,
 )
+from tests.unit.backend.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
-
-
-@dataclass
-class Clock:
-    """A clock that stands until it is moved."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 @dataclass

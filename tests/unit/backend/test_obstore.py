@@ -25,8 +25,8 @@ from bubu_storage.errors import (
     StorageTimeoutError,
     UnavailableError,
 )
-from bubu_storage.settings import MIN_PART_SIZE_BYTES, S3Settings
-from tests.unit.backend.scripted_server import Answer, error, scripted_server
+from bubu_storage.settings import MIN_PART_SIZE_BYTES
+from tests.unit.backend.scripted_server import Answer, error, scripted_server, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,23 +37,6 @@ if TYPE_CHECKING:
 REGION = {"x-amz-bucket-region": "eu-west-3"}
 MODIFIED = "Sat, 21 Nov 2026 05:00:00 GMT"
 BIG = 5 * 1024 * 1024 + 7
-
-
-def settings_for(server: ScriptedServer, **changes: Any) -> S3Settings:
-    """Return quick settings for a scripted server."""
-    return replace(
-        S3Settings(
-            bucket="bucket",
-            endpoint=server.endpoint,
-            use_path_style=True,
-            access_key_id="AKIDPLANTED",
-            secret_access_key="planted-secret",
-            max_attempts=1,
-            max_backoff_seconds=0.01,
-            timeout_seconds=20.0,
-        ),
-        **changes,
-    )
 
 
 def etag_of(data: bytes) -> str:

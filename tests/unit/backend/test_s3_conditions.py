@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +22,7 @@ from bubu_storage.errors import (
 )
 from bubu_storage.settings import MIN_PART_SIZE_BYTES, S3Settings
 from tests.unit.backend.scripted_server import Answer, error, scripted_server
+from tests.unit.backend.scripted_server import settings_for as scripted_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,22 +39,7 @@ LOST = error(500, "InternalError")
 OLD, OURS = '"old"', f'"{hashlib.md5(b"ours", usedforsecurity=False).hexdigest()}"'
 
 
-def settings_for(server: ScriptedServer, **changes: Any) -> S3Settings:
-    """Return quick settings for a scripted server."""
-    return replace(
-        S3Settings(
-            bucket="bucket",
-            endpoint=server.endpoint,
-            use_path_style=True,
-            access_key_id="AKIDPLANTED",
-            secret_access_key="planted-secret",
-            max_attempts=4,
-            max_backoff_seconds=0.001,
-            timeout_seconds=20.0,
-            engine="boto3",
-        ),
-        **changes,
-    )
+settings_for = partial(scripted_settings, max_attempts=4, max_backoff_seconds=0.001, engine="boto3")
 
 
 class Script:

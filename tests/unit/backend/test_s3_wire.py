@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -34,34 +34,17 @@ from bubu_storage.errors import (
     is_not_found,
 )
 from bubu_storage.settings import MIN_PART_SIZE_BYTES, S3Settings
-from tests.unit.backend.scripted_server import Answer, error, scripted_server
+from tests.unit.backend.scripted_server import Answer, error, scripted_server, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bubu_storage.backend.s3 import S3Backend
-    from tests.unit.backend.scripted_server import Request, ScriptedServer
+    from tests.unit.backend.scripted_server import Request
 
     Open = Callable[[S3Settings], S3Backend]
 
 PART = MIN_PART_SIZE_BYTES
-
-
-def settings_for(server: ScriptedServer, **changes: Any) -> S3Settings:
-    """Return quick settings for a scripted server."""
-    return replace(
-        S3Settings(
-            bucket="bucket",
-            endpoint=server.endpoint,
-            use_path_style=True,
-            access_key_id="AKIDPLANTED",
-            secret_access_key="planted-secret",
-            max_attempts=1,
-            max_backoff_seconds=0.01,
-            timeout_seconds=20.0,
-        ),
-        **changes,
-    )
 
 
 def sha256(data: bytes) -> str:

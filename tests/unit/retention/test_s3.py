@@ -12,22 +12,13 @@ from bubu_storage.backend.s3 import S3Backend
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.report import PassReport, StoppedBy
 from bubu_storage.retention.runner import run_pass
-from bubu_storage.settings import S3Settings
 from tests.unit.retention.world import DAY, spec_of
 
 
 @pytest.fixture
 def store(s3_server, bucket):
     """A backend on a fresh bucket."""
-    settings = S3Settings(
-        bucket=bucket,
-        endpoint=s3_server.endpoint,
-        region=s3_server.region,
-        use_path_style=True,
-        access_key_id=s3_server.access_key,
-        secret_access_key=s3_server.secret_key,
-    )
-    with closing(S3Backend(settings)) as backend:
+    with closing(S3Backend(s3_server.settings(bucket))) as backend:
         yield backend
 
 
@@ -66,15 +57,7 @@ def test_a_cycle_over_a_real_server(s3_server, bucket, store):
 
 def test_a_missing_bucket_is_a_reason(s3_server, store):
     """The report says which bucket, and nothing is raised."""
-    settings = S3Settings(
-        bucket="no-such-bucket",
-        endpoint=s3_server.endpoint,
-        region=s3_server.region,
-        use_path_style=True,
-        access_key_id=s3_server.access_key,
-        secret_access_key=s3_server.secret_key,
-    )
-    with closing(S3Backend(settings)) as backend:
+    with closing(S3Backend(s3_server.settings("no-such-bucket"))) as backend:
         report = run_pass(backend, spec_of())
 
     assert report.stopped_by is StoppedBy.STORE_ERROR
