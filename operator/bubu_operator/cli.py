@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from bubu_operator.defaults import OPERATOR_NAMESPACE, WEBHOOK_NAME
 from bubu_storage import __version__
 
 __all__ = ["cli", "main"]
@@ -78,13 +79,70 @@ def cli() -> None:
     show_default=True,
     help="Time between two probes of a healthy store.",
 )
-@click.option("--health-host", default="0.0.0.0", show_default=True, help="Address of /healthz and /readyz.")  # noqa: S104 - the kubelet asks from outside the pod
+@click.option("--health-host", default="0.0.0.0", show_default=True, help="Address of health and metrics.")  # noqa: S104 - the kubelet asks from outside the pod
 @click.option(
     "--health-port",
     type=click.IntRange(0, 65535),
     default=8080,
     show_default=True,
-    help="Port of /healthz and /readyz; 0 picks a free one.",
+    help="Port of /healthz, /readyz and /metrics; 0 picks a free one.",
+)
+@click.option(
+    "--operator-namespace",
+    envvar="POD_NAMESPACE",
+    default=OPERATOR_NAMESPACE,
+    show_default=True,
+    help="Where the operator runs: its Lease and its authority's Secret are there.",
+)
+@click.option(
+    "--leader-elect/--no-leader-elect",
+    default=True,
+    show_default=True,
+    help="Wait for the Lease before working, so that several replicas never act at once.",
+)
+@click.option(
+    "--webhook-authority/--no-webhook-authority",
+    default=False,
+    show_default=True,
+    help="Keep the authority of the webhook's certificates and its caBundle.",
+)
+@click.option(
+    "--webhook-service",
+    default=WEBHOOK_NAME,
+    show_default=True,
+    help="Service of the webhook, for its names.",
+)
+@click.option(
+    "--webhook-configuration",
+    default=WEBHOOK_NAME,
+    show_default=True,
+    help="MutatingWebhookConfiguration whose caBundle is kept.",
+)
+@click.option(
+    "--job-image",
+    envvar="BUBU_JOB_IMAGE",
+    default="",
+    help="Image for Jobs that probe under a tenant's ServiceAccount. Default: no such Jobs.",
+)
+@click.option(
+    "--allow-loopback-endpoints/--no-allow-loopback-endpoints",
+    default=False,
+    show_default=True,
+    help="Let configs name stores on the controller's own machine; for tests and single-node trials.",
+)
+@click.option(
+    "--heal-interval-seconds",
+    type=click.FloatRange(min=0.0),
+    default=60.0,
+    show_default=True,
+    help="Time between two sweeps for pods that lack their storage; 0 for none.",
+)
+@click.option(
+    "--rollout-timeout-seconds",
+    type=click.FloatRange(min=1.0),
+    default=600.0,
+    show_default=True,
+    help="A roll-out that is not done after this long does not hold up the next one.",
 )
 def controller(**options: Any) -> None:
     """Probe stores, run retention passes, inject labelled workloads."""

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bubu_operator.defaults import OPERATOR_NAMESPACE, WEBHOOK_NAME
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.events import EventRecorder
 from bubu_operator.kube.resources import JsonObject, ObjectKey, Resource
 from bubu_operator.kube.scrub import Redactor
+from bubu_operator.observability.controller_metrics import ControllerMetrics
 
 __all__ = ["Context", "ControllerOptions", "ObjectCache", "utc_now"]
 
@@ -35,6 +37,15 @@ class ControllerOptions:
         log_format: ``json`` or ``console``.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
         max_parallel_passes: retention passes under way at once, over all stores.
+        operator_namespace: where the operator runs: its Lease, its authority's Secret.
+        leader_elect: wait for the Lease before working; False for one process that is alone for sure.
+        webhook_authority: keep the authority of the webhook's certificates, and its caBundle.
+        webhook_service: Service of the webhook, whose DNS names the certificates are for.
+        webhook_configuration: MutatingWebhookConfiguration whose caBundle is kept.
+        job_image: image with this package, for Jobs that probe under a tenant's account; "" for no Jobs.
+        allow_loopback_endpoints: stores on the controller's own machine may be called.
+        heal_interval_seconds: between two sweeps over the pods; 0 for none.
+        rollout_timeout_seconds: a roll-out that is not done after this long does not hold up the next.
     """
 
     kubeconfig: Path | None = None
@@ -46,6 +57,15 @@ class ControllerOptions:
     log_format: str = "json"
     log_level: str = "info"
     max_parallel_passes: int = 4
+    operator_namespace: str = OPERATOR_NAMESPACE
+    leader_elect: bool = True
+    webhook_authority: bool = False
+    webhook_service: str = WEBHOOK_NAME
+    webhook_configuration: str = WEBHOOK_NAME
+    job_image: str = ""
+    allow_loopback_endpoints: bool = False
+    heal_interval_seconds: float = 60.0
+    rollout_timeout_seconds: float = 600.0
 
 
 class ObjectCache:
@@ -91,6 +111,7 @@ class Context:
     redactor: Redactor
     options: ControllerOptions
     cache: ObjectCache = field(default_factory=ObjectCache)
+    metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     stopping: threading.Event = field(default_factory=threading.Event)
     clock: Callable[[], datetime] = utc_now
     monotonic: Callable[[], float] = time.monotonic

@@ -22,6 +22,7 @@ from bubu_operator.controllers.isolation import isolate_environment
 from bubu_operator.controllers.passes import PassRunner
 from bubu_operator.controllers.retentionpolicy import PolicyReconciler
 from bubu_operator.controllers.scheduler import Lane, StoreSlots
+from bubu_operator.controllers.services import build_services
 from bubu_operator.controllers.storageconfig import ConfigReconciler
 from bubu_operator.controllers.template import TemplateReconciler
 from bubu_operator.controllers.watching import WATCHED, Watcher, build_registry
@@ -104,6 +105,7 @@ class _Controller:
             "retentionpolicy", policies, workers=options.max_parallel_passes + IDLE_POLICY_WORKERS
         )
         self._templates = Lane("template", TemplateReconciler(context), workers=TEMPLATE_WORKERS)
+        self._services = build_services(context)
         self._lanes = (self._configs, self._cluster, self._policies, self._templates)
         self._feed = Feed(
             context.cache,
@@ -131,13 +133,17 @@ class _Controller:
             signal.signal(number, self._on_signal)
         try:
             health = HealthServer(
-                self._options.health_host, self._options.health_port, healthy=self._healthy, ready=self._ready
+                self._options.health_host,
+                self._options.health_port,
+                healthy=self._healthy,
+                ready=self._ready,
+                registry=self._context.metrics.registry,
             )
         except OSError as error:
             where = f"{self._options.health_host}:{self._options.health_port}"
             logger.critical("cannot serve health checks on %s: %s", where, error)
             return EXIT_USAGE
-        logger.info("health checks on port %d", health.port, extra={"port": health.port})
+        logger.info("health checks and metrics on port %d", health.port, extra={"port": health.port})
         try:
             if self._wait_for_crds():
                 return self._work()
@@ -149,6 +155,8 @@ class _Controller:
         watched = self._watched()
         for lane in self._lanes:
             lane.start()
+        for service in self._services:
+            service.start()
         self._watcher.start(build_registry(self._client, self._feed.handle, watched))
         logger.info("the controller works", extra={"server": self._client.server})
         while not self._stopping.wait(0.5):
@@ -164,11 +172,15 @@ class _Controller:
     def _wind_up(self) -> None:
         for lane in self._lanes:
             lane.stop()
+        for service in self._services:
+            service.stop()
         self._watcher.stop()
         if not self._policies.join(STOP_SECONDS):
             logger.warning("a pass did not end within %g s; its process ends with this one", STOP_SECONDS)
         for lane in self._lanes:
             lane.join(1.0)
+        for service in self._services:
+            service.join(1.0)
         self._watcher.join(STOP_SECONDS)
 
     def _wait_for_crds(self) -> bool:

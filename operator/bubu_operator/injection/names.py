@@ -11,15 +11,13 @@ __all__ = [
     "INJECTED_LABEL",
     "INJECT_LABEL",
     "MIRROR_ANNOTATION",
-    "OPERATOR_NAMESPACE",
     "RECORD_ANNOTATION",
+    "RESTARTED_ANNOTATION",
+    "STRICT_LABEL",
     "SYSTEM_NAMESPACES",
 ]
 
 DOMAIN: Final = "storage.bubustack.io"
-
-OPERATOR_NAMESPACE: Final = "bubu-storage-system"
-"""Where the operator itself runs unless told otherwise."""
 
 SYSTEM_NAMESPACES: Final = ("kube-system", "kube-public", "kube-node-lease")
 """The cluster's own; nothing in them is ever injected, whatever its labels say."""
@@ -35,6 +33,12 @@ CONFIG_LABEL: Final = f"{DOMAIN}/config"
 
 INJECTED_LABEL: Final = f"{DOMAIN}/injected"
 """On injected pods: name of the config (shortened where it is too long for a label)."""
+
+STRICT_LABEL: Final = f"{DOMAIN}/strict"
+"""On namespaces: ``"true"`` has a pod refused, not started without storage, when the webhook fails."""
+
+RESTARTED_ANNOTATION: Final = f"{DOMAIN}/restarted-at"
+"""On the pod template of a workload that was restarted to heal its pods."""
 
 MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
 """On mirror pods, which a kubelet creates to show its static pods; Kubernetes' own name."""

@@ -158,6 +158,28 @@ class KubeClient(Transport):
             "POST", resource.path(namespace), body=whole, timeout_seconds=timeout_seconds
         )
 
+    def replace(
+        self,
+        resource: Resource,
+        body: JsonObject,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> JsonObject:
+        """Put an object as read and changed; its own resourceVersion makes the write conditional.
+
+        Raises:
+            KubeConflictError: it has changed since it was read.
+            KubeNotFoundError: it is gone.
+        """
+        metadata: JsonObject = body.get("metadata") or {}
+        whole = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
+        return self.request_json(
+            "PUT",
+            _object_path(resource, str(metadata.get("name") or ""), metadata.get("namespace")),
+            body=whole,
+            timeout_seconds=timeout_seconds,
+        )
+
     def patch(
         self,
         resource: Resource,
@@ -250,6 +272,7 @@ class KubeClient(Transport):
         *,
         resource_version: str,
         label_selector: str = "",
+        field_selector: str = "",
         timeout_seconds: float = 300.0,
         inactivity_seconds: float = 90.0,
     ) -> WatchStream:
@@ -267,6 +290,7 @@ class KubeClient(Transport):
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
             "labelSelector": label_selector,
+            "fieldSelector": field_selector,
             "timeoutSeconds": str(max(1, int(timeout_seconds))),
         }
         path = resource.path(namespace)

@@ -76,6 +76,7 @@ class Informer(Generic[T]):
         *,
         namespace: str | None = None,
         label_selector: str = "",
+        field_selector: str = "",
         on_change: ChangeHandler | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -88,6 +89,7 @@ class Informer(Generic[T]):
         self._transform = transform
         self._namespace = namespace
         self._label_selector = label_selector
+        self._field_selector = field_selector
         self._on_change = on_change
         self._monotonic = monotonic
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, protects nothing
@@ -249,6 +251,7 @@ class Informer(Generic[T]):
             self._namespace,
             resource_version=self._resume_at,
             label_selector=self._label_selector,
+            field_selector=self._field_selector,
             timeout_seconds=seconds,
             inactivity_seconds=self._inactivity_seconds,
         )

@@ -11,13 +11,21 @@ from typing import Any, Final, TypeAlias, cast
 __all__ = [
     "CLUSTER_STORAGE_CONFIGS",
     "CONFIG_MAPS",
+    "CRON_JOBS",
+    "DAEMON_SETS",
     "DEPLOYMENTS",
     "EVENTS",
     "GROUP",
+    "JOBS",
+    "LEASES",
+    "MUTATING_WEBHOOKS",
     "NAMESPACES",
     "PODS",
+    "REPLICA_SETS",
     "RETENTION_POLICIES",
     "SECRETS",
+    "SERVICE_ACCOUNTS",
+    "STATEFUL_SETS",
     "STORAGE_CONFIGS",
     "VERSION",
     "JsonObject",
@@ -103,5 +111,19 @@ SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 PODS: Final = Resource("", "v1", "pods", "Pod")
+SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
+STATEFUL_SETS: Final = Resource("apps", "v1", "statefulsets", "StatefulSet")
+DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
+REPLICA_SETS: Final = Resource("apps", "v1", "replicasets", "ReplicaSet")
+JOBS: Final = Resource("batch", "v1", "jobs", "Job")
+CRON_JOBS: Final = Resource("batch", "v1", "cronjobs", "CronJob")
+LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+MUTATING_WEBHOOKS: Final = Resource(
+    "admissionregistration.k8s.io",
+    "v1",
+    "mutatingwebhookconfigurations",
+    "MutatingWebhookConfiguration",
+    namespaced=False,
+)
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")

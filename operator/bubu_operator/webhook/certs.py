@@ -8,6 +8,7 @@ A pair that is refused leaves the one before in place.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import logging
@@ -18,12 +19,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-__all__ = ["CertificateError", "CertificateReloader", "LoadOutcome", "ServingCertificate", "server_context"]
+__all__ = [
+    "CertificateError",
+    "CertificateReloader",
+    "CertificateSource",
+    "FileSource",
+    "LoadOutcome",
+    "ServingCertificate",
+    "server_context",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +64,23 @@ class ServingCertificate:
     fingerprint: str
     subject: str
     not_after: datetime
+
+
+class CertificateSource(Protocol):
+    """Where the serving certificate comes from; keeps the live context supplied."""
+
+    @property
+    def current(self) -> ServingCertificate | None:
+        """What is being served; None as long as there is nothing."""
+        ...
+
+    def problem(self) -> str:
+        """Why nothing can be served; "" when something is."""
+        ...
+
+    async def follow(self) -> None:
+        """Keep it current until cancelled; never raises anything else."""
+        ...
 
 
 def server_context() -> ssl.SSLContext:
@@ -160,6 +186,35 @@ class CertificateReloader:
             subject=leaf.subject.rfc4514_string(),
             not_after=not_after,
         )
+
+
+class FileSource:
+    """Two files that somebody else writes, as cert-manager does; looked at every so often."""
+
+    def __init__(self, certificate: Path, key: Path, context: ssl.SSLContext, *, poll_seconds: float) -> None:
+        self._reloader = CertificateReloader(certificate, key, context)
+        self._poll_seconds = poll_seconds
+        self._reloader.check()
+
+    @property
+    def current(self) -> ServingCertificate | None:
+        """See `CertificateSource`."""
+        return self._reloader.current
+
+    def problem(self) -> str:
+        """See `CertificateSource`."""
+        return "" if self.current else f"no serving certificate: {self._reloader.last_problem}"
+
+    async def follow(self) -> None:
+        """See `CertificateSource`."""
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            try:
+                self._reloader.load(await asyncio.to_thread(self._reloader.read))
+            except CertificateError as error:
+                self._reloader.refuse(str(error))
+            except Exception:
+                logger.exception("looking at the certificate files failed; the certificate in use stays")
 
 
 def _read(path: Path) -> bytes:

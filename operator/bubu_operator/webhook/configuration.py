@@ -20,16 +20,15 @@ from typing import Any, Final
 
 import yaml
 
+from bubu_operator.defaults import OPERATOR_NAMESPACE, WEBHOOK_NAME
 from bubu_operator.injection.names import (
     ENGRAM_LABEL,
     INJECT_LABEL,
-    OPERATOR_NAMESPACE,
     SYSTEM_NAMESPACES,
 )
 
 __all__ = ["WEBHOOK_NAME", "render_webhook_configuration"]
 
-WEBHOOK_NAME: Final = "bubu-storage-webhook"
 TIMEOUT_SECONDS: Final = 5
 
 _LABELS: Final = {

@@ -27,7 +27,7 @@ from bubu_operator.kube.scrub import Redactor
 from bubu_operator.observability.logging import setup_logging
 from bubu_operator.webhook.app import WebhookApp
 from bubu_operator.webhook.cache import ConfigCache
-from bubu_operator.webhook.certs import CertificateError, CertificateReloader, server_context
+from bubu_operator.webhook.certs import CertificateSource, FileSource, server_context
 from bubu_operator.webhook.connections import BoundedProtocol, ServerLoop
 
 __all__ = ["WebhookOptions", "make_server", "run_webhook"]
@@ -96,21 +96,16 @@ def _cannot_start(why: str) -> int:
 
 async def _serve(options: WebhookOptions, client: KubeClient, listener: socket.socket) -> None:
     context = server_context()
-    reloader = CertificateReloader(options.tls_cert, options.tls_key, context)
-    reloader.check()
+    certificates = certificate_source(options, context)
     cache = ConfigCache(client)
-
-    def certificate_problem() -> str:
-        return "" if reloader.current else f"no serving certificate: {reloader.last_problem}"
-
-    app = WebhookApp(cache, certificate_problem)
+    app = WebhookApp(cache, certificates.problem)
     server = make_server(app, context)
     cache.start()
     # Start-up's objects live as long as the process; the collector need not walk them again.
     gc.collect()
     gc.freeze()
     tasks = [
-        asyncio.create_task(_follow_files(reloader, options.cert_poll_seconds)),
+        asyncio.create_task(certificates.follow()),
         asyncio.create_task(_announce_readiness(app)),
         asyncio.create_task(_drain_on_signal(app, server, options.drain_seconds)),
     ]
@@ -124,6 +119,11 @@ async def _serve(options: WebhookOptions, client: KubeClient, listener: socket.s
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(cache.stop)
         logger.info("webhook stopped")
+
+
+def certificate_source(options: WebhookOptions, context: ssl.SSLContext) -> CertificateSource:
+    """Where the serving certificate comes from, by the options."""
+    return FileSource(options.tls_cert, options.tls_key, context, poll_seconds=options.cert_poll_seconds)
 
 
 def make_server(app: Any, context: ssl.SSLContext) -> uvicorn.Server:
@@ -166,17 +166,6 @@ async def _drain_on_signal(app: WebhookApp, server: uvicorn.Server, drain_second
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(signals.get(), drain_seconds)
     server.should_exit = True
-
-
-async def _follow_files(reloader: CertificateReloader, poll_seconds: float) -> None:
-    while True:
-        await asyncio.sleep(poll_seconds)
-        try:
-            reloader.load(await asyncio.to_thread(reloader.read))
-        except CertificateError as error:
-            reloader.refuse(str(error))
-        except Exception:
-            logger.exception("looking at the certificate files failed; the certificate in use stays")
 
 
 async def _announce_readiness(app: WebhookApp) -> None:

@@ -45,6 +45,10 @@ class ConditionType(_Word):
         "SecretsPresent",
         "The Secret and ConfigMap that the config names exist and have the keys.",
     )
+    INJECTION_DRIFT = (
+        "InjectionDrift",
+        "Running pods that this config is meant for lack it, or carry an older form of it.",
+    )
 
 
 class Reason(_Word):
@@ -97,6 +101,17 @@ class Reason(_Word):
     )
     PATH_NOT_WRITABLE = ("PathNotWritable", "The directory cannot be written to.")
     EMPTY_DIR = ("EmptyDir", "Each pod has a directory of its own, which is gone with the pod.")
+
+    # Storage configs: the pods
+    PODS_NOT_INJECTED = (
+        "PodsNotInjected",
+        "Pods that ask for storage run without it, as after an outage of the webhook; restart their owners.",
+    )
+    PODS_STALE = (
+        "PodsStale",
+        "Pods run with what an older form of this config said; their owners' next roll-out renews them.",
+    )
+    PODS_UP_TO_DATE = ("PodsUpToDate", "Every pod that the config is meant for carries it as it is now.")
 
     # Retention policies: finding the store
     STORAGE_FOUND = ("StorageFound", "The store that the policy is about was found and is ready.")
@@ -151,6 +166,14 @@ class EventReason(_Word):
     )
     DELETION_STARTED = ("DeletionStarted", "The policy has begun to delete.")
     RECOVERED = ("PassRecovered", "A pass succeeded after one that did not.")
+
+    # Workloads whose pods were found without their storage
+    INJECTION_MISSING = ("InjectionMissing", "Pods of this owner ask for storage and run without it.")
+    INJECTION_STALE = ("InjectionStale", "Pods of this owner carry an older form of their config.")
+    RESTARTED = (
+        "RestartedForInjection",
+        "The owner was restarted so that its pods get their config (injection.rolloutOnChange).",
+    )
 
     # Workloads whose pod template is injected
     INJECTED = ("Injected", "The config was written into the pod template; the note has the warnings, too.")

@@ -1,0 +1,34 @@
+"""What runs in the leading controller besides the lanes: each part once, by one interface.
+
+A part is made here, started when this process becomes the leader, and stopped with it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bubu_operator.controllers.context import Context
+
+__all__ = ["Service", "build_services"]
+
+
+class Service(Protocol):
+    """A part with threads of its own."""
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to end; returns at once."""
+        ...
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for its threads; tell whether they have ended."""
+        ...
+
+
+def build_services(context: Context) -> list[Service]:  # noqa: ARG001 - parts to come take it
+    """Make the parts that the options ask for, none of them started."""
+    services: list[Service] = []
+    return services

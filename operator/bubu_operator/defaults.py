@@ -1,0 +1,19 @@
+"""Names that an installation has unless told otherwise; loads nothing else, so any module may use them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["AUTHORITY_SECRET", "LEASE_NAME", "OPERATOR_NAMESPACE", "WEBHOOK_NAME"]
+
+OPERATOR_NAMESPACE: Final = "bubu-storage-system"
+"""Where the operator itself runs."""
+
+WEBHOOK_NAME: Final = "bubu-storage-webhook"
+"""Of the webhook's Service and of its MutatingWebhookConfiguration."""
+
+AUTHORITY_SECRET: Final = "bubu-storage-webhook-ca"  # noqa: S105 - a name, not a secret
+"""Secret with the built-in authority's certificates and keys, in the operator's namespace."""
+
+LEASE_NAME: Final = "bubu-storage-controller"
+"""Lease that says which controller works, in the operator's namespace."""
