@@ -86,7 +86,11 @@ def install(cluster: Cluster) -> None:
 
 
 class ControllerProcess(AbstractContextManager["ControllerProcess"]):
-    """One controller, watching the namespaces it is told to; its log is kept in a file."""
+    """One controller, watching the namespaces it is told to; its log is kept in a file.
+
+    Many tests run one each at the same time, in namespaces of their own: they do not wait for
+    each other's Lease unless told to.
+    """
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
         arguments: Sequence[str] = (),
         environment: dict[str, str] | None = None,
         account: tuple[str, str] = (NAMESPACE, ACCOUNT),
+        allow_loopback: bool = True,
     ) -> None:
         name = secrets.token_hex(4)
         self.roots = tuple(roots)
@@ -111,6 +116,8 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
             "--kubeconfig", str(self.kubeconfig),
             "--health-host", "127.0.0.1", "--health-port", str(self._port),
             "--probe-interval-seconds", "2",
+            "--leader-elect" if leader_elect else "--no-leader-elect",
+            *(["--allow-loopback-endpoints"] if allow_loopback else []),
             *(word for namespace in namespaces for word in ("--namespace", namespace)),
             *(word for root in roots for word in ("--allow-local-root", str(root))),
             *arguments,
