@@ -26,6 +26,10 @@ DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
 DEFAULT_PAGE_SIZE: Final = 500
 
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""Asks the API server for metadata alone, which is a fraction of a pod."""
+
 
 class PatchType(StrEnum):
     """Ways to patch, named by their media type."""
@@ -61,16 +65,20 @@ class KubeClient(Transport):
         name: str,
         namespace: str | None = None,
         *,
+        metadata_only: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> JsonObject:
-        """Read one object.
+        """Read one object, or its metadata alone.
 
         Raises:
             KubeNotFoundError: there is none.
             KubeApiError: any other of the tree.
         """
         return self.request_json(
-            "GET", _object_path(resource, name, namespace), timeout_seconds=timeout_seconds
+            "GET",
+            _object_path(resource, name, namespace),
+            accept=_METADATA if metadata_only else "application/json",
+            timeout_seconds=timeout_seconds,
         )
 
     def list_page(
@@ -82,9 +90,10 @@ class KubeClient(Transport):
         field_selector: str = "",
         limit: int = DEFAULT_PAGE_SIZE,
         continue_token: str = "",
+        metadata_only: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> ObjectList:
-        """Read one page of a list.
+        """Read one page of a list, whole objects or their metadata alone.
 
         Raises:
             KubeGoneError: the continue token has expired; begin again.
@@ -97,7 +106,11 @@ class KubeClient(Transport):
             "continue": continue_token,
         }
         answer = self.request_json(
-            "GET", resource.path(namespace), query=query, timeout_seconds=timeout_seconds
+            "GET",
+            resource.path(namespace),
+            query=query,
+            accept=_METADATA_LIST if metadata_only else "application/json",
+            timeout_seconds=timeout_seconds,
         )
         metadata: JsonObject = answer.get("metadata") or {}
         return ObjectList(

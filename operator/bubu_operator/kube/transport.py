@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeAlias, cast
 from urllib.parse import urlencode
@@ -35,7 +35,7 @@ from bubu_operator.errors import (
 )
 from bubu_operator.kube.resources import JsonObject
 
-__all__ = ["Connection", "JsonPatch", "Transport"]
+__all__ = ["Connection", "Guard", "JsonPatch", "Transport"]
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 POOL_CONNECTIONS: Final = 32
@@ -44,6 +44,9 @@ USER_AGENT: Final = "bubu-operator"
 
 JsonPatch: TypeAlias = list[JsonObject]
 """The operations of a JSON patch (RFC 6902)."""
+
+Guard: TypeAlias = Callable[[str], float]
+"""Asked before each request that is no GET: returns how many seconds it may take, or raises a `KubeApiError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,17 @@ class _OnceOnClosed(urllib3.Retry):
 
 
 class Transport:
-    """One API server, one identity. Share it between threads; close it once."""
+    """One API server, one identity. Share it between threads; close it once.
 
-    def __init__(self, configuration: Configuration, *, user_agent: str = USER_AGENT) -> None:
+    Args:
+        configuration: how to connect.
+        user_agent: how the server's logs name us.
+        guard: see `Guard`; None lets everything through.
+    """
+
+    def __init__(
+        self, configuration: Configuration, *, user_agent: str = USER_AGENT, guard: Guard | None = None
+    ) -> None:
         config: Any = configuration
         # A connection that cannot be made must show at once: callers have their own back-off.
         config.retries = _OnceOnClosed(
@@ -97,9 +108,16 @@ class Transport:
         self._configuration = config
         self._api: Any = ApiClient(configuration)
         self._user_agent = user_agent
+        self._guard = guard
 
     @classmethod
-    def load(cls, kubeconfig: str | None = None, *, user_agent: str = USER_AGENT) -> Self:
+    def load(
+        cls,
+        kubeconfig: str | None = None,
+        *,
+        user_agent: str = USER_AGENT,
+        guard: Guard | None = None,
+    ) -> Self:
         """Connect by a given file, else ``$KUBECONFIG``, else the pod's account, else ``~/.kube/config``.
 
         Raises:
@@ -120,7 +138,7 @@ class Transport:
                 f"cannot configure a connection from {where}: {' '.join(str(error).split()).rstrip('.')}. "
                 "Set KUBECONFIG, pass --kubeconfig, or run in a pod with a service account."
             ) from error
-        return cls(configuration, user_agent=user_agent)
+        return cls(configuration, user_agent=user_agent, guard=guard)
 
     @property
     def server(self) -> str:
@@ -158,6 +176,7 @@ class Transport:
         query: Mapping[str, str] | None = None,
         body: JsonObject | JsonPatch | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
         timeout_seconds: float,
     ) -> JsonObject:
         """Send a request and return its JSON answer.
@@ -166,7 +185,13 @@ class Transport:
             KubeApiError: any of the tree.
         """
         response = self.send(
-            method, path, query=query, body=body, content_type=content_type, timeout_seconds=timeout_seconds
+            method,
+            path,
+            query=query,
+            body=body,
+            content_type=content_type,
+            accept=accept,
+            timeout_seconds=timeout_seconds,
         )
         data = self.read(response, path)
         try:
@@ -184,6 +209,7 @@ class Transport:
         query: Mapping[str, str] | None = None,
         body: JsonObject | JsonPatch | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
         timeout_seconds: float,
     ) -> urllib3.HTTPResponse:
         """Send a request and return an answer below 400, its body unread.
@@ -193,11 +219,13 @@ class Transport:
         """
         parameters = {key: value for key, value in (query or {}).items() if value}
         url = self.server + path + (f"?{urlencode(parameters)}" if parameters else "")
-        headers = {"Accept": "application/json", "User-Agent": self._user_agent, **self._authorization()}
+        headers = {"Accept": accept, "User-Agent": self._user_agent, **self._authorization()}
         if body is not None:
             headers["Content-Type"] = content_type
-        timeout = (min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), timeout_seconds)
         what = f"{method} {path}"
+        if self._guard is not None and method != "GET":
+            timeout_seconds = min(timeout_seconds, self._guard(what))
+        timeout = (min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), timeout_seconds)
         try:
             answer: Any = self._api.rest_client.request(
                 method, url, headers=headers, body=body, _request_timeout=timeout
