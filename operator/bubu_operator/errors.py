@@ -17,6 +17,7 @@ Errors of the store are those of `bubu_storage.errors`; they are not repeated he
         ├── KubeGoneError                                  410: a resourceVersion or token is too old
         ├── KubeInvalidError       (also ValueError)       400, 415, 422: the object or patch is refused
         ├── KubeThrottledError                             429; see retry_after_seconds
+        ├── LeadershipLostError                            not sent: another controller may lead by now
         └── KubeUnreachableError   (also ConnectionError)  no connection, broken off, 5xx
             └── KubeTimeoutError   (also TimeoutError)
 """
@@ -36,6 +37,7 @@ __all__ = [
     "KubeTimeoutError",
     "KubeUnauthorizedError",
     "KubeUnreachableError",
+    "LeadershipLostError",
     "OperatorError",
     "OptionsError",
     "kube_error",
@@ -124,6 +126,10 @@ class KubeThrottledError(KubeApiError):
     ) -> None:
         super().__init__(message, status=status, reason=reason)
         self.retry_after_seconds = retry_after_seconds
+
+
+class LeadershipLostError(KubeApiError):
+    """Nothing was sent: this process may not act, since another one may lead by now."""
 
 
 class KubeUnreachableError(KubeApiError, ConnectionError):

@@ -103,6 +103,7 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
         environment: dict[str, str] | None = None,
         account: tuple[str, str] = (NAMESPACE, ACCOUNT),
         allow_loopback: bool = True,
+        leader_elect: bool = False,
     ) -> None:
         name = secrets.token_hex(4)
         self.roots = tuple(roots)
