@@ -13,6 +13,7 @@ __all__ = [
     "MIRROR_ANNOTATION",
     "RECORD_ANNOTATION",
     "RESTARTED_ANNOTATION",
+    "ROLLOUT_ANNOTATION",
     "STRICT_LABEL",
     "SYSTEM_NAMESPACES",
 ]
@@ -39,6 +40,9 @@ STRICT_LABEL: Final = f"{DOMAIN}/strict"
 
 RESTARTED_ANNOTATION: Final = f"{DOMAIN}/restarted-at"
 """On the pod template of a workload that was restarted to heal its pods."""
+
+ROLLOUT_ANNOTATION: Final = f"{DOMAIN}/rollout"
+"""On a workload that the operator has rolled: for which config and when, so that nothing is forgotten."""
 
 MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
 """On mirror pods, which a kubelet creates to show its static pods; Kubernetes' own name."""

@@ -7,7 +7,7 @@ namespaces and names of our own kinds.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 __all__ = ["ControllerMetrics"]
 
@@ -24,5 +24,26 @@ class ControllerMetrics:
         self.leader = Gauge(
             "bubu_controller_leader",
             "1 in the controller that works, 0 in one that waits.",
+            registry=registry,
+        )
+        self.templates_written = Counter(
+            "bubu_templates_written",
+            "Pod templates that were written, by the workload's kind and what was done.",
+            ["kind", "action"],
+            registry=registry,
+        )
+        self.rollouts_waiting = Gauge(
+            "bubu_rollouts_waiting",
+            "Workloads that wait until another owner of their config has rolled.",
+            registry=registry,
+        )
+        self.rollout_timeouts = Counter(
+            "bubu_rollout_timeouts",
+            "Roll-outs that were not done in time and are no longer waited for.",
+            registry=registry,
+        )
+        self.rollouts_failed = Counter(
+            "bubu_rollouts_failed",
+            "Roll-outs that Kubernetes calls failed; they hold up the other owners of their config.",
             registry=registry,
         )
