@@ -215,7 +215,11 @@ class Informer(Generic[T]):
 
     def _relist(self) -> None:
         listed = self._client.list(
-            self._resource, self._namespace, label_selector=self._label_selector, timeout_seconds=30.0
+            self._resource,
+            self._namespace,
+            label_selector=self._label_selector,
+            field_selector=self._field_selector,
+            timeout_seconds=30.0,
         )
         objects: dict[ObjectKey, T] = {}
         versions: dict[ObjectKey, str] = {}
