@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bubu_storage.backend.types import ObjectInfo as ObjectInfo
     from bubu_storage.blob_reader import BlobReader as BlobReader
     from bubu_storage.blob_writer import BlobWriter as BlobWriter
+    from bubu_storage.errors import AddressNotAllowedError as AddressNotAllowedError
     from bubu_storage.errors import BackendUnavailableError as BackendUnavailableError
     from bubu_storage.errors import BatchDeleteNotSupportedError as BatchDeleteNotSupportedError
     from bubu_storage.errors import BucketNotFoundError as BucketNotFoundError
@@ -102,6 +103,7 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "bubu_storage.blob_reader": ("BlobReader",),
     "bubu_storage.blob_writer": ("BlobWriter",),
     "bubu_storage.errors": (
+        "AddressNotAllowedError",
         "BackendUnavailableError",
         "BatchDeleteNotSupportedError",
         "BucketNotFoundError",
@@ -187,6 +189,7 @@ __all__ = [
     "STORAGE_REF_KEY",
     "STORAGE_SCHEMA_KEY",
     "STORAGE_SCHEMA_VERSION_KEY",
+    "AddressNotAllowedError",
     "BackendCopier",
     "BackendUnavailableError",
     "BatchDeleteNotSupportedError",

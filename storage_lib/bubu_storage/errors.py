@@ -15,6 +15,7 @@ builtin name derive from that builtin too. The original SDK error is always the
     ├── BucketNotFoundError                                the bucket or base directory; never "not found"
     ├── UnauthenticatedError        (also PermissionError) credentials are missing, unknown or expired
     ├── PermissionDeniedError       (also PermissionError) known, but not allowed
+    ├── AddressNotAllowedError      (also PermissionError) the endpoint leads where the address policy forbids
     ├── PreconditionFailedError                            an if_match / if_none_match did not hold
     ├── RangeNotSatisfiableError    (also ValueError)
     ├── UnsupportedOperationError                          this backend cannot (Go: ErrUnsupportedOperation)
@@ -44,6 +45,7 @@ from enum import StrEnum
 from typing import Any, cast
 
 __all__ = [
+    "AddressNotAllowedError",
     "BackendUnavailableError",
     "BatchDeleteNotSupportedError",
     "BucketNotFoundError",
@@ -136,6 +138,10 @@ class UnauthenticatedError(StorageError, PermissionError):
 
 class PermissionDeniedError(StorageError, PermissionError):
     """The credentials are good and the operation is not allowed to them."""
+
+
+class AddressNotAllowedError(StorageError, PermissionError):
+    """The endpoint leads to an address that must not be called; nothing was sent there."""
 
 
 class PreconditionFailedError(StorageError):

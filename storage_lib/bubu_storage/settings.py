@@ -93,6 +93,9 @@ class S3Settings:
             into the signature differently.
         response_timeout_seconds: for an answer to begin, and for each further piece of it;
             None = as for the whole exchange.
+        address_policy: which addresses may be connected to: ``any``; ``remote``, which leaves out
+            this machine, link-local addresses and metadata services, for programs that open stores
+            which others name; or ``remote-or-loopback``. All but ``any`` need engine boto3.
     """
 
     bucket: str
@@ -118,6 +121,7 @@ class S3Settings:
     checksums: bool = True
     strip_sdk_headers: bool = False
     response_timeout_seconds: float | None = None
+    address_policy: str = "any"
 
     def __repr__(self) -> str:
         return repr_without_secrets(self)

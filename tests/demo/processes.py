@@ -51,6 +51,7 @@ class OperatorProcesses:
         controller = self._spawn(
             "controller", self.controller_account,
             "--allow-local-root", str(self._allow_local_root),
+            "--allow-loopback-endpoints",
             "--health-host", "127.0.0.1", "--health-port", str(health_port),
         )  # fmt: skip
         webhook = self._spawn(

@@ -31,6 +31,7 @@ from bubu_operator.kube.conditions import (
 from bubu_operator.kube.resources import JsonObject
 from bubu_storage.backend.probe import ProbeReport
 from bubu_storage.errors import (
+    AddressNotAllowedError,
     BucketNotFoundError,
     PermissionDeniedError,
     StorageTimeoutError,
@@ -52,6 +53,7 @@ _REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (StorageTimeoutError, Reason.TIMEOUT),
     (CallTimeoutError, Reason.TIMEOUT),
     (EndpointRefusedError, Reason.ENDPOINT_NOT_ALLOWED),
+    (AddressNotAllowedError, Reason.ENDPOINT_NOT_ALLOWED),
     (UnavailableError, Reason.UNREACHABLE),
 )
 

@@ -1,27 +1,31 @@
-"""Whether a tenant's endpoint may be called from here.
+"""Whether a tenant's endpoint may be called from here: a first look, before anything is opened.
 
-Whoever writes a config makes the controller send requests. Private addresses are where stores
-are and stay allowed; link-local ones are where clouds keep their metadata services and never
-hold a store, so they are refused before anything is sent. A name is judged by all that it
-resolves to. A name that changes between this look and the connection is not caught here.
+Whoever writes a config makes the controller send requests. What decides is the address that a
+connection is really made to, and the library judges that at connect time
+(`bubu_storage.backend.s3_guard`); this look says the same earlier, in words about the endpoint,
+and catches what a proxy would hide: behind one, names are resolved elsewhere.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Callable
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from bubu_operator.errors import EndpointRefusedError
+from bubu_storage.backend.addresses import address_refusal
 
-__all__ = ["Resolve", "addresses_of", "check_endpoint"]
+__all__ = ["LOOPBACK_FLAG", "Resolve", "address_policy", "addresses_of", "check_endpoint"]
 
 Resolve: TypeAlias = Callable[[str], list[str]]
 
-_METADATA: Final = frozenset({"fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16"})
-"""Metadata services outside the link-local ranges: AWS and Google by IPv6, Alibaba, Azure."""
+LOOPBACK_FLAG: Final = "--allow-loopback-endpoints"
+
+
+def address_policy(*, allow_loopback: bool) -> str:
+    """Return the policy for stores that tenants name; see `bubu_storage.settings.S3Settings`."""
+    return "remote-or-loopback" if allow_loopback else "remote"
 
 
 def addresses_of(host: str) -> list[str]:
@@ -33,11 +37,12 @@ def addresses_of(host: str) -> list[str]:
     return [str(entry[4][0]) for entry in found]
 
 
-def check_endpoint(endpoint: str, resolve: Resolve = addresses_of) -> None:
+def check_endpoint(endpoint: str, policy: str, resolve: Resolve = addresses_of) -> None:
     """Look at where an endpoint leads; may take as long as the resolver does.
 
     Args:
         endpoint: URL; "" for AWS's own, which is fine.
+        policy: see `address_policy`.
         resolve: from a host to its addresses.
 
     Raises:
@@ -46,17 +51,12 @@ def check_endpoint(endpoint: str, resolve: Resolve = addresses_of) -> None:
     host = urlsplit(endpoint).hostname if endpoint else None
     if not host:
         return
-    for text in resolve(host):
-        address = ipaddress.ip_address(text.split("%", 1)[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        if (
-            address.is_link_local
-            or address.is_multicast
-            or address.is_unspecified
-            or str(address) in _METADATA
-        ):
+    for address in resolve(host):
+        reason = address_refusal(address, policy)
+        if reason:
+            is_local = not address_refusal(address, "remote-or-loopback")
+            way_out = f"allow it by {LOOPBACK_FLAG}" if is_local else "name the store's own address"
             raise EndpointRefusedError(
-                f"endpoint {endpoint} leads to {address}, where no store can be (link-local, multicast or a "
-                "cloud's metadata service); nothing was sent. Name the store's own address"
+                f"endpoint {endpoint} leads to {address} and that is {reason}; nothing was sent. To go on, "
+                f"{way_out}"
             )

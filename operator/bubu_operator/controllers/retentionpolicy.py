@@ -157,7 +157,7 @@ class PolicyReconciler:
         if isinstance(access.settings, S3Settings):
             try:
                 # The name may lead elsewhere than at the probe.
-                check_endpoint(access.settings.endpoint)
+                check_endpoint(access.settings.endpoint, access.settings.address_policy)
             except EndpointRefusedError as error:
                 self._refuse(obj, PlanProblem(Reason.ENDPOINT_NOT_ALLOWED, str(error)), store)
                 return RECHECK_SECONDS, False

@@ -192,7 +192,7 @@ class ConfigReconciler:
 
 def _probe(settings: FileSettings | S3Settings, monotonic: Callable[[], float]) -> Probed:
     if isinstance(settings, S3Settings):
-        check_endpoint(settings.endpoint)
+        check_endpoint(settings.endpoint, settings.address_policy)
     began = monotonic()
     with contextlib.closing(open_backend(settings)) as backend:
         report = probe_backend(backend)

@@ -27,6 +27,7 @@ from bubu_operator.api.v1alpha1.store import (
     SecretRef,
 )
 from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.endpoint import address_policy
 from bubu_operator.controllers.local_path import PathProblem, check_local_path
 from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError
 from bubu_operator.kube.resources import CONFIG_MAPS, SECRETS, JsonObject, section
@@ -164,6 +165,7 @@ def _resolve_s3(context: Context, config: AnyConfig, s3: S3Spec | ClusterS3Spec)
         max_attempts=1,
         # The other engine follows redirects within a host, and tenants write the endpoint.
         engine="boto3",
+        address_policy=address_policy(allow_loopback=context.options.allow_loopback_endpoints),
     )
     authentication = s3.authentication
     if authentication.service_account is not None:

@@ -33,6 +33,7 @@ from botocore.utils import parse_timestamp
 
 from bubu_storage._version import __version__
 from bubu_storage.backend.s3_errors import map_sdk_error, retry_after_seconds
+from bubu_storage.backend.s3_guard import guard_connections
 from bubu_storage.backend.s3_pool import bound_connections, strip_sdk_headers
 from bubu_storage.errors import ConfigurationError, StorageError, TransientError
 from bubu_storage.settings import MIN_PART_SIZE_BYTES, S3Settings
@@ -283,6 +284,7 @@ def build_client(settings: S3Settings, rule: RetryRule, ca_bundle: CaBundle | No
         events.register(f"before-parse.s3.{operation}", _check_answer)
     if settings.strip_sdk_headers:
         strip_sdk_headers(client)
+    guard_connections(client, settings.address_policy)
     bound_connections(client)
     return client
 

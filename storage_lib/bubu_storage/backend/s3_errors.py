@@ -16,6 +16,7 @@ from botocore import exceptions as sdk
 from urllib3 import exceptions as http
 
 from bubu_storage.errors import (
+    AddressNotAllowedError,
     BucketNotFoundError,
     ConfigurationError,
     InvalidKeyError,
@@ -165,6 +166,7 @@ _SECRET_SHAPES: Final = (
     re.compile(r"(?i)://[^/\s@]+@"),
 )
 _MAX_SERVER_TEXT: Final = 200
+_MAX_CAUSES: Final = 8
 _MIN_SECRET: Final = 4
 """Shorter texts are no credentials, and replacing them everywhere would garble the message."""
 
@@ -244,6 +246,9 @@ def map_sdk_error(
     """
     if isinstance(error, StorageError):
         return error
+    refused = _refused_address(error)
+    if refused is not None:
+        return AddressNotAllowedError(f"{action}: {refused.message}", key=key)
     _hide_in_causes(error, secrets)
     if isinstance(error, sdk.ClientError):
         return _map_answer(cast("dict[str, Any]", error.response), action, key, secrets)
@@ -274,6 +279,16 @@ def map_sdk_error(
     else:
         make, reason = StorageError, f"unexpected failure {name}"
     return make(f"{action}: {reason} ({name})", key=key, code=name)
+
+
+def _refused_address(error: BaseException) -> AddressNotAllowedError | None:
+    """Return our own refusal to connect: the SDK and its HTTP library take it for a fault of the network."""
+    cause: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if cause is None or isinstance(cause, AddressNotAllowedError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def map_item_error(

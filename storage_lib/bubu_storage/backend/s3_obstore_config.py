@@ -70,6 +70,8 @@ def why_not(settings: S3Settings, env: Mapping[str, str]) -> str:
     """
     if not _PLAIN_BUCKET.fullmatch(settings.bucket) or settings.bucket.endswith(_SPECIAL_BUCKETS):
         return "the bucket's name needs the SDK's rules of addressing"
+    if settings.address_policy != "any":
+        return f"the address policy is {settings.address_policy}, and obstore connects where it likes"
     foreign = sorted(name for name in env if name.upper().startswith(_FOREIGN_VARIABLES))
     if foreign:
         return f"{foreign[0]} is set, which only obstore would obey"

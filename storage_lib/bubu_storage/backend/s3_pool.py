@@ -68,6 +68,8 @@ class _BoundedPool(HTTPConnectionPool):
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request when there is a connection for it."""
         kwargs.setdefault("pool_timeout", self.timeout.read_timeout)
+        # The SDK knows which redirects of a store to obey; the HTTP library stumbles over a 303.
+        kwargs["redirect"] = False
         try:
             response = super().urlopen(*args, **kwargs)
         except EmptyPoolError as error:

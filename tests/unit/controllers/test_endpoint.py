@@ -6,9 +6,10 @@ import pytest
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.controllers.config_status import judge
-from bubu_operator.controllers.endpoint import addresses_of, check_endpoint
+from bubu_operator.controllers.endpoint import address_policy, addresses_of, check_endpoint
 from bubu_operator.controllers.store_access import StoreAccess
 from bubu_operator.errors import EndpointRefusedError
+from bubu_storage.errors import AddressNotAllowedError
 from bubu_storage.settings import S3Settings
 
 
@@ -31,7 +32,7 @@ from bubu_storage.settings import S3Settings
 def test_addresses_that_hold_no_store(endpoint):
     """However the address is written: refused, with the address in the message."""
     with pytest.raises(EndpointRefusedError) as raised:
-        check_endpoint(endpoint)
+        check_endpoint(endpoint, "remote-or-loopback")
 
     assert "leads to" in str(raised.value)
 
@@ -40,15 +41,22 @@ def test_addresses_that_hold_no_store(endpoint):
     "endpoint", ["", "http://127.0.0.1:9000", "http://10.1.2.3", "https://[fd12::1]:9000", "https://8.8.8.8"]
 )
 def test_addresses_that_may_hold_a_store(endpoint):
-    """Private networks and this machine are where stores are."""
-    check_endpoint(endpoint)
+    """Private networks are where stores are, and this machine where it is allowed."""
+    check_endpoint(endpoint, "remote-or-loopback")
+
+
+def test_this_machine_needs_the_flag():
+    """Other services listen on a loopback address, and trust whoever comes from there."""
+    with pytest.raises(EndpointRefusedError, match="--allow-loopback-endpoints"):
+        check_endpoint("http://127.0.0.1:9000", address_policy(allow_loopback=False))
+    check_endpoint("http://127.0.0.1:9000", address_policy(allow_loopback=True))
 
 
 def test_a_name_is_judged_by_all_that_it_resolves_to():
     """One bad address among good ones is enough: the SDK may take any."""
     with pytest.raises(EndpointRefusedError):
-        check_endpoint("http://store.example", lambda _host: ["10.0.0.1", "169.254.169.254"])
-    check_endpoint("http://store.example", lambda _host: ["10.0.0.1"])
+        check_endpoint("http://store.example", "remote", lambda _host: ["10.0.0.1", "169.254.169.254"])
+    check_endpoint("http://store.example", "remote", lambda _host: ["10.0.0.1"])
 
 
 def test_a_name_that_resolves_to_nothing_is_left_to_the_sdk(monkeypatch):
@@ -62,11 +70,12 @@ def test_a_name_that_resolves_to_nothing_is_left_to_the_sdk(monkeypatch):
     assert addresses_of("nowhere.invalid") == []
 
 
-def test_the_condition_has_the_reason():
-    """A refused endpoint is a verdict like any other, not a crash."""
+@pytest.mark.parametrize("refusal", [EndpointRefusedError("no"), AddressNotAllowedError("no")])
+def test_the_condition_has_the_reason(refusal):
+    """A refused endpoint is a verdict like any other, whether seen before or at the connection."""
     verdict = judge(
         StoreAccess(S3Settings(bucket="b"), names_secrets=False),
-        EndpointRefusedError("no"),
+        refusal,
         is_file=False,
         names=False,
     )
