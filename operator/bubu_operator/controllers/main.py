@@ -21,6 +21,7 @@ from bubu_operator.controllers.health import HealthServer
 from bubu_operator.controllers.isolation import isolate_environment
 from bubu_operator.controllers.passes import PassRunner
 from bubu_operator.controllers.retentionpolicy import PolicyReconciler
+from bubu_operator.controllers.rollout import RolloutGate
 from bubu_operator.controllers.scheduler import Lane, StoreSlots
 from bubu_operator.controllers.services import build_services
 from bubu_operator.controllers.storageconfig import ConfigReconciler
@@ -105,7 +106,7 @@ class _Controller:
             "retentionpolicy", policies, workers=options.max_parallel_passes + IDLE_POLICY_WORKERS
         )
         self._templates = Lane("template", TemplateReconciler(context), workers=TEMPLATE_WORKERS)
-        self._services = build_services(context)
+        self._services = build_services(context, RolloutGate(context))
         self._lanes = (self._configs, self._cluster, self._policies, self._templates)
         self._feed = Feed(
             context.cache,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.rollout import RolloutGate
 
 __all__ = ["Service", "build_services"]
 
@@ -28,7 +29,15 @@ class Service(Protocol):
         ...
 
 
-def build_services(context: Context) -> list[Service]:  # noqa: ARG001 - parts to come take it
-    """Make the parts that the options ask for, none of them started."""
+def build_services(
+    context: Context,  # noqa: ARG001 - parts to come take it
+    gate: RolloutGate,  # noqa: ARG001 - parts to come take it
+) -> list[Service]:
+    """Make the parts that the options ask for, none of them started.
+
+    Args:
+        context: of the process.
+        gate: whoever restarts workloads asks it first; one for all.
+    """
     services: list[Service] = []
     return services
