@@ -101,6 +101,30 @@ class Reason(_Word):
     )
     PATH_NOT_WRITABLE = ("PathNotWritable", "The directory cannot be written to.")
     EMPTY_DIR = ("EmptyDir", "Each pod has a directory of its own, which is gone with the pod.")
+    PROBE_JOB_RUNNING = (
+        "ProbeJobRunning",
+        "The Job that probes under the config's ServiceAccount, or with its claim, has not ended yet.",
+    )
+    PROBE_JOB_STUCK = (
+        "ProbeJobStuck",
+        "The Job that probes cannot start, or did not end; the message says why. The store may be fine.",
+    )
+    PROBE_JOB_REFUSED = (
+        "ProbeJobRefused",
+        "The API server refuses the Job that probes (a quota, a policy); the message is its answer.",
+    )
+    PROBE_RESULT_UNREADABLE = (
+        "ProbeResultUnreadable",
+        "The Job's pod ended without a result that can be read; see its log.",
+    )
+    SERVICE_ACCOUNT_NOT_FOUND = (
+        "ServiceAccountNotFound",
+        "The ServiceAccount that the config names does not exist; no pod can run under it.",
+    )
+    CLAIM_NOT_FOUND = (
+        "ClaimNotFound",
+        "The PersistentVolumeClaim that the config names does not exist; no pod can mount it.",
+    )
 
     # Storage configs: the pods
     PODS_NOT_INJECTED = (
