@@ -1,7 +1,8 @@
 """One connection to an API server: configuration, identity, requests, and errors told apart.
 
-Wraps the transport of the official ``kubernetes`` package: its kubeconfig and in-cluster
-loading, TLS, token refresh and proxies. `bubu_operator.kube.client` adds the verbs.
+A pod's account and plain kubeconfigs are read by `bubu_operator.kube.identity`; any other
+kubeconfig (plugins, client certificates, proxies) by the official ``kubernetes`` package, which
+is loaded for it only. `bubu_operator.kube.client` adds the verbs.
 
 Invariants: every request has a timeout; every failure is a `KubeApiError`; nothing is
 retried (callers own back-off) but a GET on a pooled connection that had been closed; no
@@ -12,18 +13,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self, TypeAlias, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 from urllib.parse import urlencode
 
 import urllib3
-from kubernetes.client.api_client import ApiClient
-from kubernetes.client.configuration import Configuration
-from kubernetes.client.exceptions import ApiException
-from kubernetes.config import incluster_config, kube_config
-from kubernetes.config.config_exception import ConfigException
+from urllib3.connection import HTTPConnection
 from yaml import YAMLError
 
 from bubu_operator.errors import (
@@ -33,7 +32,11 @@ from bubu_operator.errors import (
     KubeUnreachableError,
     kube_error,
 )
+from bubu_operator.kube.identity import PlainIdentity, in_cluster_identity, plain_kubeconfig
 from bubu_operator.kube.resources import JsonObject
+
+if TYPE_CHECKING:
+    from kubernetes.client.configuration import Configuration
 
 __all__ = ["Connection", "Guard", "JsonPatch", "Transport"]
 
@@ -46,7 +49,7 @@ JsonPatch: TypeAlias = list[JsonObject]
 """The operations of a JSON patch (RFC 6902)."""
 
 Guard: TypeAlias = Callable[[str], float]
-"""Asked before each request that is no GET: returns how many seconds it may take, or raises a `KubeApiError`."""
+"""Asked before each request that is no GET: returns how many seconds it may take, or raises `KubeApiError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,31 @@ class _OnceOnClosed(urllib3.Retry):
         return isinstance(err, urllib3.exceptions.ProtocolError)
 
 
+# A connection that cannot be made must show at once: callers have their own back-off.
+_RETRIES: Final = _OnceOnClosed(
+    total=1,
+    connect=0,
+    read=1,
+    redirect=0,
+    status=0,
+    other=0,
+    allowed_methods=frozenset({"GET"}),
+    respect_retry_after_header=False,
+    raise_on_status=False,
+)
+
+# As client-go: a peer that vanished without a word is noticed, even on a connection that only waits.
+_SOCKET_OPTIONS: Final[list[tuple[int, int, int]]] = [
+    *cast("list[tuple[int, int, int]]", HTTPConnection.default_socket_options),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 9))
+        if hasattr(socket, name)
+    ),
+]
+
+
 class Transport:
     """One API server, one identity. Share it between threads; close it once.
 
@@ -88,25 +116,14 @@ class Transport:
     """
 
     def __init__(
-        self, configuration: Configuration, *, user_agent: str = USER_AGENT, guard: Guard | None = None
+        self,
+        configuration: Configuration | PlainIdentity,
+        *,
+        user_agent: str = USER_AGENT,
+        guard: Guard | None = None,
     ) -> None:
-        config: Any = configuration
-        # A connection that cannot be made must show at once: callers have their own back-off.
-        config.retries = _OnceOnClosed(
-            total=1,
-            connect=0,
-            read=1,
-            redirect=0,
-            status=0,
-            other=0,
-            allowed_methods=frozenset({"GET"}),
-            respect_retry_after_header=False,
-            raise_on_status=False,
-        )
-        config.connection_pool_maxsize = POOL_CONNECTIONS
-        config.keep_alive = True
-        self._configuration = config
-        self._api: Any = ApiClient(configuration)
+        self._configuration: Any = configuration
+        self._pool = _pool(configuration)
         self._user_agent = user_agent
         self._guard = guard
 
@@ -123,16 +140,15 @@ class Transport:
         Raises:
             KubeConfigError: none of them is usable.
         """
-        configuration = Configuration()
         path = kubeconfig or os.environ.get("KUBECONFIG") or None
         try:
             if path is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
-                cast("Any", incluster_config).load_incluster_config(client_configuration=configuration)
+                configuration: Any = in_cluster_identity(os.environ)
             else:
-                cast("Any", kube_config).load_kube_config(
-                    config_file=path, client_configuration=configuration, persist_config=False
-                )
-        except (ConfigException, YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
+                proxied = any(name.lower() == "https_proxy" for name in os.environ)
+                plain = None if path is None or proxied else plain_kubeconfig(Path(path))
+                configuration = plain or _library_configuration(path)
+        except (KubeConfigError, YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
             where = f"kubeconfig {path}" if path else "the pod's service account or ~/.kube/config"
             raise KubeConfigError(
                 f"cannot configure a connection from {where}: {' '.join(str(error).split()).rstrip('.')}. "
@@ -160,7 +176,7 @@ class Transport:
 
     def close(self) -> None:
         """Release pooled connections; streams that are open must be closed by their owners."""
-        self._api.close()
+        self._pool.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -225,14 +241,21 @@ class Transport:
         what = f"{method} {path}"
         if self._guard is not None and method != "GET":
             timeout_seconds = min(timeout_seconds, self._guard(what))
-        timeout = (min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), timeout_seconds)
+        timeout = urllib3.Timeout(connect=min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), read=timeout_seconds)
         try:
-            answer: Any = self._api.rest_client.request(
-                method, url, headers=headers, body=body, _request_timeout=timeout
+            response = cast(
+                "urllib3.HTTPResponse",
+                self._pool.request(
+                    method,
+                    url,
+                    headers=headers,
+                    body=None if body is None else json.dumps(body).encode("ascii"),
+                    timeout=timeout,
+                    preload_content=False,
+                ),
             )
-        except (urllib3.exceptions.HTTPError, ApiException, OSError, ssl.SSLError) as error:
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             raise _unreachable(what, self.server, error) from error
-        response = cast("urllib3.HTTPResponse", answer.response)
         if response.status >= LOWEST_ERROR_STATUS:
             raise _api_error(what, response, self.read(response, path))
         return response
@@ -249,7 +272,7 @@ class Transport:
     def _authorization(self) -> dict[str, str]:
         try:
             token = self._configuration.get_api_key_with_prefix("BearerToken")
-        except (ConfigException, OSError) as error:
+        except Exception as error:  # a kubeconfig's plugins raise what they like
             raise KubeUnreachableError(f"cannot read the token for {self.server}: {error}") from error
         if token:
             text = str(token)
@@ -257,6 +280,54 @@ class Transport:
         if self._configuration.username:
             return {"Authorization": str(self._configuration.get_basic_auth_token())}
         return {}
+
+
+def _pool(config: Any) -> urllib3.PoolManager:
+    """The connections to one server; the attributes of both kinds of configuration agree."""
+    if config.proxy:
+        from kubernetes.client.rest import RESTClientObject  # noqa: PLC0415 - see the module
+
+        config.retries, config.connection_pool_maxsize, config.keep_alive = _RETRIES, POOL_CONNECTIONS, True
+        return cast("Any", RESTClientObject)(config).pool_manager
+    more: dict[str, Any] = {}
+    for name, option in (
+        ("ca_cert_data", "ca_cert_data"),
+        ("tls_server_name", "server_hostname"),
+        ("assert_hostname", "assert_hostname"),
+    ):
+        value = getattr(config, name, None)
+        if value is not None:
+            more[option] = value
+    return urllib3.PoolManager(
+        cert_reqs=ssl.CERT_REQUIRED if config.verify_ssl else ssl.CERT_NONE,
+        ca_certs=config.ssl_ca_cert,
+        cert_file=config.cert_file,
+        key_file=config.key_file,
+        retries=_RETRIES,
+        maxsize=POOL_CONNECTIONS,
+        socket_options=_SOCKET_OPTIONS,
+        **more,
+    )
+
+
+def _library_configuration(path: str | None) -> Configuration:
+    """What the ``kubernetes`` package makes of a kubeconfig.
+
+    Raises:
+        KubeConfigError: it cannot use it.
+    """
+    from kubernetes.client.configuration import Configuration  # noqa: PLC0415 - see the module
+    from kubernetes.config import kube_config  # noqa: PLC0415
+    from kubernetes.config.config_exception import ConfigException  # noqa: PLC0415
+
+    configuration = Configuration()
+    try:
+        cast("Any", kube_config).load_kube_config(
+            config_file=path, client_configuration=configuration, persist_config=False
+        )
+    except ConfigException as error:
+        raise KubeConfigError(str(error)) from error
+    return configuration
 
 
 def _unreachable(what: str, server: str, error: BaseException) -> KubeUnreachableError:
