@@ -33,6 +33,7 @@ from bubu_storage.apply_env import (
     ENV_STORAGE_S3_BUCKET,
     ENV_STORAGE_S3_ENDPOINT,
     ENV_STORAGE_S3_REGION,
+    ENV_STORAGE_TIMEOUT,
     ApplyEnvConfig,
     FileEnvConfig,
     Json,
@@ -49,6 +50,7 @@ __all__ = [
     "CA_MOUNT_PATH",
     "CA_VOLUME_NAME",
     "GROUP_VARIABLES",
+    "INJECTABLE_VARIABLES",
     "NAMESPACE_VARIABLES",
     "OUR_VOLUMES",
     "Group",
@@ -107,6 +109,19 @@ GROUP_VARIABLES: Final[dict[Group, frozenset[str]]] = {
     Group.CERTIFICATE_AUTHORITY: frozenset({_CA_BUNDLE}),
 }
 """A container that sets any variable of a group has an opinion about the whole group."""
+
+_SETTINGS: Final = (
+    *("BUBU_S3_SSE", "BUBU_S3_SSE_KMS_KEY", "BUBU_S3_MAX_PART_SIZE", "BUBU_S3_CONCURRENCY"),
+    *("BUBU_S3_MAX_RETRIES", "BUBU_S3_MAX_BACKOFF", "BUBU_S3_TIMEOUT", ENV_STORAGE_TIMEOUT),
+    *("BUBU_MAX_INLINE_SIZE", "BUBU_MAX_RECURSION_DEPTH"),
+    *("BUBU_STORAGE_OUTPUT_PREFIX", "BUBU_STORAGE_INPUT_PREFIX", _POD_NAMESPACE),
+)
+
+INJECTABLE_VARIABLES: Final = frozenset(_SETTINGS).union(*GROUP_VARIABLES.values())
+"""Every name that any config may write; nothing else in a pod can ever be ours.
+
+A name that a later release no longer writes stays here: pods that carry it must still be cleaned.
+"""
 
 _GROUP_OF: Final = {name: group for group, names in GROUP_VARIABLES.items() for name in names}
 _GROUP_OF_VOLUME: Final = {VOLUME_NAME: Group.STORE, CA_VOLUME_NAME: Group.CERTIFICATE_AUTHORITY}

@@ -49,6 +49,7 @@ from bubu_operator.injection.podspec import (
 from bubu_storage.apply_env import Json
 
 __all__ = [
+    "ContainerOutcome",
     "InjectionReason",
     "InjectionResult",
     "inject_pod",
@@ -78,6 +79,25 @@ class InjectionReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerOutcome:
+    """What became of one container, for explanations.
+
+    Attributes:
+        name: the container's.
+        env: names of the variables that are ours in it, in their order.
+        mounts: volumes of ours that it mounts.
+        kept: groups and variables of the user's that stand against the config's, in words.
+        clashes: what is mounted where ours would be, in words.
+    """
+
+    name: str
+    env: tuple[str, ...]
+    mounts: tuple[str, ...]
+    kept: tuple[str, ...]
+    clashes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InjectionResult:
     """What came out.
 
@@ -86,12 +106,14 @@ class InjectionResult:
         changed: whether it differs.
         warnings: for the person who creates the pod; one sentence each, no values.
         reason: machine-readable outcome.
+        containers: one by one, those that the config is for; empty where none was looked at.
     """
 
     pod: Json
     changed: bool
     warnings: tuple[str, ...]
     reason: InjectionReason
+    containers: tuple[ContainerOutcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +144,20 @@ def inject_pod(pod: Any, config: InjectionConfig) -> InjectionResult:
     record, complaint = read_record(pod)
     base = Stripped(pod) if record is None else strip(pod, record)
     warnings = [complaint] if complaint else []
-    injected, reason = _fill_pod(base.pod, config, config.plan, warnings)
-    if record is not None:
+    filled: dict[str, _Filled] = {}
+    injected, reason = _fill_pod(base, config, config.plan, warnings, filled)
+    containers = tuple(_outcome(name, item) for name, item in filled.items())
+    if reason is not InjectionReason.INJECTED:
         injected = _with_rescued_volumes(injected, base.volumes)
     if injected == pod:
         same = InjectionReason.ALREADY_INJECTED if reason is InjectionReason.INJECTED else reason
-        return InjectionResult(pod, False, tuple(warnings), same)
-    return InjectionResult(injected, True, tuple(warnings), reason)
+        return InjectionResult(pod, False, tuple(warnings), same, containers)
+    return InjectionResult(injected, True, tuple(warnings), reason, containers)
+
+
+def _outcome(name: str, item: _Filled) -> ContainerOutcome:
+    mounts = tuple(mount["name"] for mount in item.mounts)
+    return ContainerOutcome(name, tuple(item.record.env), mounts, item.kept, item.clashes)
 
 
 def remove_injection(pod: Any) -> InjectionResult:
@@ -154,14 +183,18 @@ def label_value(name: str) -> str:
 
 
 def _fill_pod(
-    base: Json, config: InjectionConfig, plan: InjectionPlan, warnings: list[str]
+    stripped: Stripped,
+    config: InjectionConfig,
+    plan: InjectionPlan,
+    warnings: list[str],
+    filled: dict[str, _Filled],
 ) -> tuple[Json, InjectionReason]:
-    """Add the plan to a pod that has nothing of ours; appends to `warnings`."""
+    """Add the plan to a pod that has nothing of ours; adds to `warnings` and `filled`."""
+    base = stripped.pod
     spec = dict(child(base, "spec"))
     user_volumes = items_of(spec, "volumes")
     foreign = {volume["name"]: volume for volume in user_volumes}
     usable = _usable_volumes(plan, foreign, config, warnings)
-    filled: dict[str, _Filled] = {}
     matched = False
     for field in CONTAINER_FIELDS:
         containers: list[Json] = []
@@ -188,6 +221,8 @@ def _fill_pod(
     added = [
         volume for _, volume in plan.volumes if volume["name"] in mounted and volume["name"] not in foreign
     ]
+    # A rescued volume stays ours: the next config that needs its name gets it, whoever mounts it.
+    added += _needed_volumes({**base, "spec": {**spec, "volumes": [*user_volumes, *added]}}, stripped.volumes)
     if added:
         spec["volumes"] = [*user_volumes, *added]
     record = InjectionRecord(
@@ -365,17 +400,22 @@ def _warn_of_account(spec: Json, config: InjectionConfig, plan: InjectionPlan, w
 
 def _with_rescued_volumes(pod: Json, removed: tuple[Json, ...]) -> Json:
     """Give back a volume of ours that somebody else's mount still needs: the pod would be invalid."""
-    if not removed:
-        return pod
-    spec: Json = pod["spec"]
-    present = {volume["name"] for volume in spec.get("volumes") or ()}
-    used = {
-        mount["name"] for container in all_containers(pod) for mount in container.get("volumeMounts") or ()
-    }
-    missing = [volume for volume in removed if volume["name"] in used and volume["name"] not in present]
+    missing = _needed_volumes(pod, removed)
     if not missing:
         return pod
+    spec: Json = pod["spec"]
     return {**pod, "spec": {**spec, "volumes": [*items_of(spec, "volumes"), *missing]}}
+
+
+def _needed_volumes(pod: Json, removed: tuple[Json, ...]) -> list[Json]:
+    """Those of the removed volumes that containers still mount and the pod lacks."""
+    if not removed:
+        return []
+    present = {volume["name"] for volume in items_of(child(pod, "spec"), "volumes")}
+    used = {
+        mount["name"] for container in all_containers(pod) for mount in items_of(container, "volumeMounts")
+    }
+    return [volume for volume in removed if volume["name"] in used and volume["name"] not in present]
 
 
 def _annotation_bytes(annotations: dict[str, str]) -> int:

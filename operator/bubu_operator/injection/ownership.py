@@ -2,8 +2,10 @@
 
 The record is one annotation. An entry counts as ours only while it still is what we
 wrote: variables are compared by `env_digest`, mounts by `mount_digest`, volumes by
-`volume_identity`. Whatever somebody has changed since is theirs. Hence a record that is
-malformed, or that claims what it does not describe, can never remove anything of the user's.
+`volume_identity`. Whatever somebody has changed since is theirs. And nothing is ours that no
+config could ever have written: variables of other names, mounts of other volumes. Hence a
+record that is malformed or forged can never remove anything but what reads, word for word,
+like an injection.
 
 The record also keeps the variables that ``conflictPolicy: Override`` took out, with their
 places, so that `strip` gives back what the user wrote. They are in the same object as
@@ -18,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from bubu_operator.injection.environment import (
+    INJECTABLE_VARIABLES,
     OUR_VOLUMES,
     canonical_json,
     env_digest,
@@ -159,7 +162,7 @@ def _strip_container(container: Json, record: InjectionRecord) -> Json:
     if owned is None:
         return container
     env: list[Json] = []
-    unseen = dict(owned.env)
+    unseen = {name: digest for name, digest in owned.env.items() if name in INJECTABLE_VARIABLES}
     for entry in items_of(container, "env"):
         name = entry["name"]
         if name in unseen and unseen[name] == env_digest(entry):
@@ -172,7 +175,9 @@ def _strip_container(container: Json, record: InjectionRecord) -> Json:
         if entry["name"] not in newer:
             env.insert(min(index, len(env)), entry)
     mounts = [
-        mount for mount in items_of(container, "volumeMounts") if mount_digest(mount) not in owned.mounts
+        mount
+        for mount in items_of(container, "volumeMounts")
+        if mount["name"] not in OUR_VOLUMES or mount_digest(mount) not in owned.mounts
     ]
     result = dict(container)
     for key, after in (("env", env), ("volumeMounts", mounts)):

@@ -139,10 +139,13 @@ def select_config(
         return _usable(
             offered[0], SelectionReason.CLUSTER_CONFIG, f"its namespaceSelector matches {namespace_name}"
         )
+    leaving = [config for config in own if config.deleting]
+    gone = f" ({_names(leaving)}: being deleted)" if leaving else ""
     return Selection(
         None,
         SelectionReason.NO_CONFIG,
-        f"namespace {namespace_name} has no StorageConfig and no ClusterStorageConfig selects it; create one",
+        f"namespace {namespace_name} has no StorageConfig{gone} and no ClusterStorageConfig selects it; "
+        "create one",
     )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
 
 from bubu_operator.injection import InjectionConfig, load_config
+from bubu_operator.injection.environment import canonical_json, env_digest, mount_digest, volume_identity
+from bubu_operator.injection.names import RECORD_ANNOTATION
+from bubu_operator.injection.podspec import all_containers
 
 Json = dict[str, Any]
 
@@ -153,3 +158,149 @@ JSON_VALUES = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+Mutation = Callable[[Json], Json]
+"""What somebody else does to a pod; returns a changed copy."""
+
+
+def _changed(change: Callable[[Json], object]) -> Mutation:
+    def mutate(pod: Json) -> Json:
+        result = copy.deepcopy(pod)
+        change(result)
+        return result
+
+    return mutate
+
+
+def _of(pod: Json, index: int) -> Json:
+    containers = all_containers(pod)
+    return containers[index % len(containers)]
+
+
+def _put(pod: Json, index: int, entry: Json, *, first: bool) -> None:
+    container = _of(pod, index)
+    env = container.get("env", [])
+    container["env"] = [entry, *env] if first else [*env, entry]
+
+
+def _add_container(pod: Json, entry: Json, *, init: bool) -> None:
+    field = "initContainers" if init else "containers"
+    added: Json = {"name": "added", "image": "i", "env": [entry]}
+    if init:
+        added["restartPolicy"] = "Always"
+    if all(container["name"] != "added" for container in all_containers(pod)):
+        pod["spec"][field] = [*pod["spec"].get(field, []), added]
+
+
+def _add_volume(pod: Json) -> None:
+    volumes = pod["spec"].get("volumes", [])
+    if all(volume["name"] != "late" for volume in volumes):
+        pod["spec"]["volumes"] = [*volumes, {"name": "late", "emptyDir": {}}]
+
+
+def _note(pod: Json, field: str) -> None:
+    pod["metadata"].setdefault(field, {})["late"] = "v"
+
+
+ADDITIONS = st.one_of(
+    st.builds(
+        lambda index, entry, first: _changed(lambda pod: _put(pod, index, entry, first=first)),
+        st.integers(0, 3),
+        ENTRIES,
+        st.booleans(),
+    ),
+    st.builds(
+        lambda entry, init: _changed(lambda pod: _add_container(pod, entry, init=init)),
+        ENTRIES,
+        st.booleans(),
+    ),
+    st.just(_changed(_add_volume)),
+    st.sampled_from(["labels", "annotations"]).map(
+        lambda field: _changed(lambda pod: _note(pod, field)),
+    ),
+)
+"""What another webhook or a user adds; it means the same before our injection and after it."""
+
+
+def _edit_env(pod: Json, index: int, position: int, how: str) -> None:
+    container = _of(pod, index)
+    env = container.get("env", [])
+    if not env:
+        return
+    position %= len(env)
+    match how:
+        case "value":
+            env[position] = {"name": env[position]["name"], "value": "edited"}
+        case "drop":
+            del env[position]
+        case "double":
+            env.append(copy.deepcopy(env[position]))
+        case "front":
+            env.insert(0, env.pop(position))
+        case _:
+            env.reverse()
+    if not env:
+        del container["env"]
+
+
+def _edit_record(pod: Json, position: int, text: str | None) -> None:
+    annotations = pod["metadata"].get("annotations", {})
+    record = annotations.get(RECORD_ANNOTATION)
+    if record is None:
+        return
+    if text is None:
+        del annotations[RECORD_ANNOTATION]
+    else:
+        position %= len(record)
+        annotations[RECORD_ANNOTATION] = record[:position] + text + record[position + len(text) :]
+
+
+def _mount_ours(pod: Json, index: int) -> None:
+    """Mount one of our volumes at a place of one's own, as a log shipper may."""
+    container = _of(pod, index)
+    names = {volume["name"] for volume in pod["spec"].get("volumes", [])}
+    mounts = container.get("volumeMounts", [])
+    if "bubu-storage" in names and all(mount["mountPath"] != "/peek" for mount in mounts):
+        container["volumeMounts"] = [*mounts, {"name": "bubu-storage", "mountPath": "/peek"}]
+
+
+EDITS = st.one_of(
+    st.builds(
+        lambda index, position, how: _changed(lambda pod: _edit_env(pod, index, position, how)),
+        st.integers(0, 3),
+        st.integers(0, 40),
+        st.sampled_from(["value", "drop", "double", "front", "reverse"]),
+    ),
+    st.builds(
+        lambda position, text: _changed(lambda pod: _edit_record(pod, position, text)),
+        st.integers(0, 2000),
+        st.sampled_from([None, "", "x", '"', "}", "0", "[["]),
+    ),
+    st.integers(0, 3).map(lambda index: _changed(lambda pod: _mount_ours(pod, index))),
+)
+"""What another webhook or a user does to our own part."""
+
+
+@st.composite
+def forged_records(draw: st.DrawFn, pod: Json) -> str:
+    """A well-formed record that claims whatever it likes of a pod's own entries, digests right."""
+    containers: Json = {}
+    for container in all_containers(pod):
+        env = {
+            entry["name"]: env_digest(entry)
+            for entry in container.get("env", [])
+            if draw(st.integers(0, 2)) > 0
+        }
+        mounts = [mount_digest(mount) for mount in container.get("volumeMounts", []) if draw(st.booleans())]
+        replaced = draw(st.lists(st.tuples(st.integers(0, 3), ENTRIES).map(list), max_size=2))
+        containers[container["name"]] = {"env": env, "mounts": mounts, "replaced": replaced}
+    return canonical_json(
+        {
+            "v": 1,
+            "config": {"kind": "StorageConfig", "namespace": "flows", "name": "one", "generation": 1},
+            "hash": "0123456789abcdef",
+            "containers": containers,
+            "volumes": {volume["name"]: volume_identity(volume) for volume in pod["spec"].get("volumes", [])},
+        }
+    )
