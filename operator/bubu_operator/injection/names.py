@@ -8,6 +8,7 @@ __all__ = [
     "CONFIG_LABEL",
     "DOMAIN",
     "ENGRAM_LABEL",
+    "HEAL_NAME",
     "INJECTED_LABEL",
     "INJECT_LABEL",
     "MIRROR_ANNOTATION",
@@ -40,6 +41,9 @@ STRICT_LABEL: Final = f"{DOMAIN}/strict"
 
 RESTARTED_ANNOTATION: Final = f"{DOMAIN}/restarted-at"
 """On the pod template of a workload that was restarted to heal its pods."""
+
+HEAL_NAME: Final = f"{DOMAIN}/heal"
+"""Label or annotation on workloads and namespaces: ``"false"`` keeps them from being restarted to heal pods."""
 
 ROLLOUT_ANNOTATION: Final = f"{DOMAIN}/rollout"
 """On a workload that the operator has rolled: for which config and when, so that nothing is forgotten."""

@@ -47,3 +47,47 @@ class ControllerMetrics:
             "Roll-outs that Kubernetes calls failed; they hold up the other owners of their config.",
             registry=registry,
         )
+        self.injection_pods = Gauge(
+            "bubu_injection_pods",
+            "Running pods that a config is meant for, by state: current, stale, missing or unchecked.",
+            ["kind", "namespace", "name", "state"],
+            registry=registry,
+        )
+        self.unconfigured_pods = Gauge(
+            "bubu_injection_unconfigured_pods",
+            "Running pods that ask for storage and for which no config can be chosen, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.heal_sweeps = Counter(
+            "bubu_heal_sweeps",
+            "Sweeps over the cluster's pods, by result: complete, failed, forbidden or stopped.",
+            ["result"],
+            registry=registry,
+        )
+        self.heal_last_success = Gauge(
+            "bubu_heal_last_success_timestamp_seconds",
+            "When the last sweep that saw every pod ended; 0 for none yet.",
+            registry=registry,
+        )
+        self.heal_duration = Gauge(
+            "bubu_heal_last_duration_seconds",
+            "How long the last sweep took that saw every pod.",
+            registry=registry,
+        )
+        self.heal_pods = Gauge(
+            "bubu_heal_pods_seen",
+            "Pods that the last complete sweep saw.",
+            registry=registry,
+        )
+        self.heal_restarts = Counter(
+            "bubu_heal_restarts",
+            "Workloads that were restarted so that their pods get their config, by the workload's kind.",
+            ["kind"],
+            registry=registry,
+        )
+        self.heal_given_up = Gauge(
+            "bubu_heal_given_up",
+            "Workloads whose pods still lack their config after every allowed restart.",
+            registry=registry,
+        )

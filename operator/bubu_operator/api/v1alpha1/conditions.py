@@ -136,6 +136,10 @@ class Reason(_Word):
         "Pods run with what an older form of this config said; their owners' next roll-out renews them.",
     )
     PODS_UP_TO_DATE = ("PodsUpToDate", "Every pod that the config is meant for carries it as it is now.")
+    PODS_FORBIDDEN = (
+        "PodsForbidden",
+        "The controller may not read pods, or what belongs to them: whether any lack the config is not known.",
+    )
 
     # Retention policies: finding the store
     STORAGE_FOUND = ("StorageFound", "The store that the policy is about was found and is ready.")
