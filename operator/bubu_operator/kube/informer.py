@@ -1,10 +1,10 @@
 """A live copy of one kind of object, kept by list + watch in one thread.
 
-Invariants: once `Informer.synced` is set the copy is complete and never empties because
-the API server is away: it grows stale instead, and `Informer.age_seconds` says by how
-much. A forgotten resourceVersion (410) or a silent connection leads to a new list; every
-failure waits longer than the one before, with jitter, so that many replicas do not return
-in step. `Informer.snapshot` never changes under its reader.
+Invariants: once `Informer.synced` is set the copy is complete, and change handlers have been
+told of all of it. It never empties because the API server is away: it grows stale instead, and
+`Informer.age_seconds` says by how much. A forgotten resourceVersion (410) or a silent connection
+leads to a new list; every failure waits longer than the one before, with jitter, so that many
+replicas do not return in step. `Informer.snapshot` never changes under its reader.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Generic, Self, TypeAlias, TypeVar
 
-from bubu_operator.errors import KubeApiError, KubeGoneError, KubeNotFoundError
-from bubu_operator.kube.client import KubeClient
+from bubu_operator.errors import KubeApiError, KubeGoneError, KubeNotFoundError, KubeUnreachableError
+from bubu_operator.kube.client import KubeClient, ObjectList
 from bubu_operator.kube.resources import JsonObject, ObjectKey, Resource, key_of
 from bubu_operator.kube.watch import WatchEvent, WatchStream
 
@@ -30,7 +30,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BACKOFF_BASE_SECONDS: Final = 0.5
-BACKOFF_MAX_SECONDS: Final = 30.0
+BACKOFF_MAX_SECONDS: Final = 10.0
+"""After an outage of any length the copy is right again this soon."""
+
+PAGE_OBJECTS: Final = 250
+LIST_SECONDS: Final = 30.0
 WATCH_SECONDS: Final = 300.0
 INACTIVITY_SECONDS: Final = 90.0
 SHORT_WATCH_SECONDS: Final = 1.0
@@ -214,31 +218,26 @@ class Informer(Generic[T]):
         self._last_error = None
 
     def _relist(self) -> None:
-        listed = self._client.list(
-            self._resource,
-            self._namespace,
-            label_selector=self._label_selector,
-            field_selector=self._field_selector,
-            timeout_seconds=30.0,
-        )
         objects: dict[ObjectKey, T] = {}
         versions: dict[ObjectKey, str] = {}
-        for item in listed.items:
-            item.setdefault("kind", self._resource.kind)
-            item.setdefault("apiVersion", self._resource.api_version)
-            key = key_of(item)
-            made = self._made(key, item)
-            if made is not None:
-                objects[key] = made
-                versions[key] = _version(item)
+        resource_version = ""
+        for page in self._pages():
+            resource_version = page.resource_version
+            for item in page.items:
+                item.setdefault("kind", self._resource.kind)
+                item.setdefault("apiVersion", self._resource.api_version)
+                key = key_of(item)
+                made = self._made(key, item)
+                if made is not None:
+                    objects[key] = made
+                    versions[key] = _version(item)
         with self._lock:
             before = self._versions
             self._objects, self._versions = objects, versions
             self._snapshot = None
             self._revision += 1
-        self._resume_at = listed.resource_version
+        self._resume_at = resource_version
         self._heard()
-        self.synced.set()
         for key, version in versions.items():
             if key not in before:
                 self._tell(Change.ADDED, key)
@@ -246,6 +245,27 @@ class Informer(Generic[T]):
                 self._tell(Change.MODIFIED, key)
         for key in before.keys() - versions.keys():
             self._tell(Change.DELETED, key)
+        # Last of all: what handlers derive from the copy must be whole when readers are let in.
+        self.synced.set()
+
+    def _pages(self) -> Iterator[ObjectList]:
+        """The list, page by page: only one page's objects are in memory before they are transformed."""
+        token = ""
+        while not self._stop.is_set():
+            page = self._client.list_page(
+                self._resource,
+                self._namespace,
+                label_selector=self._label_selector,
+                field_selector=self._field_selector,
+                limit=PAGE_OBJECTS,
+                continue_token=token,
+                timeout_seconds=LIST_SECONDS,
+            )
+            yield page
+            token = page.continue_token
+            if not token:
+                return
+        raise KubeUnreachableError(f"listing {self._resource.plural} was stopped")
 
     def _follow(self) -> None:
         """Apply events until the stream ends; `_resume_at` is where to go on."""

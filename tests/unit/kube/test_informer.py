@@ -101,6 +101,45 @@ def test_a_list_then_a_watch(follow):
     assert "resourceVersion=8" in script.paths[2]
 
 
+def test_handlers_have_been_told_of_everything_before_readers_are_let_in(follow):
+    """What a handler builds from the first list is whole once the copy says that it is."""
+    told = []
+    synced_when_told = []
+
+    def on_change(change, key):
+        told.append(key)
+        synced_when_told.append(informers[0].synced.is_set() if informers else False)
+
+    informers = []
+    informers.append(follow(Script([(5, [obj("a", 3), obj("b", 4)])], []), on_change=on_change))
+
+    assert informers[0].synced.wait(5)
+    assert told == [A, B]
+    assert not any(synced_when_told)
+
+
+def test_a_long_list_comes_in_pages(follow):
+    """Pages are asked for until there is no more; the copy is the union, and the watch goes on from it."""
+    paths = []
+
+    def script(handler):
+        paths.append(handler.path)
+        if "watch=true" in handler.path:
+            handler.stream()
+            handler.server.release.wait(20)
+        elif "continue=next" in handler.path:
+            handler.reply({"metadata": {"resourceVersion": "5"}, "items": [obj("b", 4)]})
+        else:
+            handler.reply({"metadata": {"resourceVersion": "5", "continue": "next"}, "items": [obj("a", 3)]})
+
+    informer = follow(script)
+
+    assert informer.synced.wait(5)
+    assert set(informer.snapshot()) == {A, B}
+    assert eventually(lambda: len(paths) == 3)
+    assert "resourceVersion=5" in paths[2]
+
+
 def test_a_snapshot_never_changes_under_its_reader(follow):
     """A reader keeps what it was given, however the copy moves on."""
     gate = threading.Event()
