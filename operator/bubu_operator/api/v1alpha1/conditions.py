@@ -138,7 +138,7 @@ class Reason(_Word):
     PODS_UP_TO_DATE = ("PodsUpToDate", "Every pod that the config is meant for carries it as it is now.")
     PODS_FORBIDDEN = (
         "PodsForbidden",
-        "The controller may not read pods, or what belongs to them: whether any lack the config is not known.",
+        "The controller may not read pods, or what belongs to them: if any lack the config is not known.",
     )
 
     # Retention policies: finding the store
