@@ -8,6 +8,8 @@ nothing else; each role's own module documents what it does.
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +148,7 @@ def cli() -> None:
 )
 def controller(**options: Any) -> None:
     """Probe stores, run retention passes, inject labelled workloads."""
+    _end_at_once_when_asked()
     from bubu_operator.controllers.main import ControllerOptions, run_controller  # noqa: PLC0415 - loads Kopf
 
     sys.exit(run_controller(ControllerOptions(**options)))
@@ -176,6 +179,19 @@ def controller(**options: Any) -> None:
     help="Port to listen on; 0 picks a free one.",
 )
 @click.option(
+    "--metrics-host",
+    default="0.0.0.0",  # noqa: S104 - Prometheus and the kubelet ask from outside the pod
+    show_default=True,
+    help="Address of metrics and health.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=8081,
+    show_default=True,
+    help="Port of /metrics, /healthz and /readyz, plain HTTP; 0 picks a free one.",
+)
+@click.option(
     "--cert-poll-seconds",
     type=click.FloatRange(min=0.1),
     default=10.0,
@@ -191,6 +207,7 @@ def controller(**options: Any) -> None:
 )
 def webhook(**options: Any) -> None:
     """Serve the mutating admission webhook for pods."""
+    _end_at_once_when_asked()
     from bubu_operator.webhook.main import WebhookOptions, run_webhook  # noqa: PLC0415 - loads uvicorn
 
     sys.exit(run_webhook(WebhookOptions(**options)))
@@ -205,6 +222,42 @@ def retention_pass() -> None:
     from bubu_operator.retention.child import main as child_main  # noqa: PLC0415 - loads the engine
 
     sys.exit(child_main())
+
+
+@cli.command()
+@click.option(
+    "--result",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the result; a kubelet reads it as the termination message.",
+)
+@click.option(
+    "--deadline-seconds",
+    type=click.FloatRange(min=0.1),
+    default=60.0,
+    show_default=True,
+    help="For everything; then the result says Timeout.",
+)
+@click.option(
+    "--require-identity/--allow-anonymous",
+    default=False,
+    show_default=True,
+    help="Whether a pod that got no identity is told so, rather than asking the store anonymously.",
+)
+@click.option(
+    "--allow-loopback-endpoints/--no-allow-loopback-endpoints",
+    default=False,
+    show_default=True,
+    help="As of the controller.",
+)
+def probe(**options: Any) -> None:
+    """Probe the store of this pod's environment once, and write what it can do.
+
+    Runs in the pod of a Job that the controller creates; needs no API server.
+    """
+    from bubu_operator.probe.run import ProbeOptions, run_probe  # noqa: PLC0415 - loads pydantic
+
+    sys.exit(run_probe(ProbeOptions(**options)))
 
 
 @cli.command()
@@ -236,6 +289,16 @@ def crds(write: Path | None, check: Path | None) -> None:
     else:
         for text in render_crds().values():
             click.echo(text.rstrip() if text.startswith("---") else f"---\n{text.rstrip()}")
+
+
+def _end_at_once_when_asked() -> None:
+    """Until a role has handlers of its own, end with code 0 on SIGTERM and SIGINT: nothing has begun yet.
+
+    Loading a role takes a second or two, and the first process of a container ignores
+    SIGTERM unless it says otherwise.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: os._exit(0))
 
 
 def _first_missing() -> str | None:

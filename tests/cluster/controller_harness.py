@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import secrets
@@ -22,7 +23,15 @@ from tests.cluster.processes import free_port
 if TYPE_CHECKING:
     from tests.cluster.cluster import Cluster
 
-__all__ = ["ControllerProcess", "alive", "children_of", "condition", "install", "until"]
+__all__ = [
+    "ControllerProcess",
+    "alive",
+    "allow_election",
+    "children_of",
+    "condition",
+    "install",
+    "until",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 RBAC = ROOT / "charts" / "bubu-storage-operator" / "files" / "controller-rbac.yaml"
@@ -85,6 +94,14 @@ def install(cluster: Cluster) -> None:
     cluster.apply(*(cast("dict[str, Any]", document) for document in documents if document))
 
 
+def allow_election(cluster: Cluster, namespace: str) -> None:
+    """Let the controllers' account hold a Lease in another namespace, by the Role exactly as shipped."""
+    for document in yaml.safe_load_all(RBAC.read_text(encoding="utf-8")):
+        if document and document["metadata"]["name"] == f"{ACCOUNT}-leader":
+            document["metadata"]["namespace"] = namespace
+            cluster.apply(cast("dict[str, Any]", document))
+
+
 class ControllerProcess(AbstractContextManager["ControllerProcess"]):
     """One controller, watching the namespaces it is told to; its log is kept in a file.
 
@@ -104,6 +121,7 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
         account: tuple[str, str] = (NAMESPACE, ACCOUNT),
         allow_loopback: bool = True,
         leader_elect: bool = False,
+        operator_namespace: str = NAMESPACE,
     ) -> None:
         name = secrets.token_hex(4)
         self.roots = tuple(roots)
@@ -118,6 +136,7 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
             "--health-host", "127.0.0.1", "--health-port", str(self._port),
             "--probe-interval-seconds", "2",
             "--leader-elect" if leader_elect else "--no-leader-elect",
+            "--operator-namespace", operator_namespace,
             *(["--allow-loopback-endpoints"] if allow_loopback else []),
             *(word for namespace in namespaces for word in ("--namespace", namespace)),
             *(word for root in roots for word in ("--allow-local-root", str(root))),
@@ -151,26 +170,60 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
 
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start it and return at once."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def wait_ready(self) -> None:
+        """Wait until it says that it is ready."""
         until(self._is_ready, f"controller ready; its log is {self.log_path}", 30)
 
     def _is_ready(self) -> bool:
-        import http.client
-
-        process = self._process
-        if process is None or process.poll() is not None:
+        if not self.running:
             raise ClusterError(f"the controller ended:\n{self.log}")
+        return self.health("/readyz")[0] == 200
+
+    @property
+    def running(self) -> bool:
+        """Tell whether the process is there (stopped by SIGSTOP is there)."""
+        return self._process is not None and self._process.poll() is None
+
+    def health(self, path: str) -> tuple[int, str]:
+        """Ask the health server; status 0 where it does not answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=2)
         try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except (OSError, http.client.HTTPException):
+            return 0, ""
         finally:
             connection.close()
+
+    @property
+    def leads(self) -> bool:
+        """Tell whether its metrics say that it leads."""
+        return "\nbubu_controller_leader 1.0\n" in self.health("/metrics")[1]
+
+    def wait_exit(self, seconds: float = 20.0) -> int:
+        """Wait until it has ended by itself; return its exit code.
+
+        Raises:
+            AssertionError: it still runs.
+        """
+        process = self._process
+        if process is None:
+            raise ClusterError("the controller does not run")
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the controller still runs after {seconds:g} s:\n{self.log}") from None
 
     def kill(self) -> None:
         """SIGKILL, as the kernel does when memory is short."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from bubu_operator.defaults import OPERATOR_NAMESPACE, WEBHOOK_NAME
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.events import EventRecorder
+from bubu_operator.kube.lease_fence import LeadershipFence
 from bubu_operator.kube.resources import JsonObject, ObjectKey, Resource
 from bubu_operator.kube.scrub import Redactor
 from bubu_operator.observability.controller_metrics import ControllerMetrics
@@ -104,7 +105,12 @@ class ObjectCache:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Shared by all reconcile functions of one process."""
+    """Shared by all reconcile functions of one process.
+
+    Attributes:
+        fence: open while this process leads; the client's requests are behind it already.
+            What acts in other ways (on a store, by a process) asks it right before.
+    """
 
     client: KubeClient
     events: EventRecorder
@@ -112,6 +118,7 @@ class Context:
     options: ControllerOptions
     cache: ObjectCache = field(default_factory=ObjectCache)
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
+    fence: LeadershipFence = field(default_factory=LeadershipFence.always_open)
     stopping: threading.Event = field(default_factory=threading.Event)
     clock: Callable[[], datetime] = utc_now
     monotonic: Callable[[], float] = time.monotonic

@@ -1,8 +1,10 @@
 """``bubu-operator controller``: puts the parts together, and takes them apart in good order.
 
-Start: health server, API server, CRDs, lanes, watches. Stop (SIGTERM, SIGINT): no new
-work, passes are asked to end and write their cursor, then everything else. A second
-signal ends the process at once; passes notice by their lifeline.
+Start: health server, API server, CRDs, the Lease, lanes, watches. Until the Lease is held
+nothing of the work runs. Stop (SIGTERM, SIGINT): no new work, passes are asked to end and
+write their cursor, then everything else, and the Lease is given back. A second signal ends
+the process at once; passes notice by their lifeline. A process that loses the Lease stops
+acting at that moment, by the fence before every request, and ends.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import signal
 import socket
 import threading
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 from bubu_operator.controllers.context import Context, ControllerOptions
 from bubu_operator.controllers.feed import Feed
 from bubu_operator.controllers.health import HealthServer
 from bubu_operator.controllers.isolation import isolate_environment
+from bubu_operator.controllers.leadership import LeaseLeadership, NoElection, fenced
 from bubu_operator.controllers.passes import PassRunner
 from bubu_operator.controllers.retentionpolicy import PolicyReconciler
 from bubu_operator.controllers.rollout import RolloutGate
@@ -30,6 +33,7 @@ from bubu_operator.controllers.watching import WATCHED, Watcher, build_registry
 from bubu_operator.errors import KubeApiError, KubeConfigError, KubeForbiddenError, OptionsError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.events import EventRecorder
+from bubu_operator.kube.lease_fence import LeadershipFence
 from bubu_operator.kube.resources import (
     CLUSTER_STORAGE_CONFIGS,
     GROUP,
@@ -47,6 +51,7 @@ __all__ = ["ControllerOptions", "run_controller"]
 logger = logging.getLogger(__name__)
 
 CONTROLLER_NAME: Final = f"{GROUP}/controller"
+USER_AGENT: Final = "bubu-storage-controller"
 CONFIG_WORKERS: Final = 8
 CLUSTER_CONFIG_WORKERS: Final = 2
 TEMPLATE_WORKERS: Final = 2
@@ -56,14 +61,20 @@ CRD_TIMEOUT_SECONDS: Final = 3.0
 """Short, because a signal to stop is heard in between only."""
 
 STOP_SECONDS: Final = 10.0
+LOOK_AROUND_SECONDS: Final = 0.2
+GIVE_UP_SECONDS: Final = 2.0
+"""For passes to be killed and waited for once the Lease is lost; they end by themselves, too."""
+
+LAST_RESORT_SECONDS: Final = 5.0
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
+EXIT_LEADERSHIP_LOST: Final = 3
 
 
 def run_controller(options: ControllerOptions) -> int:
-    """Run until a signal; return the exit code: 0 stopped, 1 failed, 2 wrong options."""
+    """Run until a signal; return the exit code: 0 stopped, 1 failed, 2 wrong options, 3 lost the Lease."""
     redactor = Redactor()
     try:
         setup_logging(options.log_level, options.log_format, redactor)
@@ -73,35 +84,49 @@ def run_controller(options: ControllerOptions) -> int:
         return EXIT_USAGE
     if removed := isolate_environment(os.environ):
         logger.info("ignored variables of the environment: %s", ", ".join(removed))
+    fence = LeadershipFence() if options.leader_elect else LeadershipFence.always_open()
+    kubeconfig = str(options.kubeconfig) if options.kubeconfig is not None else None
     try:
-        client = KubeClient.load(
-            str(options.kubeconfig) if options.kubeconfig is not None else None,
-            user_agent="bubu-storage-controller",
-        )
+        client = KubeClient.load(kubeconfig, user_agent=USER_AGENT, guard=fence.check)
+        lease_client = KubeClient.load(kubeconfig, user_agent=f"{USER_AGENT}/lease")
     except KubeConfigError as error:
         logger.critical("%s", error)
         return EXIT_USAGE
-    with client:
-        return _Controller(options, client, redactor).run()
+    with client, lease_client:
+        return _Controller(options, client, lease_client, fence, redactor).run()
 
 
 class _Controller:
     """The process's parts."""
 
-    def __init__(self, options: ControllerOptions, client: KubeClient, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        options: ControllerOptions,
+        client: KubeClient,
+        lease_client: KubeClient,
+        fence: LeadershipFence,
+        redactor: Redactor,
+    ) -> None:
         events = EventRecorder(
             client, redactor, controller=CONTROLLER_NAME, instance=f"{socket.gethostname()}-{os.getpid()}"
         )
         self._options = options
         self._client = client
-        self._context = context = Context(client=client, events=events, redactor=redactor, options=options)
+        self._context = context = Context(
+            client=client, events=events, redactor=redactor, options=options, fence=fence
+        )
+        self._leadership = (
+            LeaseLeadership(options, lease_client, fence, context.metrics)
+            if options.leader_elect
+            else NoElection(context.metrics)
+        )
         self._stopping = context.stopping
         configs = ConfigReconciler(context, STORAGE_CONFIGS, on_ready_change=self._config_ready)
         cluster = ConfigReconciler(context, CLUSTER_STORAGE_CONFIGS, on_ready_change=self._config_ready)
         slots = StoreSlots(options.max_parallel_passes)
         policies = PolicyReconciler(context, slots, PassRunner(context), wake=self._wake_policy)
-        self._configs = Lane("storageconfig", configs, workers=CONFIG_WORKERS)
-        self._cluster = Lane("clusterstorageconfig", cluster, workers=CLUSTER_CONFIG_WORKERS)
+        self._configs = Lane("storageconfig", fenced(fence, configs), workers=CONFIG_WORKERS)
+        self._cluster = Lane("clusterstorageconfig", fenced(fence, cluster), workers=CLUSTER_CONFIG_WORKERS)
         self._policies = Lane(
             "retentionpolicy", policies, workers=options.max_parallel_passes + IDLE_POLICY_WORKERS
         )
@@ -146,8 +171,12 @@ class _Controller:
             return EXIT_USAGE
         logger.info("health checks and metrics on port %d", health.port, extra={"port": health.port})
         try:
-            if self._wait_for_crds():
+            if self._wait_for_crds() and self._leadership.wait(self._stopping):
                 return self._work()
+            if lost := self._leadership.lost:
+                logger.critical("cannot take part in the election any more, ending: %s", lost)
+                return EXIT_LEADERSHIP_LOST
+            self._leadership.release()
             return EXIT_OK
         finally:
             health.close()
@@ -160,7 +189,9 @@ class _Controller:
             service.start()
         self._watcher.start(build_registry(self._client, self._feed.handle, watched))
         logger.info("the controller works", extra={"server": self._client.server})
-        while not self._stopping.wait(0.5):
+        while not self._stopping.wait(LOOK_AROUND_SECONDS):
+            if lost := self._leadership.lost:
+                return self._give_up(lost)
             if not self._watcher.alive:
                 logger.critical("watching the API server failed, ending: %s", self._watcher.error)
                 self._stopping.set()
@@ -171,18 +202,40 @@ class _Controller:
         return EXIT_OK
 
     def _wind_up(self) -> None:
+        self._stop_parts()
+        over = self._policies.join(STOP_SECONDS)
+        if not over:
+            logger.warning("a pass did not end within %g s; its process ends with this one", STOP_SECONDS)
+        for lane in self._lanes:
+            lane.join(1.0)
+        for service in self._services:
+            over = service.join(1.0) and over
+        # A lane that is still busy waits for a store or an answer: the fence is closed before it could act.
+        if over:
+            self._leadership.release()
+        else:
+            self._leadership.abandon()
+        self._watcher.join(STOP_SECONDS)
+
+    def _stop_parts(self) -> None:
         for lane in self._lanes:
             lane.stop()
         for service in self._services:
             service.stop()
         self._watcher.stop()
-        if not self._policies.join(STOP_SECONDS):
-            logger.warning("a pass did not end within %g s; its process ends with this one", STOP_SECONDS)
-        for lane in self._lanes:
-            lane.join(1.0)
-        for service in self._services:
-            service.join(1.0)
-        self._watcher.join(STOP_SECONDS)
+
+    def _give_up(self, why: str) -> int:
+        """End after the Lease was lost: nothing can be written any more, so there is nothing to finish."""
+        logger.critical("lost the leadership, ending: %s", why, extra={"exit_code": EXIT_LEADERSHIP_LOST})
+        last_resort = threading.Timer(LAST_RESORT_SECONDS, _end_now)
+        last_resort.daemon = True
+        last_resort.start()
+        self._stopping.set()
+        self._leadership.abandon()
+        self._stop_parts()
+        self._policies.join(GIVE_UP_SECONDS)
+        self._watcher.join(GIVE_UP_SECONDS)
+        return EXIT_LEADERSHIP_LOST
 
     def _wait_for_crds(self) -> bool:
         """Wait until the API server serves our kinds; False when told to stop."""
@@ -235,11 +288,17 @@ class _Controller:
     def _healthy(self) -> str:
         if self._crds_found.is_set() and self._watcher.ready.is_set() and not self._watcher.alive:
             return "watching has ended"
-        return ""
+        return self._leadership.unhealthy if self._crds_found.is_set() else ""
 
     def _ready(self) -> str:
         if self._stopping.is_set():
             return "stopping"
         if not self._crds_found.is_set():
             return "the API server cannot be reached, or the CRDs are not there"
+        if not self._leadership.leads:
+            return self._leadership.unready
         return "" if self._watcher.ready.is_set() else "watches are being opened"
+
+
+def _end_now() -> NoReturn:
+    os._exit(EXIT_LEADERSHIP_LOST)

@@ -2,13 +2,15 @@
 
 Invariants: the status is written at the first checkpoint, then at most once a second, and
 always before the pass is called finished; a pass whose policy, config or controller goes
-away is stopped; a process that outlives its budget is killed; whatever happens, the
-process is gone when `PassRunner.run` returns.
+away is stopped; it never goes on beyond the time that this controller leads for sure; a
+process that outlives its budget is killed; whatever happens, the process is gone when
+`PassRunner.run` returns.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,7 +137,14 @@ class _Supervision:
         self._write(lambda old: started_status(old, self._start), owned=False)
         policy, spec = self._job.policy, self._job.plan.spec
         stored = policy.status.dry_run_cursor if spec.dry_run else policy.status.cursor
-        document = PassDocument(self._job.settings, spec, resume_cursor(stored, self._job.plan.fingerprint))
+        valid_until = self._context.fence.valid_until
+        self._context.fence.check(f"pass of {policy.key}")
+        document = PassDocument(
+            self._job.settings,
+            spec,
+            resume_cursor(stored, self._job.plan.fingerprint),
+            None if valid_until == math.inf else valid_until,
+        )
         began = self._context.monotonic()
         logger.info(
             "pass of %s starts: %s, %s", policy.key, self._start.mode.value, self._job.due.reason.value
@@ -174,6 +183,11 @@ class _Supervision:
                     deadline = min(deadline, monotonic() + STOP_SECONDS)
             elif line is not None and line.type is LineType.ERROR:
                 complaint = line.message
+            process.grant(self._context.fence.valid_until)
+            if not self._context.fence.is_open:
+                # Its own clock ends it, too; this is sooner.
+                process.kill()
+                stopped = stopped or "this controller does not lead any more"
             if not final:
                 self._checkpoint()
             if not stopped and not final:

@@ -88,10 +88,12 @@ class Observation:
     Attributes:
         record: None when there is no such Lease.
         changed_at: the observer's clock after the answer with the last change had arrived.
+        vanished: there is none, and there was one with a holder, who may not know yet.
     """
 
     record: LeaseRecord | None
     changed_at: float
+    vanished: bool = False
 
 
 class Step(StrEnum):
@@ -138,7 +140,8 @@ def observe(before: Observation | None, record: LeaseRecord | None, now: float) 
     """Take note of a record as just read: it counts as new only when it says something else."""
     if before is not None and before.record == record:
         return before
-    return Observation(record, now)
+    held = before is not None and before.record is not None and before.record.holder != ""
+    return Observation(record, now, vanished=record is None and held)
 
 
 def decide(observation: Observation, identity: str, times: LeaseTimes, now: float) -> Decision:
@@ -151,15 +154,21 @@ def decide(observation: Observation, identity: str, times: LeaseTimes, now: floa
         now: the clock of `Observation.changed_at`.
     """
     record = observation.record
-    if record is None:
-        return Decision(Step.CREATE)
-    if not record.holder:
-        return Decision(Step.TAKE)
-    if record.holder == identity:
+    if record is not None and record.holder == identity:
         return Decision(Step.RENEW)
-    patience = max(times.lease_seconds, min(record.duration_seconds, LONGEST_TRUSTED_SECONDS))
+    if record is None:
+        patience, step = times.lease_seconds if observation.vanished else 0, Step.CREATE
+    elif record.holder:
+        patience, step = max(times.lease_seconds, _trusted(record)), Step.TAKE
+    else:
+        # Given back by its holder, or emptied by somebody else behind the holder's back.
+        patience, step = 0 if record.duration_seconds <= RELEASED_SECONDS else _trusted(record), Step.TAKE
     left = observation.changed_at + patience - now
-    return Decision(Step.TAKE) if left <= 0 else Decision(Step.WAIT, left)
+    return Decision(step) if left <= 0 else Decision(Step.WAIT, left)
+
+
+def _trusted(record: LeaseRecord) -> int:
+    return min(record.duration_seconds, LONGEST_TRUSTED_SECONDS)
 
 
 def held_record(

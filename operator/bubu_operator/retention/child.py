@@ -3,25 +3,28 @@
 Reads one document from stdin, runs the engine, writes checkpoints and the report to
 stdout. Invariants: stdin is the lifeline: the moment it ends, the parent is gone and this
 process exits at once, wherever it is (the engine may be killed anywhere); a line ``stop``
-ends the pass in good order. No Kubernetes and no Kopf is loaded here. Nothing but protocol
-lines can reach stdout, whatever a library prints.
+ends the pass in good order; no request is sent to the store after the time until which the
+parent is known to lead, and one that is still under way soon afterwards is cut off by the
+process's end, so a parent that was stopped cannot delete through us. No Kubernetes and no
+Kopf is loaded here. Nothing but protocol lines can reach stdout, whatever a library prints.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
 from types import FrameType
 from typing import IO, Final
 
-from bubu_operator.retention.document import STOP_LINE, LineType, PassDocument, PassLine
+from bubu_operator.retention.document import STOP_LINE, LineType, PassDocument, PassLine, read_until
 from bubu_storage.backend.factory import open_backend
 from bubu_storage.errors import StorageError
 from bubu_storage.retention.report import PassReport
-from bubu_storage.retention.runner import run_pass
+from bubu_storage.retention.runner import boot_seconds, run_pass
 
 __all__ = ["main", "run_child"]
 
@@ -29,6 +32,24 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_PARENT_GONE: Final = 4
+EXIT_LEADERSHIP_OVER: Final = 5
+
+CUT_OFF_SECONDS: Final = 1.5
+"""After the end of the parent's leadership, for a request that was sent before; a successor begins later."""
+
+
+class _Validity:
+    """Until when the parent leads; None for ever."""
+
+    def __init__(self, valid_until: float | None) -> None:
+        self._valid_until = valid_until
+
+    def extend(self, valid_until: float) -> None:
+        if self._valid_until is not None:
+            self._valid_until = max(self._valid_until, valid_until)
+
+    def remaining_seconds(self) -> float:
+        return float("inf") if self._valid_until is None else self._valid_until - boot_seconds()
 
 
 def main() -> int:
@@ -54,7 +75,10 @@ def run_child(stdin: int, out: IO[str], stop: threading.Event) -> int:
     except StorageError as error:
         out.write(PassLine(LineType.ERROR, message=str(error)).to_line())
         return EXIT_USAGE
-    threading.Thread(target=_lifeline, args=(stdin, rest, stop), name="lifeline", daemon=True).start()
+    validity = _Validity(document.valid_until)
+    threading.Thread(
+        target=_lifeline, args=(stdin, rest, stop, validity), name="lifeline", daemon=True
+    ).start()
 
     def send(kind: LineType, report: PassReport) -> None:
         try:
@@ -70,7 +94,7 @@ def run_child(stdin: int, out: IO[str], stop: threading.Event) -> int:
                 document.spec,
                 document.cursor,
                 on_checkpoint=lambda report: send(LineType.CHECKPOINT, report),
-                should_stop=stop.is_set,
+                should_stop=lambda: stop.is_set() or validity.remaining_seconds() <= 0,
             )
     except (StorageError, OSError) as error:
         out.write(PassLine(LineType.ERROR, message=f"{type(error).__name__}: {error}").to_line())
@@ -91,16 +115,32 @@ def _read_line(descriptor: int) -> tuple[str, bytes]:
     return head.decode("utf-8", errors="replace"), rest
 
 
-def _lifeline(descriptor: int, data: bytes, stop: threading.Event) -> None:
-    wanted = STOP_LINE.strip().encode()
+def _lifeline(descriptor: int, data: bytes, stop: threading.Event, validity: _Validity) -> None:
+    wanted = STOP_LINE.strip()
     while True:
         *lines, data = data.split(b"\n")
-        if any(line.strip() == wanted for line in lines):
-            stop.set()
-        try:
-            chunk = os.read(descriptor, 4096)
-        except OSError:
-            chunk = b""
-        if not chunk:
-            os._exit(EXIT_PARENT_GONE)
-        data += chunk
+        for line in lines:
+            text = line.decode("utf-8", errors="replace").strip()
+            if text == wanted:
+                stop.set()
+            elif (until := read_until(text)) is not None:
+                validity.extend(until)
+        if _wait_for_data(descriptor, validity):
+            try:
+                chunk = os.read(descriptor, 4096)
+            except OSError:
+                chunk = b""
+            if not chunk:
+                os._exit(EXIT_PARENT_GONE)
+            data += chunk
+
+
+def _wait_for_data(descriptor: int, validity: _Validity) -> bool:
+    """Wait for something to read; the process does not outlive the parent's leadership here."""
+    left = validity.remaining_seconds() + CUT_OFF_SECONDS
+    if left == float("inf"):
+        return True
+    readable, _, _ = select.select([descriptor], [], [], max(0.0, left))
+    if not readable and validity.remaining_seconds() + CUT_OFF_SECONDS <= 0:
+        os._exit(EXIT_LEADERSHIP_OVER)
+    return bool(readable)

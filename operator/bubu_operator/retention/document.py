@@ -3,6 +3,9 @@
 The document goes through a pipe, never through arguments or the environment: those can be
 read by every process of the machine. It holds credentials; it is never logged.
 
+Lines on stdin after it: ``stop`` ends the pass in good order, ``until SECONDS`` says how long
+the controller that started it is known to lead, on the machine's `boot_seconds`.
+
 Lines on stdout: ``{"type": "checkpoint" | "report", "report": {…}}``, or
 ``{"type": "error", "error": …, "message": …}`` when the pass could not be run.
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 from bubu_storage.errors import ConfigurationError
 from bubu_storage.retention.cursor import Cursor
@@ -20,11 +23,28 @@ from bubu_storage.retention.report import PassReport
 from bubu_storage.retention.spec import PassSpec
 from bubu_storage.settings import FileSettings, S3Settings
 
-__all__ = ["STOP_LINE", "LineType", "PassDocument", "PassLine"]
+__all__ = ["STOP_LINE", "LineType", "PassDocument", "PassLine", "read_until", "until_line"]
 
 VERSION = 1
 STOP_LINE = "stop\n"
 """Written to the process's stdin: end the pass in good order and report."""
+
+_UNTIL: Final = "until "
+
+
+def until_line(valid_until: float) -> str:
+    """Return the line that says how long the pass may go on, line break included."""
+    return f"{_UNTIL}{valid_until:.3f}\n"
+
+
+def read_until(line: str) -> float | None:
+    """Read what `until_line` wrote; None for any other line."""
+    if not line.startswith(_UNTIL):
+        return None
+    try:
+        return float(line.removeprefix(_UNTIL))
+    except ValueError:
+        return None
 
 
 class LineType(StrEnum):
@@ -43,11 +63,14 @@ class PassDocument:
         settings: of the store, credentials inside.
         spec: what may be seen, kept and deleted.
         cursor: where to go on.
+        valid_until: how long the controller leads for sure, on `boot_seconds`; more of it
+            comes in lines. None where there is no election.
     """
 
     settings: FileSettings | S3Settings
     spec: PassSpec
     cursor: Cursor
+    valid_until: float | None = None
 
     def to_line(self) -> str:
         """Return the document as one line of JSON, line break included."""
@@ -57,6 +80,7 @@ class PassDocument:
             "store": {"kind": kind, **asdict(self.settings)},
             "spec": self.spec.to_dict(),
             "cursor": self.cursor.to_dict(),
+            "valid_until": self.valid_until,
         }
         return json.dumps(document, separators=(",", ":")) + "\n"
 
@@ -76,7 +100,9 @@ class PassDocument:
             if kind not in {"file", "s3"}:
                 raise ConfigurationError(f"unknown kind of store {kind!r}")
             settings = FileSettings(**store) if kind == "file" else S3Settings(**store)
-            return cls(settings, PassSpec.from_dict(document["spec"]), Cursor.from_dict(document["cursor"]))
+            spec, cursor = PassSpec.from_dict(document["spec"]), Cursor.from_dict(document["cursor"])
+            until = document["valid_until"]
+            return cls(settings, spec, cursor, None if until is None else 0.0 + until)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ConfigurationError(
                 f"stdin holds no retention pass ({type(error).__name__}); this command is started by the "

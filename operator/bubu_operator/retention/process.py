@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Final, Self
 
-from bubu_operator.retention.document import STOP_LINE, PassDocument, PassLine
+from bubu_operator.retention.document import STOP_LINE, PassDocument, PassLine, until_line
 from bubu_storage.errors import ConfigurationError
 
 __all__ = ["PassEnded", "PassProcess", "pass_command"]
@@ -63,6 +63,8 @@ class PassProcess:
         self._stderr = bytearray()
         self._stderr_lock = threading.Lock()
         self._stdin_lock = threading.Lock()
+        self._document_sent = threading.Event()
+        self._granted_until = document.valid_until
         # A process that is killed cannot tidy up after itself.
         self._scratch = tempfile.TemporaryDirectory(prefix="bubu-pass-", ignore_cleanup_errors=True)
         try:
@@ -75,7 +77,7 @@ class PassProcess:
             threading.Thread(target=self._read_lines, name=f"pass-{self.pid}-out", daemon=True),
             # In a thread: a document may be larger than a pipe holds, and the process may not be reading yet.
             threading.Thread(
-                target=self._tell, args=(document.to_line(),), name=f"pass-{self.pid}-in", daemon=True
+                target=self._begin, args=(document.to_line(),), name=f"pass-{self.pid}-in", daemon=True
             ),
         ]
         for thread in self._threads:
@@ -109,6 +111,17 @@ class PassProcess:
         """Ask for an end in good order; the report follows."""
         self._tell(STOP_LINE)
 
+    def grant(self, valid_until: float) -> None:
+        """Tell it that the controller leads until then, on `boot_seconds`; nothing if it knows that.
+
+        A pass whose document holds no end needs none of this, and is told nothing.
+        """
+        granted = self._granted_until
+        if granted is None or valid_until <= granted or not self._document_sent.is_set():
+            return
+        if self._tell(until_line(valid_until)):
+            self._granted_until = valid_until
+
     def kill(self) -> None:
         """End it now."""
         self._process.kill()
@@ -132,17 +145,23 @@ class PassProcess:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _tell(self, line: str) -> None:
+    def _begin(self, document: str) -> None:
+        self._tell(document)
+        self._document_sent.set()
+
+    def _tell(self, line: str) -> bool:
         # A process that died has closed its end; its exit is reported by the reader.
         if not self._stdin_lock.acquire(timeout=STDIN_WAIT_SECONDS):
-            return
+            return False
         try:
             with contextlib.suppress(OSError, ValueError):
                 stdin = self._pipe(self._process.stdin)
                 stdin.write(line.encode())
                 stdin.flush()
+                return True
         finally:
             self._stdin_lock.release()
+        return False
 
     def _read_lines(self) -> None:
         for line in _lines_of(self._pipe(self._process.stdout).fileno()):
