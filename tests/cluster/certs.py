@@ -35,6 +35,12 @@ class ServingFiles:
     certificate: Path
     key: Path
 
+    @property
+    def leaf_der(self) -> bytes:
+        """The serving certificate as a handshake shows it."""
+        leaf = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+        return leaf.public_bytes(serialization.Encoding.DER)
+
 
 def write_private(path: Path, text: str) -> Path:
     """Write a file that only its owner can read, whatever the umask; replaces atomically."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from contextlib import AbstractContextManager
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,7 +24,7 @@ CHUNK_BYTES = 1 << 16
 CALL_SECONDS = 10.0
 
 
-class TcpRelay(AbstractContextManager["TcpRelay"]):
+class TcpRelay:
     """Listens on a loopback port and relays each connection to what `choose` names.
 
     Attributes:

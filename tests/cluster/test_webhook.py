@@ -2,222 +2,50 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
 import json
 import signal
-import socket
-import ssl
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import yaml
 
-from bubu_operator.injection import apply_patch
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import PODS
-from bubu_operator.webhook.configuration import render_webhook_configuration
 from tests.cluster import Cluster
-from tests.cluster.certs import ServingFiles, write_serving_files
-from tests.cluster.processes import ManagedProcess, free_port, spawn, tail, wait_until
-
-ROOT = Path(__file__).resolve().parents[2]
-FILES = ROOT / "charts" / "bubu-storage-operator" / "files"
-OPERATOR_NAMESPACE = "bubu-storage-system"
-ACCOUNT = "bubu-storage-webhook"
-INJECTED = "storage.bubustack.io/injected"
-RECORD = "storage.bubustack.io/injection"
+from tests.cluster.certs import write_serving_files
+from tests.cluster.processes import wait_until
+from tests.cluster.webhook_harness import (
+    ACCOUNT,
+    INJECTED,
+    OPERATOR_NAMESPACE,
+    RECORD,
+    Json,
+    Webhook,
+    config_of,
+    env_of,
+    install_webhook,
+    patched,
+    pod_of,
+    review_of,
+)
 
 pytestmark = pytest.mark.cluster
-
-Json = dict[str, Any]
-
-
-@dataclass
-class Webhook:
-    """The process under test and the means to talk to it."""
-
-    cluster: Cluster
-    folder: Path
-    kubeconfig: Path
-    files: ServingFiles
-    host: str
-    port: int
-    process: ManagedProcess | None = field(default=None)
-
-    def start(self) -> None:
-        """Start the process and wait until it says that it is ready."""
-        self.process = spawn(
-            "webhook",
-            [
-                *(sys.executable, "-m", "bubu_operator", "webhook"),
-                *("--kubeconfig", str(self.kubeconfig)),
-                *("--tls-cert", str(self.files.certificate), "--tls-key", str(self.files.key)),
-                *("--host", self.host, "--port", str(self.port)),
-                *("--cert-poll-seconds", "0.2", "--drain-seconds", "1", "--log-level", "debug"),
-            ],
-            log=self.log,
-        )
-        wait_until(lambda: self.status("/readyz") == 200 or self._ended(), 30, "the webhook to be ready")
-
-    @property
-    def log(self) -> Path:
-        """Where the process writes."""
-        return self.folder / "webhook.log"
-
-    def _ended(self) -> bool:
-        assert self.process is not None
-        assert self.process.is_running(), tail(self.log)
-        return False
-
-    def stop(self) -> None:
-        """End the process."""
-        if self.process is not None:
-            self.process.stop(grace_seconds=10)
-
-    def connect(self) -> http.client.HTTPSConnection:
-        """A connection that trusts the authority in use."""
-        context = ssl.create_default_context(cafile=str(self.files.ca))
-        return http.client.HTTPSConnection(self.host, self.port, context=context, timeout=10)
-
-    def status(self, path: str) -> int:
-        """Status of a GET; 0 when nothing answers."""
-        connection = self.connect()
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            response.read()
-        except (OSError, http.client.HTTPException):
-            return 0
-        else:
-            return response.status
-        finally:
-            connection.close()
-
-    def post(
-        self, body: bytes, *, path: str = "/mutate", content_type: str = "application/json"
-    ) -> tuple[int, bytes]:
-        """POST a body; returns status and answer."""
-        connection = self.connect()
-        try:
-            connection.request("POST", path, body, {"Content-Type": content_type})
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-    def review(self, pod: Json, namespace: str) -> Json:
-        """POST a review of a pod; returns the response's content."""
-        status, body = self.post(review_of(pod, namespace))
-        assert status == 200, body
-        return cast("Json", json.loads(body)["response"])
-
-    def served_certificate(self) -> bytes:
-        """The leaf that a new handshake gets, DER."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        with (
-            socket.create_connection((self.host, self.port), timeout=5) as plain,
-            context.wrap_socket(plain) as secured,
-        ):
-            leaf = secured.getpeercert(binary_form=True)
-        assert leaf is not None
-        return leaf
-
-    def register(self, name: str | None = None, ca_pem: str | None = None) -> None:
-        """Apply the webhook configuration, by URL."""
-        configuration = render_webhook_configuration(
-            url=f"https://{self.host}:{self.port}/mutate", ca_bundle_pem=ca_pem or self.files.ca.read_text()
-        )
-        if name is not None:
-            configuration["metadata"]["name"] = name
-        self.cluster.apply(configuration)
-
-
-def review_of(pod: Json, namespace: str, **more: Any) -> bytes:
-    """An AdmissionReview as the API server sends it."""
-    request = {
-        "uid": "a6a6a6a6-0000-0000-0000-000000000001",
-        "kind": {"group": "", "version": "v1", "kind": "Pod"},
-        "resource": {"group": "", "version": "v1", "resource": "pods"},
-        "operation": "CREATE",
-        "namespace": namespace,
-        "object": pod,
-        "dryRun": False,
-        **more,
-    }
-    return json.dumps(
-        {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
-    ).encode()
-
-
-def patched(pod: Json, response: Json) -> Json:
-    """The pod after the response's patch."""
-    if "patch" not in response:
-        return pod
-    return cast("Json", apply_patch(pod, json.loads(base64.b64decode(response["patch"]))))
-
-
-def pod_of(name: str, namespace: str, labels: dict[str, str] | None = None, **spec: Any) -> Json:
-    """A small pod."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
-        "spec": {"containers": [{"name": "main", "image": "registry.example/engram:1"}], **spec},
-    }
-
-
-def config_of(name: str, namespace: str, **spec: Any) -> Json:
-    """A StorageConfig on S3 with a Secret."""
-    return {
-        "apiVersion": "storage.bubustack.io/v1alpha1",
-        "kind": "StorageConfig",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "s3": {
-                "bucket": "flows",
-                "endpoint": "http://minio.minio.svc:9000",
-                "authentication": {"secretRef": {"name": "minio"}},
-            },
-            **spec,
-        },
-    }
-
-
-def env_of(pod: Json, container: str = "main") -> dict[str, Json]:
-    """A container's variables by name; fails on duplicates."""
-    for item in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]:
-        if item["name"] == container:
-            entries = item.get("env", [])
-            result = {entry["name"]: entry for entry in entries}
-            assert len(result) == len(entries), entries
-            return result
-    raise AssertionError(f"no container {container}")
 
 
 @pytest.fixture(scope="module")
 def webhook(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
     """The process, ready and registered."""
     folder = tmp_path_factory.mktemp("webhook")
-    for path in sorted((ROOT / "crds").glob("*.yaml")):
-        cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", path)
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}})
-    cluster.apply(*(doc for doc in yaml.safe_load_all((FILES / "webhook-rbac.yaml").read_text()) if doc))
+    install_webhook(cluster)
     host = cluster.callback_host
     if host is None:
         pytest.skip("the API server cannot reach this machine")
     files = write_serving_files(folder, ["localhost"], [host])
     kubeconfig = cluster.service_account_kubeconfig(OPERATOR_NAMESPACE, ACCOUNT, folder / "kubeconfig")
-    running = Webhook(cluster, folder, kubeconfig, files, host, free_port())
+    running = Webhook(cluster, folder, kubeconfig, files, host)
     running.start()
     running.register()
     # The API server learns of webhook configurations by a watch: wait until it calls us.

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -55,6 +55,7 @@ __all__ = [
     "register",
     "review_of",
     "through_proxy",
+    "wait_until_called",
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,12 +77,27 @@ def install_webhook(cluster: Cluster) -> None:
     cluster.apply(*(doc for doc in yaml.safe_load_all((FILES / "webhook-rbac.yaml").read_text()) if doc))
 
 
-def register(cluster: Cluster, url: str, ca_pem: str, name: str | None = None) -> None:
-    """Apply the shipped webhook configuration, with an address instead of a Service."""
+def register(cluster: Cluster, url: str, ca_pem: str, name: str | None = None) -> str:
+    """Apply the shipped webhook configuration, with an address instead of a Service; returns its name."""
     configuration = render_webhook_configuration(url=url, ca_bundle_pem=ca_pem)
     if name is not None:
         configuration["metadata"]["name"] = name
     cluster.apply(configuration)
+    return str(configuration["metadata"]["name"])
+
+
+def wait_until_called(cluster: Cluster, namespace: str) -> None:
+    """Wait until pods of a namespace with a config ``main`` are injected.
+
+    The API server learns of webhook configurations by a watch, and the webhook of configs.
+    """
+    pod = json.dumps(pod_of("probe", namespace, {"bubustack.io/engram": "probe"}))
+
+    def is_injected() -> bool:
+        done = cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", input=pod)
+        return INJECTED in json.loads(done.stdout)["metadata"]["labels"]
+
+    wait_until(is_injected, 20, "the API server to call the webhook")
 
 
 def through_proxy(kubeconfig: Path, port: int, path: Path) -> Path:
@@ -131,10 +147,11 @@ class Webhook:
 
     def is_ready(self) -> bool:
         """Whether it says so; fails when the process has ended."""
-        if self.status("/readyz") == http.HTTPStatus.OK:
-            return True
-        assert self.process is not None
-        assert self.process.is_running(), tail(self.log)
+        return self.status("/readyz") == http.HTTPStatus.OK or self.has_ended()
+
+    def has_ended(self) -> bool:
+        """Never true: fails, with the end of the log, when the process has ended."""
+        assert self.running.is_running(), tail(self.log)
         return False
 
     @property
@@ -348,7 +365,7 @@ def percentile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-class PodStream(AbstractContextManager["PodStream"]):
+class PodStream:
     """Dry-run creations at a fixed rate, from entering until `finish` (or for a given time).
 
     The schedule does not wait for answers: a stall shows as latency and never as fewer pods, as
