@@ -1,6 +1,6 @@
 """StorageConfig and ClusterStorageConfig: is the store there, and what can it do.
 
-gather (object, Secret, a real probe) → decide (pure: a `Verdict`) → act (one status patch,
+gather (object, Secret, a real probe, or a Job that makes it) → decide (pure: a `Verdict`) → act (one status patch,
 events on transitions) → report (when to look again). An endpoint that hangs costs ten
 seconds of one worker; it cannot hold up anything else.
 """
@@ -33,6 +33,8 @@ from bubu_operator.controllers.config_status import (
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.endpoint import check_endpoint
 from bubu_operator.controllers.parsing import parse_object
+from bubu_operator.controllers.probe_job import wants_job
+from bubu_operator.controllers.probe_jobs import ProbeJobs
 from bubu_operator.controllers.store_access import (
     AnyConfig,
     Refusal,
@@ -88,6 +90,7 @@ class ConfigReconciler:
         self._on_ready_change = on_ready_change
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._calls = BoundedCalls()
+        self._jobs = ProbeJobs(context, rng=rng)
         self._lock = threading.Lock()
         self._failures: dict[ObjectKey, int] = {}
 
@@ -111,6 +114,14 @@ class ConfigReconciler:
             )
             self._write(obj, None, verdict)
             return None
+        if isinstance(config, StorageConfig):
+            if wants_job(config):
+                look = self._jobs.look(obj, config)
+                if look.verdict is not None:
+                    self._write(obj, config, look.verdict)
+                look.finish()
+                return look.again_seconds
+            self._jobs.discard(config)
         verdict = self._look(config)
         self._write(obj, config, verdict)
         return self._next(key, verdict)
@@ -186,6 +197,7 @@ class ConfigReconciler:
         return backoff_seconds(failures, self._rng, base=base, maximum=longest)
 
     def _forget(self, key: ObjectKey) -> None:
+        self._jobs.forget(key)
         with self._lock:
             self._failures.pop(key, None)
 

@@ -40,6 +40,7 @@ __all__ = [
     "bucket_text",
     "for_pass",
     "for_probe",
+    "grant_command",
     "resolve_store",
     "store_identity",
 ]
@@ -140,8 +141,8 @@ def resolve_store(context: Context, config: AnyConfig) -> StoreAccess | Refusal:
     if file.volume_claim_name is not None:
         return Refusal(
             Reason.NOT_PROBED,
-            f"the controller does not mount claims, so {file.volume_claim_name} was not tried; pods that "
-            "mount it are not affected",
+            f"the controller does not mount claims, so no retention pass runs on {file.volume_claim_name}; "
+            "pods that mount it are not affected",
             usable=True,
         )
     problem = check_local_path(file.mount_path, context.options.allow_local_roots)
@@ -169,11 +170,18 @@ def _resolve_s3(context: Context, config: AnyConfig, s3: S3Spec | ClusterS3Spec)
     )
     authentication = s3.authentication
     if authentication.service_account is not None:
+        name = authentication.service_account.name
+        cluster_wide = (
+            "; a cluster-wide config has no namespace in which a Job could run under that account, so the "
+            "store is not probed either"
+            if isinstance(config, ClusterStorageConfig)
+            else ""
+        )
         return Refusal(
             Reason.NO_CREDENTIALS,
-            f"pods reach this store as service account {authentication.service_account.name}; the controller "
-            "has no identity for it and never lends its own, so the store was not probed and retention "
-            "passes cannot run. Pods are not affected. Use authentication.secretRef to have it probed",
+            f"pods reach this store as service account {name}; the controller has no identity for it and "
+            f"never lends its own, so no retention pass can run on it{cluster_wide}. Pods are not affected. "
+            "Use authentication.secretRef for both",
             usable=True,
         )
     if authentication.secret_ref is not None:
@@ -316,12 +324,23 @@ def _key_names(data: JsonObject) -> str:
     return shown if len(names) <= MAX_KEY_NAMES else f"{shown} and {len(names) - MAX_KEY_NAMES} more"
 
 
-def _grant(where: str, namespace: str, refusal: str) -> str:
+def grant_command(role: str, namespace: str, refusal: str) -> str:
+    """Return the command that grants a role of ours to whom a refusal names; "" if it names nobody."""
     match = _ACCOUNT.search(refusal)
-    account = f"{match['namespace']}:{match['name']}" if match else f"<its namespace>:{DEFAULT_ACCOUNT}"
+    return _rolebinding(role, namespace, f"{match['namespace']}:{match['name']}") if match else ""
+
+
+def _grant(where: str, namespace: str, refusal: str) -> str:
+    command = grant_command(READER_ROLE, namespace, refusal) or _rolebinding(
+        READER_ROLE, namespace, f"<its namespace>:{DEFAULT_ACCOUNT}"
+    )
+    return f"the controller may not read {where}. Allow it with: {command}"
+
+
+def _rolebinding(role: str, namespace: str, account: str) -> str:
     return (
-        f"the controller may not read {where}. Allow it with: kubectl create rolebinding {READER_ROLE} "
-        f"--namespace {namespace} --clusterrole {READER_ROLE} --serviceaccount {account}"
+        f"kubectl create rolebinding {role} --namespace {namespace} --clusterrole {role} "
+        f"--serviceaccount {account}"
     )
 
 

@@ -1,0 +1,402 @@
+"""Jobs that probe: created when due, looked at in passing, deleted when they have ended.
+
+No worker waits for a Job: each look takes a few requests and says when to come back. What is to
+be known after a restart is in the cluster: the Job has a name that follows from the config, so
+it is adopted and never doubled; when the last probe ended is in the config's status.
+
+Invariants: at most one Job of a config at a time, and `MAX_JOBS` in all; Jobs of an earlier spec
+are deleted before the next is created; what fails is tried again ever more rarely.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
+from bubu_operator.api.v1alpha1.storage_config import StorageConfig
+from bubu_operator.controllers.config_status import Verdict
+from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.probe_job import PROBE_LABEL, job_manifest, job_name, place_problem
+from bubu_operator.controllers.probe_job_state import JobState, Phase, judge_job, pending_seconds, read_job
+from bubu_operator.controllers.store_access import grant_command
+from bubu_operator.errors import (
+    KubeApiError,
+    KubeConflictError,
+    KubeForbiddenError,
+    KubeInvalidError,
+    KubeNotFoundError,
+)
+from bubu_operator.injection.config import load_config
+from bubu_operator.injection.environment import InjectionPlan
+from bubu_operator.kube.conditions import ConditionStatus, find_condition, parse_time
+from bubu_operator.kube.informer import backoff_seconds
+from bubu_operator.kube.resources import (
+    EVENTS,
+    JOBS,
+    PODS,
+    JsonObject,
+    ObjectKey,
+    Resource,
+    metadata_of,
+    section,
+)
+from bubu_operator.retention.schedule import RUN_NOW_ANNOTATION
+
+__all__ = ["PROBER_ROLE", "JobLook", "ProbeJobs"]
+
+logger = logging.getLogger(__name__)
+
+PROBER_ROLE: Final = "bubu-storage-prober"
+CLAIMS: Final = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+
+MAX_JOBS: Final = 8
+INTERVAL_FACTOR: Final = 10
+"""A pod costs more than a request: Jobs run this much more rarely than the controller's own probes."""
+
+START_GRACE_SECONDS: Final = 15.0
+FREE_PLACE_SECONDS: Final = 5.0
+POLL_SECONDS: Final = 1.0
+POLL_MAX_SECONDS: Final = 10.0
+GONE_SECONDS: Final = 1.0
+MAX_EVENTS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class JobLook:
+    """What a look came to.
+
+    Attributes:
+        verdict: for the status; None leaves it as it is.
+        again_seconds: when to look again.
+        finish: to be called once the status is written; may delete the Job.
+    """
+
+    verdict: Verdict | None
+    again_seconds: float
+    finish: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """When the next Job of a config is due, for which form of it."""
+
+    form: tuple[str, int, str]
+    due: float
+    failures: int
+
+
+class ProbeJobs:
+    """Looks after the Jobs of all configs of this process; thread-safe for different configs."""
+
+    def __init__(self, context: Context, *, rng: random.Random | None = None) -> None:
+        self._context = context
+        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, protects nothing
+        self._lock = threading.Lock()
+        self._next: dict[ObjectKey, _Next] = {}
+        self._active: set[ObjectKey] = set()
+        self._known: set[ObjectKey] = set()
+        interval = context.options.probe_interval_seconds
+        self._interval = interval * INTERVAL_FACTOR
+        self._grace = min(START_GRACE_SECONDS, interval * 2)
+
+    # -- looking -------------------------------------------------------------------------
+
+    def look(self, obj: JsonObject, config: StorageConfig) -> JobLook:
+        """See how the config's Job is, create it when it is due, and say what is known.
+
+        Raises:
+            KubeApiError: the API server failed, other than by refusing what is asked.
+        """
+        options = self._context.options
+        namespace = config.metadata.namespace
+        if not options.job_image:
+            return self._unprobed(config, "the controller has no image for it (--job-image)")
+        problem = place_problem(namespace, options.operator_namespace)
+        if problem:
+            return self._unprobed(config, problem)
+        loaded = load_config({**obj, "kind": StorageConfig.KIND})
+        if loaded.plan is None:
+            return JobLook(
+                _refusal(Reason.INVALID_SPEC, loaded.problem, ConditionStatus.FALSE), self._interval
+            )
+        try:
+            claim = self._look_at_claim(config)
+            return claim if claim is not None else self._look(obj, config, loaded.plan)
+        except KubeForbiddenError as error:
+            command = grant_command(PROBER_ROLE, namespace, str(error))
+            if not command:
+                raise
+            return self._unprobed(config, f"the controller may not run Jobs here. Allow it with: {command}")
+
+    def forget(self, key: ObjectKey) -> None:
+        """A config is gone; its Job goes by its owner reference."""
+        with self._lock:
+            self._next.pop(key, None)
+            self._active.discard(key)
+            self._known.discard(key)
+
+    def discard(self, config: StorageConfig) -> None:
+        """A config needs no Job any more: delete what this process knows of; deadlines end the rest."""
+        key = _key(config)
+        with self._lock:
+            known = key in self._known
+        if not known:
+            return
+        try:
+            for job in self._jobs_of(config):
+                self._delete(config, job)
+        except KubeApiError as error:
+            logger.info("Jobs of %s are left to their deadline: %s", config.key, error)
+        self.forget(key)
+
+    def _look(self, obj: JsonObject, config: StorageConfig, plan: InjectionPlan) -> JobLook:
+        key = _key(config)
+        name = job_name(config, plan, self._context.options.job_image)
+        jobs = self._jobs_of(config)
+        if jobs:
+            with self._lock:
+                self._known.add(key)
+        earlier = [job for job in jobs if metadata_of(job).get("name") != name]
+        for job in earlier:
+            self._delete(config, job)
+        if earlier:
+            return JobLook(None, GONE_SECONDS)
+        if not jobs:
+            with self._lock:
+                self._active.discard(key)
+            wait = self._wait_seconds(obj, config)
+            return JobLook(None, wait) if wait > 0 else self._create(obj, config, plan)
+        job = jobs[0]
+        if metadata_of(job).get("deletionTimestamp"):
+            return JobLook(None, GONE_SECONDS)
+        with self._lock:
+            self._active.add(key)
+        return self._read(obj, config, job)
+
+    def _read(self, obj: JsonObject, config: StorageConfig, job: JsonObject) -> JobLook:
+        now = self._context.clock()
+        namespace = config.metadata.namespace
+        uid = str(metadata_of(job).get("uid"))
+        pods = self._context.client.list(
+            PODS, namespace, label_selector=f"batch.kubernetes.io/controller-uid={uid}"
+        ).items
+        state = read_job(job, pods, (), now=now, grace_seconds=self._grace)
+        if state.phase is Phase.STUCK:
+            state = read_job(
+                job, pods, self._events(namespace, job, pods), now=now, grace_seconds=self._grace
+            )
+        if state.phase is Phase.FINISHED:
+            return self._finished(obj, config, job, state)
+        pause = min(POLL_MAX_SECONDS, max(POLL_SECONDS, pending_seconds(job, now) / 4))
+        if state.phase is Phase.RUNNING and _has_answer(obj, config):
+            return JobLook(None, pause)
+        return JobLook(judge_job(config, state), pause)
+
+    def _finished(self, obj: JsonObject, config: StorageConfig, job: JsonObject, state: JobState) -> JobLook:
+        key = _key(config)
+        verdict: Verdict | None = judge_job(config, state)
+        ready = _ready(obj, config)
+        if state.result is None and ready.get("reason") in _WHY_NOT_STARTED:
+            # The pod went with its deadline; what kept it from starting says more than that.
+            verdict = None
+        good = verdict is not None and verdict.ready is ConditionStatus.TRUE
+        with self._lock:
+            before = self._next.get(key)
+            failures = 0 if good else (before.failures if before is not None else 0) + 1
+            pause = self._interval if good else self._backoff(failures)
+            self._next[key] = _Next(_form(config), self._context.monotonic() + pause, failures)
+
+        def finish() -> None:
+            self._delete(config, job)
+            with self._lock:
+                self._active.discard(key)
+
+        return JobLook(verdict, pause, finish)
+
+    # -- creating and deleting -------------------------------------------------------------
+
+    def _create(self, obj: JsonObject, config: StorageConfig, plan: InjectionPlan) -> JobLook:
+        options, key = self._context.options, _key(config)
+        running = None if _has_answer(obj, config) else judge_job(config, JobState(Phase.RUNNING))
+        with self._lock:
+            if len(self._active) >= MAX_JOBS:
+                return JobLook(running, FREE_PLACE_SECONDS)
+            self._active.add(key)
+            self._known.add(key)
+        manifest = job_manifest(
+            config, plan, image=options.job_image, allow_loopback=options.allow_loopback_endpoints
+        )
+        try:
+            self._context.client.create(JOBS, manifest, config.metadata.namespace)
+        except KubeConflictError:
+            return self._refused(
+                config,
+                f"Job {metadata_of(manifest)['name']} is there already and not this config's; delete it",
+            )
+        except (KubeForbiddenError, KubeInvalidError) as error:
+            if grant_command(PROBER_ROLE, config.metadata.namespace, str(error)):
+                with self._lock:
+                    self._active.discard(key)
+                raise
+            return self._refused(config, f"the API server refuses the Job of the probe: {error}")
+        except KubeApiError:
+            with self._lock:
+                self._active.discard(key)
+            raise
+        logger.debug("Job %s/%s created", key.namespace, metadata_of(manifest)["name"])
+        return JobLook(running, POLL_SECONDS)
+
+    def _refused(self, config: StorageConfig, message: str) -> JobLook:
+        key = _key(config)
+        with self._lock:
+            self._active.discard(key)
+            before = self._next.get(key)
+            failures = (before.failures if before is not None else 0) + 1
+            pause = self._backoff(failures)
+            self._next[key] = _Next(_form(config), self._context.monotonic() + pause, failures)
+        return JobLook(_refusal(Reason.PROBE_JOB_REFUSED, message, reconciled=False), pause)
+
+    def _delete(self, config: StorageConfig, job: JsonObject) -> None:
+        metadata = metadata_of(job)
+        path = f"{JOBS.path(config.metadata.namespace)}/{quote(str(metadata.get('name')), safe='')}"
+        # Said in so many words: without it the API server leaves a Job's pods behind.
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": metadata.get("uid")},
+        }
+        try:
+            self._context.client.request_json("DELETE", path, body=options, timeout_seconds=10.0)
+        except (KubeNotFoundError, KubeConflictError):
+            return
+        except KubeApiError as error:
+            logger.info("Job %s was not deleted, and goes by its own time to live: %s", path, error)
+
+    # -- gathering -----------------------------------------------------------------------
+
+    def _jobs_of(self, config: StorageConfig) -> list[JsonObject]:
+        selector = f"{PROBE_LABEL}={config.metadata.name}"
+        found = self._context.client.list(JOBS, config.metadata.namespace, label_selector=selector).items
+        return [job for job in found if config.metadata.uid in _owners(job)]
+
+    def _events(self, namespace: str, job: JsonObject, pods: tuple[JsonObject, ...]) -> list[JsonObject]:
+        found: list[JsonObject] = []
+        for about in (job, *pods):
+            page = self._context.client.list_page(
+                EVENTS,
+                namespace,
+                field_selector=f"regarding.uid={metadata_of(about).get('uid')}",
+                limit=MAX_EVENTS,
+            )
+            found.extend(page.items)
+        return found
+
+    def _look_at_claim(self, config: StorageConfig) -> JobLook | None:
+        """Say why a claim is not mounted for a probe; None where it is, or where there is none."""
+        name = config.spec.file.volume_claim_name if config.spec.file is not None else None
+        if name is None:
+            return None
+        namespace = config.metadata.namespace
+        try:
+            claim = self._context.client.get(CLAIMS, name, namespace)
+        except KubeNotFoundError:
+            message = (
+                f"PersistentVolumeClaim {namespace}/{name} does not exist; create it, or correct its name"
+            )
+            return JobLook(_refusal(Reason.CLAIM_NOT_FOUND, message, ConditionStatus.FALSE), self._backoff(1))
+        phase = section(claim, "status").get("phase")
+        if phase != "Bound":
+            message = (
+                f"claim {name} is {phase or 'new'}: a probe would decide where its volume is made, so it "
+                "waits for the first pod of the team. Pods are not affected"
+            )
+            return JobLook(_refusal(Reason.NOT_PROBED, message), self._backoff(1))
+        modes = cast("list[Any]", section(claim, "spec").get("accessModes") or [])
+        if "ReadWriteMany" not in modes:
+            message = (
+                f"claim {name} can be mounted on one node at a time ({', '.join(map(str, modes))}): a probe "
+                "could keep it from the team's pods, so nothing was tried. Use ReadWriteMany to share it"
+            )
+            return JobLook(_refusal(Reason.NOT_PROBED, message), self._interval)
+        return None
+
+    # -- when ------------------------------------------------------------------------------
+
+    def _wait_seconds(self, obj: JsonObject, config: StorageConfig) -> float:
+        """Return in how many seconds the next Job is due; 0 for now."""
+        with self._lock:
+            known = self._next.get(_key(config))
+        if known is not None:
+            return known.due - self._context.monotonic() if known.form == _form(config) else 0.0
+        # Another process made the last probe: its status says when, and a good one counts.
+        last = parse_time(section(obj, "status").get("lastProbeTime"))
+        ready = _ready(obj, config)
+        if last is None or ready.get("reason") != Reason.PROBE_SUCCEEDED:
+            return 0.0
+        passed = (self._context.clock() - last).total_seconds()
+        # A clock that was set back must not put it off for ever.
+        return self._interval - passed if 0 <= passed <= self._interval else 0.0
+
+    def _backoff(self, failures: int) -> float:
+        base = min(self._context.options.probe_interval_seconds, self._interval)
+        return backoff_seconds(failures, self._rng, base=base, maximum=self._interval)
+
+    def _unprobed(self, config: StorageConfig, why: str) -> JobLook:
+        s3, file = config.spec.s3, config.spec.file
+        if s3 is not None and s3.authentication.service_account is not None:
+            message = (
+                f"pods reach this store as service account {s3.authentication.service_account.name}, and the "
+                f"controller never lends its own identity. A Job under that account would probe it, but {why}"
+            )
+            return JobLook(
+                _refusal(Reason.NO_CREDENTIALS, message), self._context.options.probe_interval_seconds
+            )
+        name = file.volume_claim_name if file is not None else ""
+        message = (
+            f"the controller does not mount claims. A Job that mounts {name} would probe it, but {why}. Pods "
+            "that mount it are not affected"
+        )
+        return JobLook(_refusal(Reason.NOT_PROBED, message), self._context.options.probe_interval_seconds)
+
+
+_WHY_NOT_STARTED: Final = frozenset({Reason.PROBE_JOB_STUCK.value, Reason.SERVICE_ACCOUNT_NOT_FOUND.value})
+_NO_ANSWERS: Final = frozenset({Reason.NO_CREDENTIALS.value, Reason.NOT_PROBED.value})
+
+
+def _refusal(
+    reason: Reason, message: str, ready: ConditionStatus = ConditionStatus.UNKNOWN, *, reconciled: bool = True
+) -> Verdict:
+    return Verdict(ready=ready, reason=reason, message=message, reconciled=reconciled)
+
+
+def _key(config: StorageConfig) -> ObjectKey:
+    return ObjectKey(config.metadata.namespace, config.metadata.name)
+
+
+def _form(config: StorageConfig) -> tuple[str, int, str]:
+    metadata = config.metadata
+    return metadata.uid, metadata.generation, metadata.annotations.get(RUN_NOW_ANNOTATION, "")
+
+
+def _ready(obj: JsonObject, config: StorageConfig) -> JsonObject:
+    """Return the Ready condition if it is about this very spec."""
+    found = find_condition(section(obj, "status").get("conditions"), ConditionType.READY) or {}
+    return found if found.get("observedGeneration") == config.metadata.generation else {}
+
+
+def _has_answer(obj: JsonObject, config: StorageConfig) -> bool:
+    """Tell whether the status already says something about this spec that a running Job does not change."""
+    reason = _ready(obj, config).get("reason")
+    return reason is not None and reason not in _NO_ANSWERS
+
+
+def _owners(job: JsonObject) -> set[str]:
+    references = cast("list[Any]", metadata_of(job).get("ownerReferences") or [])
+    return {str(cast("JsonObject", item).get("uid")) for item in references if isinstance(item, dict)}

@@ -1,0 +1,197 @@
+"""``bubu-operator probe``: look at the store once, from inside the pod that a Job started.
+
+The store is opened from the pod's environment with the library, exactly as the team's own pods
+open it, under the same refusals as in the controller: no other engine than the reference, no
+retries, no link-local address or metadata service as an endpoint. The node's own identity counts
+for nothing: what is looked at is whether the *account* is bound to one.
+
+Invariants: the result is written whatever happens, within the deadline; nothing secret is in it,
+nor on stderr; no traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from bubu_operator.api.v1alpha1.conditions import Reason
+from bubu_operator.kube.scrub import Redactor
+from bubu_operator.probe.result import ProbeResult
+from bubu_storage.backend.factory import open_backend
+from bubu_storage.backend.probe import probe_backend
+from bubu_storage.errors import (
+    AddressNotAllowedError,
+    BucketNotFoundError,
+    PermissionDeniedError,
+    StorageError,
+    StorageTimeoutError,
+    ThrottledError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from bubu_storage.settings import FileSettings, ManagerSettings, S3Settings
+
+__all__ = ["ProbeOptions", "result_of_error", "run_probe"]
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+
+CONNECT_SECONDS: Final = 3.0
+REQUEST_SECONDS: Final = 5.0
+MAX_SECRET_FILE_BYTES: Final = 65536
+
+_CREDENTIALS_FILE: Final = "AWS_SHARED_CREDENTIALS_FILE"
+_SECRET_FILES: Final = (
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    _CREDENTIALS_FILE,
+)
+_SECRET_NAMES: Final = ("KEY", "SECRET", "TOKEN", "PASSWORD")
+
+_REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
+    (BucketNotFoundError, Reason.BUCKET_NOT_FOUND),
+    (UnauthenticatedError, Reason.UNAUTHENTICATED),
+    (PermissionDeniedError, Reason.PERMISSION_DENIED),
+    (ThrottledError, Reason.THROTTLED),
+    (StorageTimeoutError, Reason.TIMEOUT),
+    (AddressNotAllowedError, Reason.ENDPOINT_NOT_ALLOWED),
+    (UnavailableError, Reason.UNREACHABLE),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOptions:
+    """Options of ``bubu-operator probe``.
+
+    Attributes:
+        result: file that the result is written to; a kubelet reads it as the termination message.
+        deadline_seconds: for everything; then the result says Timeout.
+        require_identity: an anonymous request is no answer; say that the account has no identity.
+        allow_loopback_endpoints: see the controller's option of that name.
+    """
+
+    result: Path
+    deadline_seconds: float = 60.0
+    require_identity: bool = False
+    allow_loopback_endpoints: bool = False
+
+
+def run_probe(options: ProbeOptions) -> int:
+    """Probe, write the result, and return the exit code: 0 the store works, 1 it does not."""
+    # The node's identity is not the account's, whatever the node's metadata service would hand out.
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    redactor = Redactor()
+    redactor.add(_secrets(os.environ))
+    found: list[ProbeResult] = []
+    thread = threading.Thread(target=lambda: found.append(_probe(options)), name="probe", daemon=True)
+    thread.start()
+    thread.join(options.deadline_seconds)
+    result = (
+        found[0]
+        if found
+        else ProbeResult(
+            reason=Reason.TIMEOUT, message=f"the probe did not end within {options.deadline_seconds:g} s"
+        )
+    )
+    result = result.model_copy(update={"message": redactor.scrub(result.message)})
+    code = EXIT_OK if result.reason is Reason.PROBE_SUCCEEDED else EXIT_FAILED
+    text = result.to_text()
+    # For `kubectl logs`: the same that the controller gets.
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+    try:
+        options.result.write_text(text, encoding="utf-8")
+    except OSError as error:
+        sys.stderr.write(f"the result cannot be written to {options.result}: {error.strerror}\n")
+        code = EXIT_FAILED
+    if thread.is_alive():
+        sys.stderr.flush()
+        os._exit(code)  # a hanging request must not keep the pod
+    return code
+
+
+def result_of_error(error: BaseException, *, is_file: bool) -> ProbeResult:
+    """Turn what a probe raised into a result; the message is not scrubbed yet."""
+    reason = next((found for kind, found in _REASONS if isinstance(error, kind)), Reason.STORE_ERROR)
+    if is_file and reason is not Reason.TIMEOUT:
+        reason = Reason.PATH_NOT_WRITABLE
+    # Errors of the tree are written for people; of others only the kind is safe to tell.
+    known = isinstance(error, (StorageError, OSError)) and str(error)
+    return ProbeResult(reason=reason, message=str(error) if known else type(error).__name__)
+
+
+def _probe(options: ProbeOptions) -> ProbeResult:
+    is_file = False
+    try:
+        settings = ManagerSettings.from_env().backend
+        if settings is None:
+            return ProbeResult(
+                reason=Reason.STORE_ERROR, message="BUBU_STORAGE_PROVIDER is not set in this pod"
+            )
+        is_file = isinstance(settings, FileSettings)
+        if isinstance(settings, S3Settings):
+            if settings.anonymous and options.require_identity:
+                return _no_identity()
+            settings = _guarded(settings, allow_loopback=options.allow_loopback_endpoints)
+        began = time.monotonic()
+        with contextlib.closing(open_backend(settings)) as backend:
+            report = probe_backend(backend)
+        milliseconds = max(1, round((time.monotonic() - began) * 1000))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
+        return result_of_error(error, is_file=is_file)
+    return ProbeResult(
+        reason=Reason.PROBE_SUCCEEDED,
+        capabilities=tuple(capability.value for capability in report.capabilities),
+        latency_milliseconds=milliseconds,
+    )
+
+
+def _guarded(settings: S3Settings, *, allow_loopback: bool) -> S3Settings:
+    """Return the settings as a look needs them: short, once, by the engine that follows no redirects."""
+    return replace(
+        settings,
+        engine="boto3",
+        max_attempts=1,
+        connect_timeout_seconds=CONNECT_SECONDS,
+        timeout_seconds=REQUEST_SECONDS,
+        address_policy="remote-or-loopback" if allow_loopback else "remote",
+    )
+
+
+def _no_identity() -> ProbeResult:
+    return ProbeResult(
+        reason=Reason.UNAUTHENTICATED,
+        message="the pod got no identity for the store: the cloud's webhook added nothing to it. Bind the "
+        "ServiceAccount to a role (its annotation), and see that the webhook runs",
+    )
+
+
+def _secrets(env: Mapping[str, str]) -> list[str]:
+    """Return what must not be told: telling variables, and the contents of credential files."""
+    values = [
+        value for name, value in env.items() if any(part in name.upper() for part in _SECRET_NAMES) and value
+    ]
+    # Paths and names of files are no secrets, and messages are about them.
+    values = [value for value in values if not value.startswith("/")]
+    for name in _SECRET_FILES:
+        if not env.get(name):
+            continue
+        try:
+            with Path(env[name]).open("rb") as file:
+                text = file.read(MAX_SECRET_FILE_BYTES).decode("utf-8", errors="replace")
+        except OSError:
+            continue
+        for line in text.splitlines():
+            key, is_pair, value = line.partition("=")
+            if not is_pair or name != _CREDENTIALS_FILE:
+                values.append(line.strip())
+            elif any(part in key.upper() for part in _SECRET_NAMES):
+                values.append(value.strip())
+    return [value for value in values if value and not value.startswith("[")]
