@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
-from bubu_operator.webhook.review import ReviewRejectedError
+from bubu_operator.webhook.review import RejectReason, ReviewRejectedError
 
 __all__ = ["MAX_BODY_BYTES", "BodyReader", "Receive", "Scope"]
 
@@ -28,7 +28,8 @@ FREE_BYTES: Final = 64 * 1024
 MAX_BUFFERED_BYTES: Final = 8 * MAX_BODY_BYTES
 """What all requests may buffer together beyond that."""
 
-BODY_SECONDS: Final = 10.0
+BODY_SECONDS: Final = 5.0
+"""As long as the API server waits for an answer altogether."""
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -55,6 +56,7 @@ class BodyReader:
         if content_type.partition(";")[0].strip().lower() != _JSON:
             raise ReviewRejectedError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                RejectReason.WRONG_CONTENT_TYPE,
                 f"content type {content_type[:64]!r}; only {_JSON} is understood",
             )
         body = _Body(self)
@@ -64,13 +66,17 @@ class BodyReader:
                     pass
         except TimeoutError as error:
             raise ReviewRejectedError(
-                HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {BODY_SECONDS:g} s"
+                HTTPStatus.REQUEST_TIMEOUT,
+                RejectReason.TOO_SLOW,
+                f"the body did not arrive within {BODY_SECONDS:g} s",
             ) from error
         finally:
             body.release()
         if body.size > MAX_BODY_BYTES:
             raise ReviewRejectedError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the review is larger than {MAX_BODY_BYTES} bytes"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                RejectReason.TOO_LARGE,
+                f"the review is larger than {MAX_BODY_BYTES} bytes",
             )
         return b"".join(body.chunks)
 
@@ -82,7 +88,9 @@ class BodyReader:
         """
         if self._buffered_bytes + size > self._max_buffered_bytes:
             raise ReviewRejectedError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "too many large reviews at once; try again"
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                RejectReason.OVERLOADED,
+                "too many large reviews at once; try again",
             )
         self._buffered_bytes += size
 
@@ -104,7 +112,9 @@ class _Body:
         """Take the next chunk; tell whether there are more to come."""
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ReviewRejectedError(HTTPStatus.BAD_REQUEST, "the request broke off")
+            raise ReviewRejectedError(
+                HTTPStatus.BAD_REQUEST, RejectReason.BROKEN_OFF, "the request broke off"
+            )
         chunk: bytes = message.get("body", b"")
         self.size += len(chunk)
         if self.size > MAX_BODY_BYTES:

@@ -1,16 +1,28 @@
 """What the webhook knows of the cluster: storage configs and the labels of namespaces.
 
 Three informers feed it from threads; the event loop reads without waiting. Configs are
-parsed once, when they change, and indexed by namespace. The cache holds no Secret and
-asks for no right to read one.
+parsed once, when they change, and indexed by namespace. What was deleted is remembered for a
+while by name, so that a pod that comes too late can be told. The cache holds no Secret and
+asks for no right to read one. When the API server is away it grows stale; it never empties.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
+from bubu_operator.errors import (
+    KubeApiError,
+    KubeForbiddenError,
+    KubeGoneError,
+    KubeThrottledError,
+    KubeTimeoutError,
+    KubeUnauthorizedError,
+    KubeUnreachableError,
+)
 from bubu_operator.injection import InjectionConfig, load_config
 from bubu_operator.injection.podspec import child, texts_of
 from bubu_operator.kube.client import KubeClient
@@ -21,11 +33,26 @@ from bubu_operator.kube.resources import (
     STORAGE_CONFIGS,
     JsonObject,
     ObjectKey,
+    Resource,
 )
+from bubu_operator.observability.webhook_metrics import WebhookMetrics
 
-__all__ = ["ClusterView", "ConfigCache", "ConfigIndex", "parse_once"]
+__all__ = ["ClusterView", "ConfigCache", "ConfigIndex", "Deletions", "labels_of", "parse_once"]
+
+T = TypeVar("T")
+
+REMEMBERED_DELETIONS: Final = 1024
+REMEMBERED_SECONDS: Final = 600.0
 
 _NOTHING: Final[tuple[InjectionConfig, ...]] = ()
+_ERROR_WORDS: Final[tuple[tuple[type[KubeApiError], str], ...]] = (
+    (KubeForbiddenError, "forbidden"),
+    (KubeUnauthorizedError, "unauthorized"),
+    (KubeGoneError, "gone"),
+    (KubeThrottledError, "throttled"),
+    (KubeTimeoutError, "timeout"),
+    (KubeUnreachableError, "unreachable"),
+)
 
 
 class ClusterView(Protocol):
@@ -71,15 +98,76 @@ class ConfigIndex:
         return self._by_namespace.get(namespace, _NOTHING)
 
 
+class Deletions:
+    """Names of configs that went lately; changed from informer threads, read from any."""
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._gone: OrderedDict[tuple[str, ObjectKey], float] = OrderedDict()
+
+    def note(self, kind: str, key: ObjectKey, *, gone: bool) -> None:
+        """Remember a deletion, or forget it because the object is there again."""
+        with self._lock:
+            self._gone.pop((kind, key), None)
+            if gone:
+                self._gone[kind, key] = self._monotonic()
+                while len(self._gone) > REMEMBERED_DELETIONS:
+                    self._gone.popitem(last=False)
+
+    def in_reach_of(self, namespace: str) -> tuple[str, ...]:
+        """Say what went lately in a namespace, or cluster-wide, the latest first."""
+        now = self._monotonic()
+        with self._lock:
+            lately = [
+                (kind, key, now - when)
+                for (kind, key), when in reversed(self._gone.items())
+                if key.namespace in ("", namespace) and now - when < REMEMBERED_SECONDS
+            ]
+        return tuple(f"{kind} {key} was deleted {seconds:.0f} s ago" for kind, key, seconds in lately)
+
+
+class _CountedInformer(Informer[T]):
+    """An informer whose lists and failures are counted."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        resource: Resource,
+        transform: Callable[[JsonObject], T],
+        metrics: WebhookMetrics,
+        on_change: Callable[[Change, ObjectKey], None] | None = None,
+    ) -> None:
+        super().__init__(client, resource, transform, on_change=on_change)
+        name = resource.plural
+        self._count_list = metrics.cache_lists.labels(name).inc
+        self._errors = metrics.cache_errors
+        self._name = name
+        metrics.cache_objects.labels(name).set_function(lambda: len(self._objects))
+        metrics.cache_age_seconds.labels(name).set_function(lambda: self.age_seconds)
+        metrics.cache_failing.labels(name).set_function(lambda: float(self.last_error is not None))
+
+    def _relist(self) -> None:
+        super()._relist()
+        self._count_list()
+
+    def _report(self, error: KubeApiError) -> None:
+        super()._report(error)
+        if not self._stop.is_set():
+            self._errors.labels(self._name, error_word(error)).inc()
+
+
 class ConfigCache:
     """The live copy; use as a context manager, or `start` and `stop`."""
 
-    def __init__(self, client: KubeClient) -> None:
+    def __init__(self, client: KubeClient, metrics: WebhookMetrics | None = None) -> None:
+        metrics = metrics or WebhookMetrics()
         self._index = ConfigIndex()
         self._shared = ConfigIndex()
-        self._storage_configs = self._follow(client, STORAGE_CONFIGS, self._index)
-        self._cluster_storage_configs = self._follow(client, CLUSTER_STORAGE_CONFIGS, self._shared)
-        self._namespaces: Informer[dict[str, str]] = Informer(client, NAMESPACES, _labels_of)
+        self._deletions = Deletions()
+        self._storage_configs = self._follow(client, STORAGE_CONFIGS, self._index, metrics)
+        self._cluster_storage_configs = self._follow(client, CLUSTER_STORAGE_CONFIGS, self._shared, metrics)
+        self._namespaces = _CountedInformer(client, NAMESPACES, labels_of, metrics)
         self._informers: tuple[tuple[str, Informer[Any]], ...] = (
             (STORAGE_CONFIGS.plural, self._storage_configs),
             (CLUSTER_STORAGE_CONFIGS.plural, self._cluster_storage_configs),
@@ -100,8 +188,20 @@ class ConfigCache:
             stopper.join()
 
     def waiting_for(self) -> tuple[str, ...]:
-        """Plurals of the resources that have not been listed yet; empty when ready."""
-        return tuple(plural for plural, informer in self._informers if not informer.synced.is_set())
+        """Plurals of what has not been listed yet, each with what went wrong; empty when ready."""
+        return tuple(
+            f"{plural} ({error_word(error)})" if (error := informer.last_error) else plural
+            for plural, informer in self._informers
+            if not informer.synced.is_set()
+        )
+
+    def failing(self) -> tuple[str, ...]:
+        """What cannot be followed right now, although it was listed once; reviews use what is known."""
+        return tuple(
+            f"{plural} ({error_word(error)})"
+            for plural, informer in self._informers
+            if informer.synced.is_set() and (error := informer.last_error)
+        )
 
     def namespace_labels(self, namespace: str) -> Mapping[str, str] | None:
         """Labels of a namespace; None when it is not known (yet)."""
@@ -115,18 +215,35 @@ class ConfigCache:
         """All ClusterStorageConfigs."""
         return self._shared.of("")
 
-    @staticmethod
-    def _follow(client: KubeClient, resource: Any, index: ConfigIndex) -> Informer[InjectionConfig]:
+    def lately_deleted(self, namespace: str) -> tuple[str, ...]:
+        """Sentences about configs of a namespace, or cluster-wide ones, that went a short while ago."""
+        return self._deletions.in_reach_of(namespace)
+
+    def parse(self, obj: JsonObject) -> InjectionConfig:
+        """Read a config that was read live; one that the cache holds already is not parsed again."""
+        cluster_wide = obj.get("kind") == CLUSTER_STORAGE_CONFIGS.kind
+        informer = self._cluster_storage_configs if cluster_wide else self._storage_configs
+        return parse_once(informer.get)(obj)
+
+    def _follow(
+        self, client: KubeClient, resource: Resource, index: ConfigIndex, metrics: WebhookMetrics
+    ) -> Informer[InjectionConfig]:
         informer: Informer[InjectionConfig]
 
         def known(key: ObjectKey) -> InjectionConfig | None:
             return informer.get(key)
 
-        def changed(_change: Change, key: ObjectKey) -> None:
+        def changed(change: Change, key: ObjectKey) -> None:
             index.put(key, informer.get(key))
+            self._deletions.note(resource.kind, key, gone=change is Change.DELETED)
 
-        informer = Informer(client, resource, parse_once(known), on_change=changed)
+        informer = _CountedInformer(client, resource, parse_once(known), metrics, changed)
         return informer
+
+
+def error_word(error: KubeApiError) -> str:
+    """One word for an error, for labels and for readers who may not see addresses."""
+    return next((word for kind, word in _ERROR_WORDS if isinstance(error, kind)), "other")
 
 
 def parse_once(
@@ -155,5 +272,6 @@ def parse_once(
     return transform
 
 
-def _labels_of(namespace: JsonObject) -> dict[str, str]:
+def labels_of(namespace: JsonObject) -> dict[str, str]:
+    """Labels of a namespace object; all that is kept of it."""
     return dict(texts_of(child(namespace, "metadata"), "labels"))

@@ -2,14 +2,21 @@
 
 Three entries, so that each pod matches at most one and is never sent twice: engrams, pods
 that ask by label, and the other pods of namespaces that ask. ``"false"`` opts out, on the
-pod or on the namespace; a pod's ``"true"`` outranks its namespace's ``"false"``. System
-namespaces and our own are never matched: the webhook must not stand in the way of its own
-start, or of the cluster's.
+pod or on the namespace; a pod's ``"true"`` outranks its namespace's ``"false"``.
 
-failurePolicy is Ignore: a pod without storage fails visibly, a cluster that cannot start
-pods fails altogether. reinvocationPolicy is IfNeeded: a webhook that runs after ours may
-add a container, and injection converges, so a second call is safe. sideEffects is
-NoneOnDryRun: a real request may be followed by an event, a dry run never is.
+Each entry stands there twice. Ordinary namespaces: failurePolicy Ignore, because a pod
+without storage fails visibly, and a cluster that cannot start pods fails altogether.
+Namespaces labelled strict: failurePolicy Fail and a path of its own, where a pod that asks
+for storage and cannot get it is refused. The two select by one label, so they never meet.
+
+System namespaces and our own are never matched: the webhook must not stand in the way of
+its own start, or of the cluster's. That is said twice, as selector and as CEL condition:
+a selector reads a label, which the API server keeps, the condition the request itself.
+Mirror pods are kept out, too: a kubelet's picture of a static pod is never injected.
+
+reinvocationPolicy is IfNeeded: a webhook that runs after ours may add a container, and
+injection converges, so a second call is safe. sideEffects is NoneOnDryRun: a real request
+may be followed by an event, a dry run never is.
 """
 
 from __future__ import annotations
@@ -24,10 +31,16 @@ from bubu_operator.defaults import OPERATOR_NAMESPACE, WEBHOOK_NAME
 from bubu_operator.injection.names import (
     ENGRAM_LABEL,
     INJECT_LABEL,
+    MIRROR_ANNOTATION,
+    STRICT_LABEL,
     SYSTEM_NAMESPACES,
 )
 
-__all__ = ["WEBHOOK_NAME", "render_webhook_configuration"]
+__all__ = ["MUTATE_PATH", "STRICT_PATH", "WEBHOOK_NAME", "render_webhook_configuration"]
+
+MUTATE_PATH: Final = "/mutate"
+STRICT_PATH: Final = "/mutate/strict"
+"""Where the entries with failurePolicy Fail lead; below the other, so that a URL takes it as a suffix."""
 
 TIMEOUT_SECONDS: Final = 5
 
@@ -48,21 +61,12 @@ def render_webhook_configuration(
 
     Args:
         url: address of ``/mutate`` for an API server without our Service in reach; "" for
-            the Service.
+            the Service. The strict entries lead to ``/strict`` below it.
         ca_bundle_pem: authority of the serving certificate; "" leaves ``caBundle`` to
             whoever writes it later (and GitOps tools do not fight over it).
         operator_namespace: where the operator runs; never matched.
         service_name: Service of the webhook in that namespace; port 443.
     """
-    client: dict[str, Any] = (
-        {"url": url}
-        if url
-        else {
-            "service": {"namespace": operator_namespace, "name": service_name, "path": "/mutate", "port": 443}
-        }
-    )
-    if ca_bundle_pem:
-        client["caBundle"] = base64.b64encode(ca_bundle_pem.encode("ascii")).decode("ascii")
     not_system = _expression("kubernetes.io/metadata.name", "NotIn", *SYSTEM_NAMESPACES, operator_namespace)
     undecided = _expression(INJECT_LABEL, "NotIn", "true", "false")
     entries = (
@@ -78,15 +82,23 @@ def render_webhook_configuration(
             [_expression(ENGRAM_LABEL, "DoesNotExist"), undecided],
         ),
     )
+    clients = {
+        path: _client(url, path, ca_bundle_pem, operator_namespace, service_name)
+        for path in (MUTATE_PATH, STRICT_PATH)
+    }
+    modes = (
+        ("", _expression(STRICT_LABEL, "NotIn", "true"), "Ignore", MUTATE_PATH),
+        ("strict-", _expression(STRICT_LABEL, "In", "true"), "Fail", STRICT_PATH),
+    )
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
         "metadata": {"name": WEBHOOK_NAME, "labels": dict(_LABELS)},
         "webhooks": [
             {
-                "name": f"{name}.storage.bubustack.io",
+                "name": f"{prefix}{name}.storage.bubustack.io",
                 "admissionReviewVersions": ["v1"],
-                "clientConfig": dict(client),
+                "clientConfig": dict(clients[path]),
                 "rules": [
                     {
                         "apiGroups": [""],
@@ -96,17 +108,45 @@ def render_webhook_configuration(
                         "scope": "Namespaced",
                     }
                 ],
-                "namespaceSelector": {"matchExpressions": namespaces},
+                "namespaceSelector": {"matchExpressions": [*namespaces, strictness]},
                 "objectSelector": {"matchExpressions": pods},
+                "matchConditions": _conditions(operator_namespace),
                 "matchPolicy": "Equivalent",
-                "failurePolicy": "Ignore",
+                "failurePolicy": policy,
                 "reinvocationPolicy": "IfNeeded",
                 "sideEffects": "NoneOnDryRun",
                 "timeoutSeconds": TIMEOUT_SECONDS,
             }
+            for prefix, strictness, policy, path in modes
             for name, namespaces, pods in entries
         ],
     }
+
+
+def _client(
+    url: str, path: str, ca_bundle_pem: str, operator_namespace: str, service_name: str
+) -> dict[str, Any]:
+    client: dict[str, Any] = (
+        {"url": url.rstrip("/") + path.removeprefix(MUTATE_PATH)}
+        if url
+        else {"service": {"namespace": operator_namespace, "name": service_name, "path": path, "port": 443}}
+    )
+    if ca_bundle_pem:
+        client["caBundle"] = base64.b64encode(ca_bundle_pem.encode("ascii")).decode("ascii")
+    return client
+
+
+def _conditions(operator_namespace: str) -> list[dict[str, str]]:
+    """CEL of Kubernetes 1.30; neither can fail for any pod, for a failure would count as one of ours."""
+    kept_out = ", ".join(f"'{name}'" for name in (*SYSTEM_NAMESPACES, operator_namespace))
+    annotations = "object.metadata.annotations"
+    return [
+        {"name": "not-a-system-namespace", "expression": f"!(request.namespace in [{kept_out}])"},
+        {
+            "name": "not-a-mirror-pod",
+            "expression": f"!has({annotations}) || !('{MIRROR_ANNOTATION}' in {annotations})",
+        },
+    ]
 
 
 def _expression(key: str, operator: str, *values: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""``bubu-operator webhook``: wiring of cache, certificate, application and server.
+"""``bubu-operator webhook``: wiring of cache, certificate, application and servers.
 
-One process, one event loop, three informer threads. On SIGTERM or SIGINT readiness goes
+One process, one event loop for reviews; threads for what blocks: three informers, live
+reads, events, metrics. On SIGTERM or SIGINT readiness goes
 off first, requests are still answered for `WebhookOptions.drain_seconds`, then the
 listener closes and what is in flight finishes; a second signal ends the wait.
 """
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -23,12 +25,18 @@ import uvicorn
 
 from bubu_operator.errors import OperatorError
 from bubu_operator.kube.client import KubeClient
+from bubu_operator.kube.events import EventRecorder
+from bubu_operator.kube.resources import GROUP
 from bubu_operator.kube.scrub import Redactor
 from bubu_operator.observability.logging import setup_logging
+from bubu_operator.observability.webhook_metrics import WebhookMetrics
 from bubu_operator.webhook.app import WebhookApp
 from bubu_operator.webhook.cache import ConfigCache
 from bubu_operator.webhook.certs import CertificateSource, FileSource, server_context
 from bubu_operator.webhook.connections import BoundedProtocol, ServerLoop
+from bubu_operator.webhook.fallback import Fallback, LiveReader
+from bubu_operator.webhook.metrics_server import LoopMonitor, MetricsServer
+from bubu_operator.webhook.owner_events import OwnerEvents
 
 __all__ = ["WebhookOptions", "make_server", "run_webhook"]
 
@@ -38,6 +46,7 @@ KEEP_ALIVE_SECONDS: Final = 180
 """Longer than the API server's own 90 s: the side that closes an idle connection first must be
 the client, or it sends a request into a connection that is just being closed."""
 
+EVENT_SOURCE: Final = f"{GROUP}/webhook"
 IN_FLIGHT_SECONDS: Final = 5
 BACKLOG: Final = 2048
 
@@ -50,6 +59,7 @@ class WebhookOptions:
         tls_cert, tls_key: PEM files; they may appear and change while the process runs.
         kubeconfig: None for the pod's own service account.
         host, port: where to listen; port 0 picks a free one, which the log names.
+        metrics_host, metrics_port: where metrics and health are shown, plain HTTP; port 0 as above.
         cert_poll_seconds: how often the files are looked at.
         log_format, log_level: see `setup_logging`.
         drain_seconds: how long requests are still answered after readiness went off.
@@ -60,6 +70,8 @@ class WebhookOptions:
     kubeconfig: Path | None = None
     host: str = "0.0.0.0"  # noqa: S104 - the API server calls from outside the pod
     port: int = 10250
+    metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet ask from outside the pod
+    metrics_port: int = 8081
     cert_poll_seconds: float = 10.0
     log_format: str = "json"
     log_level: str = "info"
@@ -85,7 +97,7 @@ def run_webhook(options: WebhookOptions) -> int:
             cause = error.strerror or error
             return _cannot_start(f"cannot listen on {options.host} port {options.port}: {cause}")
         with listener, asyncio.Runner(loop_factory=ServerLoop) as runner:
-            runner.run(_serve(options, client, listener))
+            runner.run(_serve(options, client, redactor, listener))
     return 0
 
 
@@ -94,19 +106,40 @@ def _cannot_start(why: str) -> int:
     return 1
 
 
-async def _serve(options: WebhookOptions, client: KubeClient, listener: socket.socket) -> None:
+async def _serve(
+    options: WebhookOptions, client: KubeClient, redactor: Redactor, listener: socket.socket
+) -> None:
     context = server_context()
     certificates = certificate_source(options, context)
-    cache = ConfigCache(client)
-    app = WebhookApp(cache, certificates.problem)
+    metrics = WebhookMetrics()
+    metrics.certificate_not_after.set_function(lambda: _expiry(certificates))
+    cache = ConfigCache(client, metrics)
+    monitor = LoopMonitor(metrics.loop_lag_seconds.observe)
+    recorder = EventRecorder(
+        client, redactor, controller=EVENT_SOURCE, instance=f"{socket.gethostname()}-{os.getpid()}"
+    )
+    events = OwnerEvents(recorder, metrics)
+    fallback = Fallback(LiveReader(client, cache.parse), metrics)
+    app = WebhookApp(
+        cache,
+        certificates.problem,
+        health=monitor.problem,
+        look=fallback.look,
+        on_unserved=events.offer,
+        lately_deleted=cache.lately_deleted,
+        metrics=metrics,
+    )
     server = make_server(app, context)
+    shown = _show_metrics(options, app, monitor, metrics)
     cache.start()
+    events.start()
     # Start-up's objects live as long as the process; the collector need not walk them again.
     gc.collect()
     gc.freeze()
     tasks = [
         asyncio.create_task(certificates.follow()),
-        asyncio.create_task(_announce_readiness(app)),
+        asyncio.create_task(monitor.run()),
+        asyncio.create_task(_announce_readiness(app, cache)),
         asyncio.create_task(_drain_on_signal(app, server, options.drain_seconds)),
     ]
     address, port = listener.getsockname()[:2]
@@ -117,8 +150,41 @@ async def _serve(options: WebhookOptions, client: KubeClient, listener: socket.s
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        fallback.close()
+        await asyncio.to_thread(events.stop)
         await asyncio.to_thread(cache.stop)
+        if shown is not None:
+            await asyncio.to_thread(shown.close)
         logger.info("webhook stopped")
+
+
+def _show_metrics(
+    options: WebhookOptions, app: WebhookApp, monitor: LoopMonitor, metrics: WebhookMetrics
+) -> MetricsServer | None:
+    """Open the metrics port. Where that fails, pods are injected all the same: None."""
+    try:
+        shown = MetricsServer(
+            options.metrics_host,
+            options.metrics_port,
+            healthy=monitor.problem,
+            ready=app.not_ready_because,
+            registry=metrics.registry,
+        )
+    except OSError as error:
+        logger.error(  # noqa: TRY400 - the cause is in the line
+            "no metrics: cannot listen on %s port %d: %s; reviews are answered all the same",
+            options.metrics_host,
+            options.metrics_port,
+            error.strerror or error,
+        )
+        return None
+    logger.info("metrics listening", extra={"address": options.metrics_host, "port": shown.port})
+    return shown
+
+
+def _expiry(certificates: CertificateSource) -> float:
+    current = certificates.current
+    return 0.0 if current is None else current.not_after.timestamp()
 
 
 def certificate_source(options: WebhookOptions, context: ssl.SSLContext) -> CertificateSource:
@@ -168,14 +234,24 @@ async def _drain_on_signal(app: WebhookApp, server: uvicorn.Server, drain_second
     server.should_exit = True
 
 
-async def _announce_readiness(app: WebhookApp) -> None:
-    """Log when readiness changes, with the reason."""
+async def _announce_readiness(app: WebhookApp, cache: ConfigCache) -> None:
+    """Log when readiness changes, and when the cache begins or ceases to be fed, with the reason."""
     before: str | None = None
+    stale_before: tuple[str, ...] = ()
     while True:
         now = app.not_ready_because()
         if now != before:
             logger.info("not ready" if now else "ready", extra={"cause": now} if now else {})
             before = now
+        stale = cache.failing()
+        if stale != stale_before:
+            if stale:
+                logger.warning(
+                    "the cache is not fed; reviews go on from what is known", extra={"resources": stale}
+                )
+            else:
+                logger.info("the cache is fed again")
+            stale_before = stale
         await asyncio.sleep(0.2)
 
 

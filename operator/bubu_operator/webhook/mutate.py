@@ -1,4 +1,9 @@
-"""The decision on one admission request: pure, over the request and what the cache knows."""
+"""The decision on one admission request: pure, over the request and what is known of the cluster.
+
+A verdict does not depend on the entry that asked. `denial_of` alone says what a strict entry
+makes of it: a pod that asks for storage and goes without (`Verdict.unserved`) is refused there.
+A pod that does not ask, or is not ours to touch, is never refused.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,13 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Final, cast
 
 from bubu_operator.injection import (
     Demand,
     InjectionConfig,
+    InjectionReason,
     JsonPatch,
     demand_for,
     inject_pod,
@@ -20,13 +27,41 @@ from bubu_operator.injection import (
 )
 from bubu_operator.injection.names import INJECT_LABEL, MIRROR_ANNOTATION
 from bubu_operator.injection.podspec import child, texts_of
-from bubu_operator.webhook.review import ReviewRequest
+from bubu_operator.webhook.review import Denial, ReviewRequest
 from bubu_storage.apply_env import Json
 
-__all__ = ["MAX_POD_BYTES", "SkipReason", "Verdict", "decide", "skip_reason", "unknown_namespace"]
+__all__ = [
+    "MAX_ANNOTATION_BYTES",
+    "MAX_POD_BYTES",
+    "Policy",
+    "SkipReason",
+    "Verdict",
+    "decide",
+    "denial_of",
+    "internal_error",
+    "not_ready",
+    "opted_out",
+    "skip_reason",
+    "unknown_namespace",
+]
 
 MAX_POD_BYTES: Final = 1536 * 1024
 """etcd's limit for a request. Pods are stored in a denser form than JSON, so what fits as JSON fits."""
+
+MAX_ANNOTATION_BYTES: Final = 256 * 1024
+"""The API server refuses objects whose annotations, keys and values, are larger together."""
+
+_OPTED_OUT: Final = "false"
+_SERVED: Final = frozenset(
+    {InjectionReason.INJECTED, InjectionReason.ALREADY_INJECTED, InjectionReason.ALL_KEPT}
+)
+
+
+class Policy(StrEnum):
+    """What the entry that asked does with a pod that cannot be served: its failurePolicy."""
+
+    IGNORE = "ignore"
+    FAIL = "strict"
 
 
 class SkipReason(StrEnum):
@@ -37,6 +72,7 @@ class SkipReason(StrEnum):
     MALFORMED_POD = "MalformedPod"
     MIRROR_POD = "MirrorPod"
     POD_TOO_LARGE = "PodTooLarge"
+    ANNOTATIONS_TOO_LARGE = "AnnotationsTooLarge"
     UNKNOWN_NAMESPACE = "UnknownNamespace"
     NOT_READY = "NotReady"
     INTERNAL_ERROR = "InternalError"
@@ -52,6 +88,7 @@ class Verdict:
         warnings: for the person who creates the pod.
         config: the chosen config as text; "" for none.
         wanted: the pod asked for injection.
+        unserved: it asked, and goes without; a strict entry refuses it.
     """
 
     reason: str
@@ -59,6 +96,44 @@ class Verdict:
     warnings: tuple[str, ...] = ()
     config: str = ""
     wanted: bool = False
+    unserved: bool = False
+
+
+def denial_of(verdict: Verdict) -> Denial | None:
+    """How a strict entry refuses; None for what is let through there, too.
+
+    Faults of ours and of the moment are 5xx with a time to try again, which client-go does by
+    itself; what a person has to change is a 403.
+    """
+    if not verdict.unserved:
+        return None
+    why = verdict.warnings[0] if verdict.warnings else f"no storage was injected: {verdict.reason}"
+    message = f"{why}; this namespace is strict and starts no pod without the storage that it asks for"
+    if verdict.reason in (SkipReason.NOT_READY, SkipReason.UNKNOWN_NAMESPACE):
+        return Denial(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable", message, retry_after_seconds=1)
+    if verdict.reason == SkipReason.INTERNAL_ERROR:
+        return Denial(HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError", message)
+    return Denial(HTTPStatus.FORBIDDEN, "Forbidden", message)
+
+
+def opted_out(pod: object) -> bool:
+    """Whether a pod says by its own label that it wants nothing; False for what is no pod."""
+    if not isinstance(pod, dict):
+        return False
+    return child(child(cast("Json", pod), "metadata"), "labels").get(INJECT_LABEL) == _OPTED_OUT
+
+
+def not_ready(why: str) -> Verdict:
+    """Nothing is known yet, and asking the API server did not help."""
+    warning = f"no storage was injected: {why}; create the pod again in a moment"
+    return Verdict(SkipReason.NOT_READY, [], (warning,), wanted=True, unserved=True)
+
+
+def internal_error(request: ReviewRequest) -> Verdict:
+    """A fault of ours; its cause is in the log and not in the answer."""
+    warning = "no storage was injected: internal error of the webhook; its log has the details"
+    asked = not opted_out(request.pod)
+    return Verdict(SkipReason.INTERNAL_ERROR, [], (warning,), wanted=asked, unserved=asked)
 
 
 def skip_reason(request: ReviewRequest) -> Verdict | None:
@@ -75,25 +150,26 @@ def skip_reason(request: ReviewRequest) -> Verdict | None:
         return Verdict(SkipReason.NOT_A_CREATION, [], ("a pod is injected when it is created, not later",))
     problem = pod_problem(request.pod)
     if problem:
-        return Verdict(SkipReason.MALFORMED_POD, [], (f"the pod cannot be injected: {problem}",))
+        warning = f"the pod cannot be injected: {problem}"
+        return Verdict(SkipReason.MALFORMED_POD, [], (warning,), unserved=not opted_out(request.pod))
     if MIRROR_ANNOTATION in texts_of(child(request.pod, "metadata"), "annotations"):
         return Verdict(SkipReason.MIRROR_POD, [])
+    if opted_out(request.pod):
+        return Verdict(Demand.POD_OPTED_OUT, [])
     return None
 
 
-def unknown_namespace(request: ReviewRequest) -> Verdict:
-    """Let a pod through whose namespace the cache does not know.
+def unknown_namespace(request: ReviewRequest, *, absent: bool = False) -> Verdict:
+    """Let a pod through whose namespace is not known, or does not exist.
 
     Its labels may name a config or opt out, and its own configs are probably unknown too: a
     cluster-wide config would be a guess.
     """
-    if texts_of(child(request.pod, "metadata"), "labels").get(INJECT_LABEL) == "false":
-        return Verdict(Demand.POD_OPTED_OUT, [])
+    what = "does not exist any more" if absent else "is not known to the webhook yet"
     warning = (
-        f"no storage was injected: namespace {request.namespace} is not known to the webhook yet; "
-        "create the pod again in a moment"
+        f"no storage was injected: namespace {request.namespace} {what}; create the pod again in a moment"
     )
-    return Verdict(SkipReason.UNKNOWN_NAMESPACE, [], (warning,), wanted=True)
+    return Verdict(SkipReason.UNKNOWN_NAMESPACE, [], (warning,), wanted=True, unserved=True)
 
 
 def decide(
@@ -120,18 +196,35 @@ def decide(
     )
     if selection.config is None:
         warning = f"no storage was injected: {selection.message}"
-        return Verdict(selection.reason, [], (warning,), wanted=True)
+        return Verdict(selection.reason, [], (warning,), wanted=True, unserved=True)
+    config = str(selection.config)
     result = inject_pod(pod, selection.config)
     patch = make_patch(pod, result.pod) if result.changed else []
     if patch and not _fits(request.size_bytes, patch):
         warning = (
-            f"{selection.config} was not injected: the pod would be larger than the "
+            f"{config} was not injected: the pod would be larger than the "
             f"{MAX_POD_BYTES} bytes that a cluster stores; make the pod smaller"
         )
-        return Verdict(SkipReason.POD_TOO_LARGE, [], (warning,), str(selection.config), wanted=True)
-    return Verdict(result.reason, patch, result.warnings, str(selection.config), wanted=True)
+        return Verdict(SkipReason.POD_TOO_LARGE, [], (warning,), config, wanted=True, unserved=True)
+    if patch and _annotation_bytes(result.pod) > MAX_ANNOTATION_BYTES >= _annotation_bytes(pod):
+        warning = (
+            f"{config} was not injected: the pod's annotations would be larger than the "
+            f"{MAX_ANNOTATION_BYTES} bytes that Kubernetes allows; make them smaller"
+        )
+        return Verdict(SkipReason.ANNOTATIONS_TOO_LARGE, [], (warning,), config, wanted=True, unserved=True)
+    # A config may be for some containers only: a pod without one is refused if it asked by itself.
+    unserved = result.reason not in _SERVED and not (
+        result.reason == InjectionReason.NO_MATCHING_CONTAINER and demand is Demand.NAMESPACE_LABEL
+    )
+    return Verdict(result.reason, patch, result.warnings, config, wanted=True, unserved=unserved)
 
 
 def _fits(pod_bytes: int, patch: JsonPatch) -> bool:
     """Whether the patched pod can still be stored: a pod must not be refused because of us."""
     return pod_bytes + len(json.dumps(patch, separators=(",", ":"))) <= MAX_POD_BYTES
+
+
+def _annotation_bytes(pod: Json) -> int:
+    """As the API server counts: keys and values, UTF-8."""
+    annotations = texts_of(child(pod, "metadata"), "annotations")
+    return sum(len(text.encode("utf-8", errors="replace")) for pair in annotations.items() for text in pair)

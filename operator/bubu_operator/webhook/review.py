@@ -1,8 +1,11 @@
 """AdmissionReview v1 on the wire: reading a request, writing an answer.
 
 A body that holds no usable request id cannot be answered with a review; it gets an HTTP
-error whose text says what is wrong (the API server shows it to people). Everything that
-has an id gets a review, and every review of ours allows: refusing pods is not our job.
+error whose text says what is wrong (the API server shows it to people, and applies the
+entry's failurePolicy). Everything that has an id gets a review.
+
+Of duplicate keys the last one counts, as it does for the API server. NaN and infinities
+are no JSON and refused.
 """
 
 from __future__ import annotations
@@ -11,14 +14,15 @@ import base64
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final, Never, cast
 
 from bubu_operator.injection.patch import JsonPatch
 from bubu_operator.injection.podspec import child
 from bubu_storage.apply_env import Json
 
-__all__ = ["ReviewRejectedError", "ReviewRequest", "parse_review", "render_answer"]
+__all__ = ["Denial", "RejectReason", "ReviewRejectedError", "ReviewRequest", "parse_review", "render_answer"]
 
 API_VERSION: Final = "admission.k8s.io/v1"
 KIND: Final = "AdmissionReview"
@@ -28,18 +32,53 @@ MAX_WARNING_CHARACTERS: Final = 1024
 MAX_UID_CHARACTERS: Final = 256
 
 
+class RejectReason(StrEnum):
+    """Why a body could not be answered with a review."""
+
+    WRONG_CONTENT_TYPE = "WrongContentType"
+    TOO_LARGE = "TooLarge"
+    TOO_SLOW = "TooSlow"
+    BROKEN_OFF = "BrokenOff"
+    OVERLOADED = "Overloaded"
+    NOT_JSON = "NotJson"
+    NOT_A_REVIEW = "NotAReview"
+    WRONG_VERSION = "WrongVersion"
+    NO_REQUEST = "NoRequest"
+    NO_UID = "NoUid"
+    INTERNAL_ERROR = "InternalError"
+
+
 class ReviewRejectedError(Exception):
     """There is no request that could be answered.
 
     Attributes:
         status: HTTP status code.
+        reason: one word, for metrics.
         message: text of the response.
     """
 
-    def __init__(self, status: HTTPStatus, message: str) -> None:
+    def __init__(self, status: HTTPStatus, reason: RejectReason, message: str) -> None:
         super().__init__(message)
         self.status = status
+        self.reason = reason
         self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """How a refusal is told to the creator of a pod.
+
+    Attributes:
+        status: HTTP status that the API server gives to its caller.
+        reason: Kubernetes' word for that status.
+        message: why, and the way out.
+        retry_after_seconds: 0, or when a client may try again by itself.
+    """
+
+    status: HTTPStatus
+    reason: str
+    message: str
+    retry_after_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +115,31 @@ def parse_review(body: bytes) -> ReviewRequest:
         ReviewRejectedError: it is no AdmissionReview v1 with a request and an id.
     """
     if not body:
-        raise _bad("the body is empty; an AdmissionReview is expected")
+        raise _bad(RejectReason.NOT_JSON, "the body is empty; an AdmissionReview is expected")
     try:
-        decoded: Any = json.loads(body.decode("utf-8"))
+        decoded: Any = _DECODER.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise _bad(f"the body is not JSON: {_why(error)}") from error
+        raise _bad(RejectReason.NOT_JSON, f"the body is not JSON: {_why(error)}") from error
     if not isinstance(decoded, dict):
-        raise _bad("the body is JSON, but no object; an AdmissionReview is expected")
+        raise _bad(
+            RejectReason.NOT_A_REVIEW, "the body is JSON, but no object; an AdmissionReview is expected"
+        )
     review = cast("Json", decoded)
     kind, version = review.get("kind"), review.get("apiVersion")
     if kind != KIND:
-        raise _bad(f"kind is {_quoted(kind)}; only {KIND} is understood")
+        raise _bad(RejectReason.NOT_A_REVIEW, f"kind is {_quoted(kind)}; only {KIND} is understood")
     if version != API_VERSION:
-        raise _bad(f"apiVersion is {_quoted(version)}; only {API_VERSION} is understood")
+        raise _bad(
+            RejectReason.WRONG_VERSION, f"apiVersion is {_quoted(version)}; only {API_VERSION} is understood"
+        )
     if not isinstance(review.get("request"), dict):
-        raise _bad("the review has no request")
+        raise _bad(RejectReason.NO_REQUEST, "the review has no request")
     request = child(review, "request")
     uid = request.get("uid")
     if not isinstance(uid, str) or not uid:
-        raise _bad("request.uid is missing, so the review cannot be answered")
+        raise _bad(RejectReason.NO_UID, "request.uid is missing, so the review cannot be answered")
     if len(uid) > MAX_UID_CHARACTERS:
-        raise _bad(f"request.uid is longer than {MAX_UID_CHARACTERS} characters")
+        raise _bad(RejectReason.NO_UID, f"request.uid is longer than {MAX_UID_CHARACTERS} characters")
     resource = child(request, "resource")
     group, plural = _text(resource, "group"), _text(resource, "resource")
     pod = request.get("object")
@@ -120,17 +163,29 @@ def render_answer(
     patch: JsonPatch | None = None,
     warnings: Iterable[str] = (),
     audit: dict[str, str] | None = None,
+    denial: Denial | None = None,
 ) -> bytes:
-    """Write an answer that allows the request.
+    """Write an answer that allows the request, or refuses it.
 
     Args:
         uid: of the request.
         patch: operations; none or empty leaves the object alone.
         warnings: sentences for the person at kubectl; bounded in number and length.
         audit: notes for the API server's audit log.
+        denial: why the request is refused; no patch then.
     """
-    response: Json = {"uid": uid, "allowed": True}
-    if patch:
+    response: Json = {"uid": uid, "allowed": denial is None}
+    if denial is not None:
+        status: Json = {
+            "code": int(denial.status),
+            "reason": denial.reason,
+            "message": _warning(denial.message),
+        }
+        if denial.retry_after_seconds:
+            # The API server makes a Retry-After header of it, which client-go obeys by itself.
+            status["details"] = {"retryAfterSeconds": denial.retry_after_seconds}
+        response["status"] = status
+    elif patch:
         text = json.dumps(patch, separators=(",", ":"))
         response["patchType"] = "JSONPatch"
         response["patch"] = base64.b64encode(text.encode("ascii")).decode("ascii")
@@ -156,14 +211,27 @@ def _warning(text: str) -> str:
     return line if len(line) <= MAX_WARNING_CHARACTERS else line[: MAX_WARNING_CHARACTERS - 3] + "..."
 
 
-def _bad(message: str) -> ReviewRejectedError:
-    return ReviewRejectedError(HTTPStatus.BAD_REQUEST, message)
+def _bad(reason: RejectReason, message: str) -> ReviewRejectedError:
+    return ReviewRejectedError(HTTPStatus.BAD_REQUEST, reason, message)
+
+
+def _no_constant(word: str) -> Never:
+    raise _ConstantError(f"{word} is no JSON number")
+
+
+class _ConstantError(ValueError):
+    """One of the words that Python's parser takes for a number, and JSON does not have."""
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _why(error: Exception) -> str:
     """The parser's own words; none of them quotes the document."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at character {error.pos}"
+    if isinstance(error, _ConstantError):
+        return str(error)
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
     return "it is nested too deeply" if isinstance(error, RecursionError) else "a number is too long"

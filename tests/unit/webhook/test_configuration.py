@@ -39,25 +39,42 @@ def test_each_pod_that_wants_injection_meets_exactly_one_entry():
     """Selectors and `demand_for` say the same, for every combination of labels."""
     inject = [{}, *({"storage.bubustack.io/inject": value} for value in ("true", "false", "other"))]
     engram = [{}, {"bubustack.io/engram": ""}, {"bubustack.io/engram": "x"}]
-    for own, kind, namespace in itertools.product(inject, engram, inject):
+    strict = [{}, *({"storage.bubustack.io/strict": value} for value in ("true", "false"))]
+    for own, kind, namespace, mode in itertools.product(inject, engram, inject, strict):
         pod = {**own, **kind}
-        labels = {**namespace, "kubernetes.io/metadata.name": "flows"}
+        labels = {**namespace, **mode, "kubernetes.io/metadata.name": "flows"}
 
-        expected = 1 if demand_for(pod, labels).wanted else 0
-        assert len(entries_for(pod, labels)) == expected, (pod, labels)
+        found = entries_for(pod, labels)
+        assert len(found) == (1 if demand_for(pod, labels).wanted else 0), (pod, labels)
+        is_strict = mode.get("storage.bubustack.io/strict") == "true"
+        assert all(name.startswith("strict-") == is_strict for name in found)
 
 
 def test_system_namespaces_and_our_own_are_never_matched():
-    """Not even when everything asks for it."""
+    """Not even when everything asks for it; said by selector and by condition."""
     labels = {"storage.bubustack.io/inject": "true"}
-    for name in ("kube-system", "kube-public", "kube-node-lease", "bubu-storage-system"):
-        assert entries_for(labels, {**labels, "kubernetes.io/metadata.name": name}) == []
+    names = ("kube-system", "kube-public", "kube-node-lease", "bubu-storage-system")
+    for name, strict in itertools.product(names, ("true", "false")):
+        namespace = {**labels, "storage.bubustack.io/strict": strict, "kubernetes.io/metadata.name": name}
+        assert entries_for(labels, namespace) == []
+    for entry in render_webhook_configuration(operator_namespace="elsewhere")["webhooks"]:
+        expression = entry["matchConditions"][0]["expression"]
+        assert all(f"'{name}'" in expression for name in (*names[:3], "elsewhere"))
+
+
+def test_names_of_entries_are_unique():
+    """The API server refuses a configuration in which two have one name."""
+    names = [entry["name"] for entry in render_webhook_configuration()["webhooks"]]
+
+    assert len(set(names)) == len(names) == 6
 
 
 def test_the_cluster_works_without_us():
-    """Ignore, a short timeout, creations of pods only."""
+    """Ignore unless the namespace wants it otherwise, a short timeout, creations of pods only."""
     for entry in render_webhook_configuration()["webhooks"]:
-        assert entry["failurePolicy"] == "Ignore"
+        strict = entry["name"].startswith("strict-")
+        assert entry["failurePolicy"] == ("Fail" if strict else "Ignore")
+        assert entry["clientConfig"]["service"]["path"] == ("/mutate/strict" if strict else "/mutate")
         assert entry["timeoutSeconds"] == 5
         assert entry["sideEffects"] == "NoneOnDryRun"
         assert entry["rules"][0]["operations"] == ["CREATE"]
@@ -70,10 +87,12 @@ def test_client_by_service_or_by_url():
     assert service["service"]["path"] == "/mutate"
     assert "caBundle" not in service
     by_url = render_webhook_configuration(url="https://127.0.0.1:1/mutate", ca_bundle_pem="PEM")
-    client = by_url["webhooks"][2]["clientConfig"]
-    assert client["url"] == "https://127.0.0.1:1/mutate"
-    assert base64.b64decode(client["caBundle"]) == b"PEM"
-    assert "service" not in client
+    for entry in by_url["webhooks"]:
+        client = entry["clientConfig"]
+        suffix = "/strict" if entry["failurePolicy"] == "Fail" else ""
+        assert client["url"] == f"https://127.0.0.1:1/mutate{suffix}"
+        assert base64.b64decode(client["caBundle"]) == b"PEM"
+        assert "service" not in client
 
 
 def test_the_file_of_the_chart_is_up_to_date():

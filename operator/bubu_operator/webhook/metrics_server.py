@@ -1,0 +1,166 @@
+"""``/metrics``, ``/healthz`` and ``/readyz`` on a plain HTTP port, and the lag of the event loop.
+
+The server has threads of its own, so it answers, and can say so, when the event loop is stuck.
+Invariants: at most `MAX_REQUESTS` are served at once, each within `REQUEST_SECONDS`; nothing here
+tells more than numbers and short sentences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+__all__ = ["MAX_LAG_SECONDS", "LoopMonitor", "MetricsServer"]
+
+MAX_REQUESTS: Final = 8
+REQUEST_SECONDS: Final = 5.0
+BEAT_SECONDS: Final = 0.1
+MAX_LAG_SECONDS: Final = 5.0
+"""An event loop that is later than this answers no review within its time: a restart is better."""
+
+
+class LoopMonitor:
+    """Measures by how much the event loop's timers are late; readable from any thread."""
+
+    def __init__(
+        self,
+        observe: Callable[[float], None] = lambda _seconds: None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._observe = observe
+        self._monotonic = monotonic
+        self._due: float | None = None
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            due = self._due = self._monotonic() + BEAT_SECONDS
+            await asyncio.sleep(BEAT_SECONDS)
+            self._observe(max(0.0, self._monotonic() - due))
+
+    @property
+    def lag_seconds(self) -> float:
+        """How late the next beat is already; 0 before the first."""
+        due = self._due
+        return 0.0 if due is None else max(0.0, self._monotonic() - due)
+
+    def problem(self) -> str:
+        """Why the process should be restarted; "" when it is alive."""
+        lag = self.lag_seconds
+        return f"the event loop has been stuck for {lag:.0f} s" if lag > MAX_LAG_SECONDS else ""
+
+
+class MetricsServer:
+    """Serves until closed.
+
+    Args:
+        host, port: where to listen; port 0 picks a free one, see `port`.
+        healthy: returns "" or why the process should be restarted.
+        ready: returns "" or why it must not be sent reviews.
+        registry: what ``/metrics`` shows.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        healthy: Callable[[], str],
+        ready: Callable[[], str],
+        registry: CollectorRegistry,
+    ) -> None:
+        checks = {"/healthz": healthy, "/readyz": ready}
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = REQUEST_SECONDS
+
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
+                    self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                    return
+                check = checks.get(path)
+                problem = "there are /metrics, /healthz and /readyz" if check is None else check()
+                status = 404 if check is None else 503 if problem else 200
+                self._answer(status, f"{problem or 'ok'}\n".encode(), "text/plain; charset=utf-8")
+
+            def _answer(self, status: int, body: bytes, content_type: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
+                pass
+
+        class Server(_BoundedServer):
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        self._server = Server((host, port), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Stop listening; what is being answered finishes by itself."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _BoundedServer(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+
+    def __init__(self, *args: Any) -> None:
+        self._places = threading.BoundedSemaphore(MAX_REQUESTS)
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve in a thread; over the limit, hang up at once."""
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._places.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """As the parent, with an end, and give the place back."""
+        end = threading.Timer(REQUEST_SECONDS, _hang_up, (request,))
+        end.daemon = True
+        end.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            end.cancel()
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no news."""
+
+
+def _hang_up(request: socket.socket) -> None:
+    """Wake whoever reads or writes there."""
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
