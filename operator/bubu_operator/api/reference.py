@@ -1,6 +1,6 @@
-"""Generates ``docs/reference``: every field of the API, every condition, reason and event.
+"""Generates ``docs/reference``: every field of the API, every condition, reason, event and metric.
 
-The pages are rendered from the same schemas and enums that the cluster and the operator
+The pages are rendered from the same schemas, enums and collectors that the cluster and the operator
 use, so a field without a description, or a reason without a meaning, cannot be documented
 wrongly. Regenerate with ``python -m bubu_operator.api.reference docs/reference``.
 """
@@ -17,10 +17,14 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any, Final, cast
 
+from prometheus_client import CollectorRegistry
+
 from bubu_operator.api.crds import openapi_schema
 from bubu_operator.api.v1alpha1 import API_VERSION, KINDS, ConditionType, Reason, Resource
 from bubu_operator.api.v1alpha1.base import VALIDATIONS
 from bubu_operator.api.v1alpha1.conditions import EventReason
+from bubu_operator.observability.controller_metrics import ControllerMetrics
+from bubu_operator.observability.webhook_metrics import WebhookMetrics
 from bubu_storage.retention import rules
 from bubu_storage.retention.report import StoppedBy
 
@@ -42,7 +46,11 @@ Schema = dict[str, Any]
 
 def render_reference() -> dict[str, str]:
     """Return the text of each file of ``docs/reference`` that is generated, by its name."""
-    return {"api.md": HEADER + _api_page(), "conditions.md": HEADER + _conditions_page()}
+    return {
+        "api.md": HEADER + _api_page(),
+        "conditions.md": HEADER + _conditions_page(),
+        "operator-metrics.md": HEADER + _metrics_page(),
+    }
 
 
 def write_reference(directory: Path) -> list[Path]:
@@ -178,6 +186,48 @@ def _conditions_page() -> str:
             _table(("Value", "Meaning"), _documented(StoppedBy)),
         ]
     )
+
+
+METRICS_HEAD: Final = """# Metrics of the operator
+
+Both roles show them in Prometheus' text form on a plain HTTP port: the webhook at `/metrics` of
+`--metrics-port` (8081), the controller at `/metrics` of `--health-port` (8080). Each replica counts for
+itself. A histogram `x` is the series `x_bucket`, `x_sum` and `x_count`; a counter comes with a `_created` time.
+
+Every label but names of our own objects has a fixed vocabulary, so the number of series is bounded.
+"""
+
+WEBHOOK_METRICS_TAIL: Final = """`reason` is one word: of a decision about a pod, as in the audit log and
+the events (`Injected`, `NoConfig`, `NotReady` and so on), or why a body could not be answered with a review
+(`NotJson`, `TooLarge`).
+
+Worth an alert: `result="error"` or `"denied"` that grows, `bubu_webhook_ready` 0, a cache age above 180 s,
+less than an hour to the end of the certificate, a 99th percentile above 0.1 s.
+"""
+
+
+def _metrics_page() -> str:
+    return "\n".join(
+        [
+            METRICS_HEAD,
+            "## Webhook\n",
+            _metrics_table(WebhookMetrics().registry),
+            WEBHOOK_METRICS_TAIL,
+            "## Controller\n",
+            _metrics_table(ControllerMetrics().registry),
+        ]
+    )
+
+
+def _metrics_table(registry: CollectorRegistry) -> str:
+    """Every metric of a registry that has collected nothing yet."""
+    rows: list[tuple[str, ...]] = []
+    for collector in cast("Iterable[Any]", cast("Any", registry)._collector_to_names):  # noqa: SLF001 - there is no public list
+        labels = ", ".join(f"`{label}`" for label in getattr(collector, "_labelnames", ()))
+        for metric in collector.collect():
+            suffix = "_total" if metric.type == "counter" else ""
+            rows.append((f"`{metric.name}{suffix}`", metric.type, labels, metric.documentation))
+    return _table(("Name", "Type", "Labels", "Meaning"), rows)
 
 
 def _documented(words: type[StrEnum]) -> list[tuple[str, str]]:

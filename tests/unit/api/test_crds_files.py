@@ -33,7 +33,7 @@ def test_written_files_pass_the_check(tmp_path: Path):
     pages = reference.write_reference(tmp_path / "b")
 
     assert [path.name for path in paths] == [f"{kind.PLURAL}.yaml" for kind in KINDS]
-    assert [path.name for path in pages] == ["api.md", "conditions.md"]
+    assert [path.name for path in pages] == ["api.md", "conditions.md", "operator-metrics.md"]
     assert check_crds(tmp_path / "a" / "crds") == []
     assert reference.check_reference(tmp_path / "b") == []
 
@@ -59,6 +59,7 @@ def test_drift_of_the_reference_is_named(tmp_path: Path):
     assert reference.check_reference(tmp_path) == [
         f"{tmp_path}/api.md differs from the models in operator/bubu_operator/api",
         f"{tmp_path}/conditions.md is missing",
+        f"{tmp_path}/operator-metrics.md is missing",
     ]
 
 
