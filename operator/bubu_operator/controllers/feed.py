@@ -7,16 +7,20 @@ deletion, an annotation or label that we act on. That is what makes loops imposs
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from bubu_operator.controllers.context import ObjectCache
 from bubu_operator.controllers.scheduler import Lane
-from bubu_operator.controllers.template import DIGEST_ANNOTATION
+from bubu_operator.controllers.template_decision import DIGEST_ANNOTATION
 from bubu_operator.injection.names import CONFIG_LABEL, INJECT_LABEL
 from bubu_operator.kube.resources import (
     CLUSTER_STORAGE_CONFIGS,
+    CRON_JOBS,
+    DAEMON_SETS,
     DEPLOYMENTS,
     RETENTION_POLICIES,
+    STATEFUL_SETS,
     STORAGE_CONFIGS,
     JsonObject,
     ObjectKey,
@@ -27,7 +31,10 @@ from bubu_operator.kube.resources import (
 )
 from bubu_operator.retention.schedule import RUN_NOW_ANNOTATION
 
-__all__ = ["Feed"]
+__all__ = ["WORKLOADS", "Feed"]
+
+WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS, CRON_JOBS)
+"""Kinds whose pod templates may change."""
 
 _LABELS = (INJECT_LABEL, CONFIG_LABEL)
 _ANNOTATIONS = (RUN_NOW_ANNOTATION, DIGEST_ANNOTATION)
@@ -37,14 +44,20 @@ class Feed:
     """Receives events (in Kopf's loop; nothing here blocks) and offers keys to lanes."""
 
     def __init__(
-        self, cache: ObjectCache, *, configs: Lane, cluster_configs: Lane, policies: Lane, templates: Lane
+        self,
+        cache: ObjectCache,
+        *,
+        configs: Lane,
+        cluster_configs: Lane,
+        policies: Lane,
+        templates: Mapping[Resource, Lane],
     ) -> None:
         self._cache = cache
         self._lanes = {
             STORAGE_CONFIGS.plural: configs,
             CLUSTER_STORAGE_CONFIGS.plural: cluster_configs,
             RETENTION_POLICIES.plural: policies,
-            DEPLOYMENTS.plural: templates,
+            **{resource.plural: lane for resource, lane in templates.items()},
         }
         self._policies = policies
         self._templates = templates
@@ -57,7 +70,7 @@ class Feed:
             changed = True
         else:
             slim = _slim(obj)
-            if resource is DEPLOYMENTS and not _concerns_us(slim):
+            if resource in WORKLOADS and not _concerns_us(slim):
                 self._cache.remove(resource, key)
                 return
             before = self._cache.put(resource, key, slim)
@@ -73,8 +86,9 @@ class Feed:
         namespace = key.namespace or None
         for policy in self._cache.keys(RETENTION_POLICIES, namespace):
             self._policies.offer(policy)
-        for deployment in self._cache.keys(DEPLOYMENTS, namespace):
-            self._templates.offer(deployment)
+        for resource, lane in self._templates.items():
+            for workload in self._cache.keys(resource, namespace):
+                lane.offer(workload)
 
 
 def _slim(obj: JsonObject) -> JsonObject:
@@ -93,7 +107,7 @@ def _significant(slim: JsonObject) -> JsonObject:
 
 
 def _concerns_us(slim: JsonObject) -> bool:
-    """Tell whether a Deployment asks for injection, or carries one that may have to go."""
+    """Tell whether a workload asks for injection, or carries one that may have to go."""
     metadata = metadata_of(slim)
     return section(metadata, "labels").get(INJECT_LABEL) == "true" or DIGEST_ANNOTATION in section(
         metadata, "annotations"

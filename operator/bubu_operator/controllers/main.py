@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from bubu_operator.controllers.context import Context, ControllerOptions
-from bubu_operator.controllers.feed import Feed
+from bubu_operator.controllers.feed import WORKLOADS, Feed
 from bubu_operator.controllers.health import HealthServer
 from bubu_operator.controllers.isolation import isolate_environment
 from bubu_operator.controllers.leadership import LeaseLeadership, NoElection, fenced
@@ -130,15 +130,21 @@ class _Controller:
         self._policies = Lane(
             "retentionpolicy", policies, workers=options.max_parallel_passes + IDLE_POLICY_WORKERS
         )
-        self._templates = Lane("template", TemplateReconciler(context), workers=TEMPLATE_WORKERS)
-        self._services = build_services(context, RolloutGate(context))
-        self._lanes = (self._configs, self._cluster, self._policies, self._templates)
+        gate = RolloutGate(context)
+        templates = {
+            kind: Lane(
+                f"template-{kind.plural}", TemplateReconciler(context, kind, gate), workers=TEMPLATE_WORKERS
+            )
+            for kind in WORKLOADS
+        }
+        self._services = build_services(context, gate)
+        self._lanes = (self._configs, self._cluster, self._policies, *templates.values())
         self._feed = Feed(
             context.cache,
             configs=self._configs,
             cluster_configs=self._cluster,
             policies=self._policies,
-            templates=self._templates,
+            templates=templates,
         )
         self._watcher = Watcher(options.namespaces)
         self._crds_found = threading.Event()

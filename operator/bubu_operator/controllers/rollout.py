@@ -56,7 +56,7 @@ JUDGED_SECONDS: Final = 1.0
 """A roll-out is looked at once in this time, however many wait for it."""
 
 HALTED_SECONDS: Final = 30.0
-MAX_WAIT_SECONDS: Final = 60.0
+MAX_WAIT_SECONDS: Final = 300.0
 GRANT_SECONDS: Final = 60.0
 """Who was let go and has not begun by now, will not."""
 

@@ -1,210 +1,247 @@
-"""Injection into the pod templates of labelled Deployments: the way that needs no webhook.
+"""Injection into the pod templates of labelled workloads: the way that needs no webhook.
 
-The Deployment's own label asks for it. A template is written when it lacks the injection,
-or when its user changed it since; a config that changed does so only with
-``rolloutOnChange``, because writing a template restarts its pods. To tell the two apart
-without a memory of our own, the Deployment carries a digest of the template as its user
-wrote it, without our part. A config that is gone leaves templates as they are.
+The workload's own label asks for it; `decide_template` says what its template shall be.
+This module asks the API server, waits for a turn where pods restart for the sake of a
+config alone (`RolloutGate`), stops where somebody keeps undoing it (`Fights`), writes, and
+tells. A config that is gone leaves templates as they are.
 
-Writes are JSON patches that test the resourceVersion: what was judged is what is changed.
+Writes are JSON patches that test the resourceVersion: what was judged is what is changed,
+and the API server notes us as the owner of exactly what we added (ADR 0013).
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final
+import zlib
+from typing import Any, Final, cast
 
 from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.rollout import RolloutGate, config_key
 from bubu_operator.controllers.selection import select_for_namespace
-from bubu_operator.errors import KubeApiError, KubeConflictError, KubeInvalidError, KubeNotFoundError
-from bubu_operator.injection.config import InjectionConfig
-from bubu_operator.injection.environment import canonical_json
-from bubu_operator.injection.names import CONFIG_LABEL, DOMAIN, INJECT_LABEL, SYSTEM_NAMESPACES
-from bubu_operator.injection.patch import make_patch
-from bubu_operator.injection.template import (
-    inject_template,
-    injected_record,
-    pod_template,
-    remove_from_template,
+from bubu_operator.controllers.template_decision import (
+    DIGEST_ANNOTATION,
+    OUTDATED_ANNOTATION,
+    TemplateAction,
+    TemplateDecision,
+    decide_template,
+    template_is_outdated,
+    wants_template,
+    with_annotations,
 )
+from bubu_operator.controllers.template_fights import Fights
+from bubu_operator.errors import (
+    KubeApiError,
+    KubeConflictError,
+    KubeForbiddenError,
+    KubeInvalidError,
+    KubeNotFoundError,
+)
+from bubu_operator.injection.config import InjectionConfig
+from bubu_operator.injection.names import CONFIG_LABEL
+from bubu_operator.injection.patch import make_patch
+from bubu_operator.injection.template import pod_template
 from bubu_operator.kube.client import PatchType
 from bubu_operator.kube.events import EventType
-from bubu_operator.kube.resources import DEPLOYMENTS, JsonObject, ObjectKey, metadata_of, section
+from bubu_operator.kube.resources import JsonObject, ObjectKey, Resource, metadata_of, section
 
-__all__ = ["DIGEST_ANNOTATION", "TemplateAction", "TemplateReconciler", "decide_template", "wants_template"]
+__all__ = [
+    "DIGEST_ANNOTATION",
+    "FIELD_MANAGER",
+    "HALTED",
+    "OUTDATED_ANNOTATION",
+    "REFUSED",
+    "REVERTED",
+    "TemplateAction",
+    "TemplateDecision",
+    "TemplateReconciler",
+    "decide_template",
+    "template_is_outdated",
+    "wants_template",
+]
 
 logger = logging.getLogger(__name__)
 
-DIGEST_ANNOTATION: Final = f"{DOMAIN}/template-digest"
-"""On a Deployment that we injected: digest of what its user wrote."""
+FIELD_MANAGER: Final = "bubu-storage-controller"
+"""Under this name the API server keeps which fields are ours."""
 
 RECHECK_SECONDS: Final = 300.0
+"""After a refusal, or where no config applies: what stands in the way may go without a word to us."""
+
+RESYNC_SECONDS: Final = 900.0
+"""A namespace's labels choose a config, too, and are not watched."""
+
 MAX_ATTEMPTS: Final = 5
 
-
-class TemplateAction(StrEnum):
-    """What is done with a template, and why; the first two are events' reasons, too."""
-
-    INJECTED = "Injected"
-    REMOVED = "InjectionRemoved"
-    UP_TO_DATE = "UpToDate"
-    CONFIG_CHANGED = "ConfigChanged"
-    """The config has changed and must not roll the workload (``rolloutOnChange`` is false)."""
-    REFUSED = "InjectionRefused"
-    NOT_ASKED = "NotAsked"
-
-
-@dataclass(frozen=True, slots=True)
-class TemplateDecision:
-    """The answer of `decide_template`.
-
-    Attributes:
-        action: see `TemplateAction`.
-        workload: as it shall be; the very input where nothing is to be written.
-        note: for the event.
-    """
-
-    action: TemplateAction
-    workload: JsonObject
-    note: str = ""
-
-
-def wants_template(deployment: JsonObject) -> bool:
-    """Tell whether the Deployment's own label asks for injection into its template.
-
-    As at admission, a pod that opts out is left alone, and so are the cluster's own namespaces.
-    """
-    metadata = metadata_of(deployment)
-    if metadata.get("namespace") in SYSTEM_NAMESPACES:
-        return False
-    pods = section(section(pod_template(deployment), "metadata"), "labels")
-    return section(metadata, "labels").get(INJECT_LABEL) == "true" and pods.get(INJECT_LABEL) != "false"
-
-
-def decide_template(deployment: JsonObject, config: InjectionConfig | None) -> TemplateDecision:
-    """Decide what a Deployment's template shall be; pure.
-
-    Args:
-        deployment: in the API's form, ``kind`` set.
-        config: what is injected; None to take out what was.
-    """
-    digested = section(metadata_of(deployment), "annotations").get(DIGEST_ANNOTATION)
-    if config is None:
-        removed = remove_from_template(deployment)
-        if not removed.changed and digested is None:
-            return TemplateDecision(TemplateAction.NOT_ASKED, deployment)
-        bare = _with_digest(removed.workload, None)
-        return TemplateDecision(
-            TemplateAction.REMOVED, bare, "the pod template is as its user wrote it again"
-        )
-    result = inject_template(deployment, config)
-    digest = _digest(deployment)
-    if not result.changed:
-        return TemplateDecision(TemplateAction.UP_TO_DATE, deployment, "; ".join(result.warnings))
-    record = injected_record(deployment)
-    if record is not None and digested == digest and not config.rollout_on_change:
-        return TemplateDecision(
-            TemplateAction.CONFIG_CHANGED,
-            deployment,
-            f"{config} differs from what was injected; it is applied when the pod template changes "
-            "(injection.rolloutOnChange is false)",
-        )
-    note = "; ".join((f"{config} was written into the pod template", *result.warnings))
-    return TemplateDecision(TemplateAction.INJECTED, _with_digest(result.workload, digest), note)
+REVERTED: Final = "InjectionReverted"
+HALTED: Final = "RolloutHalted"
+REFUSED: Final = "InjectionRefused"
 
 
 class TemplateReconciler:
-    """Looks at one Deployment at a time."""
+    """Looks at one workload of a kind at a time."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, resource: Resource, gate: RolloutGate) -> None:
         self._context = context
+        self._resource = resource
+        self._gate = gate
+        self._fights = Fights(context.monotonic)
 
     def __call__(self, key: ObjectKey) -> float | None:
         """Bring one pod template to what it should be; see `Reconcile`."""
         for _ in range(MAX_ATTEMPTS):
             try:
-                deployment = self._context.client.get(DEPLOYMENTS, key.name, key.namespace)
+                workload = self._context.client.get(self._resource, key.name, key.namespace)
             except KubeNotFoundError:
-                return None
-            if metadata_of(deployment).get("deletionTimestamp"):
-                return None
+                self._fights.forget(key)
+                return self._leave(key)
+            if metadata_of(workload).get("deletionTimestamp"):
+                return self._leave(key)
             config: InjectionConfig | None = None
-            if wants_template(deployment):
-                selection = self._select(key, deployment)
-                if selection is None:
-                    return RECHECK_SECONDS
-                config = selection
-            decision = decide_template(deployment, config)
-            if decision.workload is deployment:
-                logger.debug("Deployment %s: %s %s", key, decision.action.value, decision.note)
-                return None
-            if self._write(key, deployment, decision):
-                return None
-        raise KubeConflictError(f"Deployment {key} changes faster than it can be patched", status=409)
+            if wants_template(workload):
+                config = self._select(key, workload)
+                if config is None:
+                    return self._leave(key, RECHECK_SECONDS)
+            decision = decide_template(workload, config)
+            again = None if config is None else _spread(key)
+            if decision.workload is workload:
+                logger.debug("%s %s: %s %s", self._resource.kind, key, decision.action, decision.note)
+                return self._leave(key, again)
+            wait = self._wait(key, workload, decision, config)
+            if wait > 0:
+                return wait
+            try:
+                if self._write(key, workload, decision, config):
+                    return again
+            except KubeNotFoundError:
+                return self._leave(key)
+            except (KubeInvalidError, KubeForbiddenError) as error:
+                self._refused(key, workload, error)
+                return self._leave(key, RECHECK_SECONDS)
+        raise KubeConflictError(
+            f"{self._resource.kind} {key} changes faster than it can be patched", status=409
+        )
 
-    def _select(self, key: ObjectKey, deployment: JsonObject) -> InjectionConfig | None:
-        """Choose the config as the webhook would for the pods; the Deployment's own label counts, too."""
-        own = section(metadata_of(deployment), "labels")
+    def _leave(self, key: ObjectKey, again: float | None = None) -> float | None:
+        """Need no roll-out; return ``again``."""
+        self._gate.withdraw(self._resource, key)
+        return again
+
+    def _select(self, key: ObjectKey, workload: JsonObject) -> InjectionConfig | None:
+        """Choose the config as the webhook would for the pods; the workload's own label counts, too."""
+        own = section(metadata_of(workload), "labels")
         labels: dict[str, Any] = {CONFIG_LABEL: own[CONFIG_LABEL]} if CONFIG_LABEL in own else {}
-        labels |= section(section(pod_template(deployment), "metadata"), "labels")
+        labels |= section(section(pod_template(workload), "metadata"), "labels")
         selection = select_for_namespace(self._context.client, key.namespace, labels)
         if selection.config is None:
-            self._emit(deployment, EventType.WARNING, selection.reason.value, selection.message)
+            self._emit(workload, EventType.WARNING, selection.reason.value, selection.message)
         return selection.config
 
-    def _write(self, key: ObjectKey, deployment: JsonObject, decision: TemplateDecision) -> bool:
-        """Patch; False when the Deployment has changed meanwhile and must be judged again."""
-        version = metadata_of(deployment).get("resourceVersion")
+    # -- waiting -------------------------------------------------------------------------
+
+    def _wait(
+        self, key: ObjectKey, workload: JsonObject, decision: TemplateDecision, config: InjectionConfig | None
+    ) -> float:
+        """Return the seconds before which this must not be written; 0.0 for "now"."""
+        pause = self._fights.pause(key, decision.intent) if decision.intent else 0.0
+        if pause > 0:
+            self._leave(key)
+            note = (
+                "what the operator writes into the pod template is undone again and again"
+                f"{_suspects(workload)}; next try after a pause. Take the label away, or let the other "
+                "one leave alone what it does not own"
+            )
+            self._emit(workload, EventType.WARNING, REVERTED, note)
+            return pause
+        if not decision.queued or config is None:
+            return 0.0
+        name, revision = config_key(config), _revision(config)
+        wait = self._gate.request(name, self._resource, key, revision=revision)
+        halted = self._gate.halted_by(name, revision) if wait > 0 else ""
+        if halted:
+            note = f"{config} is not rolled out any further, because the roll-out of {halted} failed"
+            self._emit(workload, EventType.WARNING, HALTED, note)
+        return wait
+
+    # -- writing -------------------------------------------------------------------------
+
+    def _write(
+        self, key: ObjectKey, workload: JsonObject, decision: TemplateDecision, config: InjectionConfig | None
+    ) -> bool:
+        """Patch; False when the workload has changed meanwhile and must be judged again.
+
+        Raises:
+            KubeApiError: refused, gone, or no answer.
+        """
+        version = metadata_of(workload).get("resourceVersion")
+        wanted = decision.workload
+        queued = config if decision.queued else None
+        if queued is not None:
+            mark = self._gate.mark(config_key(queued), workload, revision=_revision(queued))
+            wanted = with_annotations(wanted, mark)
         operations: list[JsonObject] = [
             {"op": "test", "path": "/metadata/resourceVersion", "value": version},
-            *make_patch(deployment, decision.workload),
+            *make_patch(workload, wanted),
         ]
         try:
             written = self._context.client.patch(
-                DEPLOYMENTS, key.name, operations, key.namespace, patch_type=PatchType.JSON
+                self._resource,
+                key.name,
+                operations,
+                key.namespace,
+                patch_type=PatchType.JSON,
+                field_manager=FIELD_MANAGER,
             )
-        except KubeNotFoundError:
-            return True
         except KubeConflictError:
             return False
-        except KubeInvalidError as error:
+        except KubeInvalidError:
             # A failed test is answered like any other refusal; only the version tells them apart.
-            current = self._context.client.get(DEPLOYMENTS, key.name, key.namespace)
+            current = self._context.client.get(self._resource, key.name, key.namespace)
             if metadata_of(current).get("resourceVersion") != version:
                 return False
-            self._refused(key, deployment, error)
-            return True
-        logger.info("Deployment %s: %s", key, decision.note)
-        self._emit(written, EventType.NORMAL, decision.action.value, decision.note)
+            raise
+        if queued is not None:
+            self._gate.began(config_key(queued), self._resource, key, written)
+        if decision.intent:
+            self._fights.wrote(key, decision.intent)
+        metrics = self._context.metrics
+        metrics.templates_written.labels(self._resource.kind, decision.action.value).inc()
+        logger.info("%s %s: %s", self._resource.kind, key, decision.note or decision.action.value)
+        if decision.action is not TemplateAction.UP_TO_DATE:
+            self._emit(written, EventType.NORMAL, decision.action.value, decision.note)
         return True
 
-    def _refused(self, key: ObjectKey, deployment: JsonObject, error: KubeApiError) -> None:
-        logger.warning("Deployment %s: the API server refuses the injected template: %s", key, error)
-        self._emit(deployment, EventType.WARNING, TemplateAction.REFUSED.value, str(error))
+    def _refused(self, key: ObjectKey, workload: JsonObject, error: KubeApiError) -> None:
+        logger.warning("%s %s: the API server refuses the pod template: %s", self._resource.kind, key, error)
+        self._emit(workload, EventType.WARNING, REFUSED, str(error))
 
     def _emit(self, obj: JsonObject, type_: EventType, reason: str, note: str) -> None:
         self._context.events.emit(
-            DEPLOYMENTS, obj, type_=type_, reason=reason, note=note, action="InjectTemplate"
+            self._resource, obj, type_=type_, reason=reason, note=note, action="InjectTemplate"
         )
 
 
-def _digest(deployment: JsonObject) -> str:
-    """Digest what the user wrote: the template without our part, and which config they ask for."""
-    users = pod_template(remove_from_template(deployment).workload)
-    asked = section(metadata_of(deployment), "labels").get(CONFIG_LABEL, "")
-    return hashlib.sha256(canonical_json({"template": users, "config": asked}).encode()).hexdigest()[:16]
+def _revision(config: InjectionConfig) -> str:
+    return config.plan.hash if config.plan is not None else ""
 
 
-def _with_digest(deployment: JsonObject, digest: str | None) -> JsonObject:
-    metadata = dict(metadata_of(deployment))
-    annotations = {k: v for k, v in section(metadata, "annotations").items() if k != DIGEST_ANNOTATION}
-    if digest is not None:
-        annotations[DIGEST_ANNOTATION] = digest
-    if annotations:
-        metadata["annotations"] = annotations
-    else:
-        metadata.pop("annotations", None)
-    return {**deployment, "metadata": metadata}
+def _spread(key: ObjectKey) -> float:
+    """Spread what was found at once, as after a start, over half the time."""
+    return RESYNC_SECONDS * (0.75 + 0.5 * zlib.crc32(str(key).encode()) / 2**32)
+
+
+def _suspects(workload: JsonObject) -> str:
+    """Name who may have undone it: the workload's own controller, and who wrote to it last."""
+    metadata = metadata_of(workload)
+    words = [
+        f"it is managed by {owner.get('kind')} {owner.get('name')}"
+        for owner in cast("list[JsonObject]", metadata.get("ownerReferences") or [])
+        if owner.get("controller")
+    ]
+    entries = cast("list[JsonObject]", metadata.get("managedFields") or [])
+    others = [
+        entry for entry in entries if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")
+    ]
+    if others:
+        last = max(others, key=lambda entry: str(entry.get("time") or ""))
+        words.append(f"last written by {last.get('manager')}")
+    return f" ({', '.join(words)})" if words else ""

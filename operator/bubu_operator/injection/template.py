@@ -23,6 +23,7 @@ __all__ = [
     "injected_record",
     "pod_template",
     "remove_from_template",
+    "with_pod_template",
 ]
 
 TEMPLATE_PATHS: Final[dict[str, tuple[str, ...]]] = {
@@ -94,6 +95,22 @@ def remove_from_template(workload: Json) -> TemplateResult:
     return _put_back(workload, remove_injection(pod_template(workload)))
 
 
+def with_pod_template(workload: Json, template: Json) -> Json:
+    """The workload with another pod template; the input is not modified.
+
+    Raises:
+        ValueError: the kind has none that may change.
+    """
+    path = _path_of(workload)
+    parents = [workload]
+    for key in path[:-1]:
+        parents.append(child(parents[-1], key))
+    new = template
+    for key, parent in zip(reversed(path), reversed(parents), strict=True):
+        new = {**parent, key: new}
+    return new
+
+
 def _only_generation_differs(template: Json, injected: Json, config: InjectionConfig) -> bool:
     before, after = read_record(template)[0], read_record(injected)[0]
     if before is None or after is None or before.generation == after.generation:
@@ -105,13 +122,7 @@ def _only_generation_differs(template: Json, injected: Json, config: InjectionCo
 def _put_back(workload: Json, result: InjectionResult) -> TemplateResult:
     if not result.changed:
         return TemplateResult(workload, False, result.warnings, result.reason)
-    path = _path_of(workload)
-    parents = [workload]
-    for key in path[:-1]:
-        parents.append(child(parents[-1], key))
-    new = result.pod
-    for key, parent in zip(reversed(path), reversed(parents), strict=True):
-        new = {**parent, key: new}
+    new = with_pod_template(workload, result.pod)
     return TemplateResult(new, True, result.warnings, result.reason)
 
 

@@ -8,19 +8,28 @@ import pytest
 
 from bubu_operator.api.v1alpha1.conditions import EventReason
 from bubu_operator.controllers.context import ObjectCache
-from bubu_operator.controllers.feed import Feed
+from bubu_operator.controllers.feed import WORKLOADS, Feed
 from bubu_operator.controllers.template import (
     DIGEST_ANNOTATION,
+    HALTED,
+    OUTDATED_ANNOTATION,
+    REFUSED,
+    REVERTED,
     TemplateAction,
     decide_template,
+    template_is_outdated,
     wants_template,
 )
 from bubu_operator.injection.config import load_config
+from bubu_operator.injection.names import RESTARTED_ANNOTATION
 from bubu_operator.injection.select import SelectionReason
+from bubu_operator.injection.template import pod_template
 from bubu_operator.kube.resources import (
     CLUSTER_STORAGE_CONFIGS,
+    CRON_JOBS,
     DEPLOYMENTS,
     RETENTION_POLICIES,
+    STATEFUL_SETS,
     STORAGE_CONFIGS,
     ObjectKey,
 )
@@ -102,7 +111,81 @@ def test_a_changed_config_waits_for_the_user():
     waiting = decide_template(injected, config("other", generation=2))
 
     assert waiting.action is TemplateAction.CONFIG_CHANGED
-    assert waiting.workload is injected
+    assert pod_template(waiting.workload) is pod_template(injected)
+    annotations = waiting.workload["metadata"]["annotations"]
+    assert annotations[OUTDATED_ANNOTATION].startswith("StorageConfig team-a/main ")
+    again = decide_template(waiting.workload, config("other", generation=2))
+    assert again.workload is waiting.workload, "said once"
+    assert template_is_outdated(waiting.workload, config("other"))
+    assert not template_is_outdated(waiting.workload, config())
+
+
+def test_what_was_outdated_is_so_no_more():
+    """By the config's way back, or by the write that brings it; the mark goes in both cases."""
+    injected = decide_template(deployment(), config()).workload
+    waiting = decide_template(injected, config("other")).workload
+
+    back = decide_template(waiting, config())
+    assert (back.action, back.workload) == (TemplateAction.UP_TO_DATE, injected)
+
+    brought = decide_template(waiting, config("other", rollout=True))
+    assert brought.action is TemplateAction.INJECTED
+    assert OUTDATED_ANNOTATION not in brought.workload["metadata"]["annotations"]
+
+
+def test_only_a_config_that_rolls_waits_for_its_turn():
+    """The user's own change rolls anyway, and a first injection is what its label asked for."""
+    first = decide_template(deployment(), config())
+    rolled = decide_template(first.workload, config("other", rollout=True))
+    edited = copy.deepcopy(first.workload)
+    edited["spec"]["template"]["spec"]["containers"][0]["image"] = "x:2"
+
+    assert rolled.queued
+    assert not first.queued
+    assert not decide_template(edited, config("other", rollout=True)).queued
+    assert not decide_template(first.workload, None).queued
+
+
+def test_a_cron_job_follows_its_config():
+    """Nothing restarts; its next runs get what the config says now, rolloutOnChange or not."""
+    job = deployment() | {"kind": "CronJob"}
+    job["spec"] = {"schedule": "@daily", "jobTemplate": {"spec": job["spec"]}}
+    injected = decide_template(job, config())
+
+    followed = decide_template(injected.workload, config("other"))
+
+    assert (followed.action, followed.queued) == (TemplateAction.INJECTED, False)
+    assert "the next ones get it" in followed.note
+    assert decide_template(followed.workload, None).workload == job
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "said"),
+    [
+        ("Deployment", {"paused": True}, "paused"),
+        ("StatefulSet", {"updateStrategy": {"type": "OnDelete"}}, "OnDelete"),
+        ("DaemonSet", {"updateStrategy": {"type": "OnDelete"}}, "OnDelete"),
+        ("StatefulSet", {"updateStrategy": {"rollingUpdate": {"partition": 1}}}, "partition"),
+    ],
+)
+def test_what_does_not_roll_by_itself_is_said(kind, spec, said):
+    """In the event's note."""
+    asked = deployment() | {"kind": kind}
+    asked["spec"] |= spec
+
+    assert said in decide_template(asked, config()).note
+
+
+def test_a_healing_restart_is_no_change_of_the_user():
+    """Its mark on the template neither brings a config that must not roll, nor outlives the injection."""
+    injected = decide_template(deployment(), config()).workload
+    restarted = copy.deepcopy(injected)
+    template = restarted["spec"]["template"]
+    template["metadata"]["annotations"][RESTARTED_ANNOTATION] = "2026-01-01T00:00:00Z"
+
+    assert decide_template(restarted, config("other")).action is TemplateAction.CONFIG_CHANGED
+    assert decide_template(restarted, config()).workload is restarted
+    assert decide_template(restarted, None).workload == deployment()
 
 
 def test_a_changed_config_rolls_when_it_may():
@@ -167,9 +250,10 @@ class RecordingLane:
 @pytest.fixture
 def feed():
     """A feed with recording lanes."""
-    lanes = {name: RecordingLane() for name in ("configs", "cluster_configs", "policies", "templates")}
-    built = Feed(ObjectCache(), **lanes)
-    built.lanes = lanes
+    lanes = {name: RecordingLane() for name in ("configs", "cluster_configs", "policies")}
+    templates = {resource: RecordingLane() for resource in WORKLOADS}
+    built = Feed(ObjectCache(), **lanes, templates=templates)
+    built.lanes = lanes | {resource.plural: lane for resource, lane in templates.items()}
     return built
 
 
@@ -217,33 +301,52 @@ def test_a_config_wakes_those_who_may_use_it(feed):
     for item in (here, there):
         feed.handle(RETENTION_POLICIES, None, item)
     feed.handle(DEPLOYMENTS, None, labelled)
+    feed.handle(CRON_JOBS, None, labelled)
     for lane in feed.lanes.values():
         lane.offered.clear()
 
     feed.handle(STORAGE_CONFIGS, "DELETED", obj())
     assert feed.lanes["policies"].offered == [ObjectKey("team-a", "p")]
-    assert feed.lanes["templates"].offered == [ObjectKey("team-a", "web")]
+    assert feed.lanes["deployments"].offered == [ObjectKey("team-a", "web")]
+    assert feed.lanes["cronjobs"].offered == [ObjectKey("team-a", "web")]
+    assert feed.lanes["daemonsets"].offered == []
 
     feed.handle(CLUSTER_STORAGE_CONFIGS, "ADDED", obj("shared", ""))
     assert len(feed.lanes["policies"].offered) == 3
     assert feed.lanes["cluster_configs"].offered == [ObjectKey("", "shared")]
 
 
-def test_other_peoples_deployments_are_not_even_remembered(feed):
+@pytest.mark.parametrize("resource", WORKLOADS, ids=lambda resource: resource.kind)
+def test_other_peoples_workloads_are_not_even_remembered(feed, resource):
     """A cluster has thousands of them."""
-    feed.handle(DEPLOYMENTS, "ADDED", obj("web"))
-    feed.handle(DEPLOYMENTS, "MODIFIED", obj("web", labels={"storage.bubustack.io/inject": "false"}))
-    assert feed.lanes["templates"].offered == []
+    lane = feed.lanes[resource.plural]
+    feed.handle(resource, "ADDED", obj("web"))
+    feed.handle(resource, "MODIFIED", obj("web", labels={"storage.bubustack.io/inject": "false"}))
+    assert lane.offered == []
 
-    feed.handle(DEPLOYMENTS, "MODIFIED", obj("web", labels={"storage.bubustack.io/inject": "true"}))
-    feed.handle(DEPLOYMENTS, "MODIFIED", obj("web", annotations={DIGEST_ANNOTATION: "x"}))
-    assert len(feed.lanes["templates"].offered) == 2
+    feed.handle(resource, "MODIFIED", obj("web", labels={"storage.bubustack.io/inject": "true"}))
+    feed.handle(resource, "MODIFIED", obj("web", annotations={DIGEST_ANNOTATION: "x"}))
+    assert len(lane.offered) == 2
+
+
+def test_kinds_of_one_name_are_told_apart(feed):
+    """A StatefulSet's end is not its namesake's."""
+    labels = {"storage.bubustack.io/inject": "true"}
+    feed.handle(DEPLOYMENTS, "ADDED", obj("web", labels=labels))
+    feed.handle(STATEFUL_SETS, "ADDED", obj("web", labels=labels))
+    feed.handle(STATEFUL_SETS, "DELETED", obj("web", labels=labels))
+    feed.handle(STORAGE_CONFIGS, "ADDED", obj())
+
+    assert len(feed.lanes["deployments"].offered) == 2
+    assert len(feed.lanes["statefulsets"].offered) == 2
 
 
 def test_every_reason_of_an_event_is_documented():
     """What a template's event says is in the generated reference; refused selections included."""
-    posted = {TemplateAction.INJECTED, TemplateAction.REMOVED, TemplateAction.REFUSED}
+    posted = {TemplateAction.INJECTED, TemplateAction.REMOVED, TemplateAction.CONFIG_CHANGED}
     chosen = {"PodLabel", "NamespaceLabel", "OnlyConfig", "DefaultConfig", "ClusterConfig"}
     refused = {reason.value for reason in SelectionReason} - chosen
+
+    refused |= {HALTED, REFUSED, REVERTED}
 
     assert {action.value for action in posted} | refused <= {word.value for word in EventReason}

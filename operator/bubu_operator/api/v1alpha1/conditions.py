@@ -210,6 +210,20 @@ class EventReason(_Word):
         "InjectionRefused",
         "The API server refuses the pod template with the config in it; the note says why.",
     )
+    INJECTION_REVERTED = (
+        "InjectionReverted",
+        "Somebody undoes the injection of the pod template again and again; the operator pauses, longer "
+        "each time.",
+    )
+    CONFIG_CHANGED = (
+        "ConfigChanged",
+        "The config has changed; the pod template gets it when it changes for another reason "
+        "(injection.rolloutOnChange is false).",
+    )
+    ROLLOUT_HALTED = (
+        "RolloutHalted",
+        "The roll-out of another owner of the same config failed; this one is left as it is.",
+    )
     CONFIG_NOT_FOUND = (
         "ConfigNotFound",
         "The config that a label names does not exist; nothing is injected.",
