@@ -56,6 +56,17 @@ def _common_options(command: Command) -> Command:
     return command
 
 
+def _lifetimes(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """Refuse what cannot be read here, with the usage, not when the controller leads."""
+    from bubu_operator.certificates.lifetimes import parse_lifetimes  # noqa: PLC0415 - not for every command
+
+    try:
+        parse_lifetimes(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
 @click.group(name="bubu-operator", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="bubu-operator")
 def cli() -> None:
@@ -119,6 +130,14 @@ def cli() -> None:
     default=WEBHOOK_NAME,
     show_default=True,
     help="MutatingWebhookConfiguration whose caBundle is kept.",
+)
+@click.option(
+    "--authority-lifetimes",
+    envvar="BUBU_AUTHORITY_LIFETIMES",
+    default="",
+    callback=_lifetimes,
+    help="As ca=365d,leaf=7d,propagation=60s,slack=10m,backdate=1h, which are the usual ones; "
+    "what is left out stays. Short ones are for tests.",
 )
 @click.option(
     "--job-image",

@@ -43,6 +43,7 @@ class ControllerOptions:
         webhook_authority: keep the authority of the webhook's certificates, and its caBundle.
         webhook_service: Service of the webhook, whose DNS names the certificates are for.
         webhook_configuration: MutatingWebhookConfiguration whose caBundle is kept.
+        authority_lifetimes: as `parse_lifetimes` reads them; "" for the usual ones.
         job_image: image with this package, for Jobs that probe under a tenant's account; "" for no Jobs.
         allow_loopback_endpoints: stores on the controller's own machine may be called.
         heal_interval_seconds: between two sweeps over the pods; 0 for none.
@@ -63,6 +64,7 @@ class ControllerOptions:
     webhook_authority: bool = False
     webhook_service: str = WEBHOOK_NAME
     webhook_configuration: str = WEBHOOK_NAME
+    authority_lifetimes: str = ""
     job_image: str = ""
     allow_loopback_endpoints: bool = False
     heal_interval_seconds: float = 60.0

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from bubu_operator.certificates.lifetimes import parse_lifetimes
+from bubu_operator.controllers.authority import AuthorityService
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.rollout import RolloutGate
 
@@ -30,7 +32,7 @@ class Service(Protocol):
 
 
 def build_services(
-    context: Context,  # noqa: ARG001 - parts to come take it
+    context: Context,
     gate: RolloutGate,  # noqa: ARG001 - parts to come take it
 ) -> list[Service]:
     """Make the parts that the options ask for, none of them started.
@@ -40,4 +42,6 @@ def build_services(
         gate: whoever restarts workloads asks it first; one for all.
     """
     services: list[Service] = []
+    if context.options.webhook_authority:
+        services.append(AuthorityService(context, parse_lifetimes(context.options.authority_lifetimes)))
     return services

@@ -91,3 +91,42 @@ class ControllerMetrics:
             "Workloads whose pods still lack their config after every allowed restart.",
             registry=registry,
         )
+        self.authority_not_after = Gauge(
+            "bubu_authority_not_after_timestamp_seconds",
+            "End of the validity of the webhook's authorities, by role: signing or upcoming; 0 for none.",
+            ["role"],
+            registry=registry,
+        )
+        self.authority_trusted = Gauge(
+            "bubu_authority_trusted",
+            "Authorities that caBundle is to hold.",
+            registry=registry,
+        )
+        self.authority_waiting_seconds = Gauge(
+            "bubu_authority_waiting_seconds",
+            "How long caBundle has held the upcoming authority without a change; it signs after a minute.",
+            registry=registry,
+        )
+        self.authority_steps = Counter(
+            "bubu_authority_steps",
+            "Changes of the webhook's authorities, by what was done.",
+            ["step"],
+            registry=registry,
+        )
+        self.authority_bundle_writes = Counter(
+            "bubu_authority_bundle_writes",
+            "Times that caBundle did not hold what it should and was written.",
+            registry=registry,
+        )
+        self.authority_trouble = Gauge(
+            "bubu_authority_trouble",
+            "1 while something is wrong with the webhook's authority, by kind.",
+            ["kind"],
+            registry=registry,
+        )
+        self.authority_troubles = Counter(
+            "bubu_authority_troubles",
+            "Troubles with the webhook's authority that began, by kind.",
+            ["kind"],
+            registry=registry,
+        )
