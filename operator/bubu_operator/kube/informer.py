@@ -37,9 +37,8 @@ PAGE_OBJECTS: Final = 250
 LIST_SECONDS: Final = 30.0
 WATCH_SECONDS: Final = 300.0
 INACTIVITY_SECONDS: Final = 90.0
-SHORT_WATCH_SECONDS: Final = 1.0
-HEALTHY_WATCH_SECONDS: Final = 10.0
-"""A watch that lasted this long without an error starts the back-off anew."""
+SHORT_WATCH_SECONDS: Final = 0.5
+"""A watch that lasted this long, or brought an event, starts the back-off anew."""
 
 
 class Change(StrEnum):
@@ -107,6 +106,8 @@ class Informer(Generic[T]):
         self._contact: float | None = None
         self._last_error: KubeApiError | None = None
         self._resume_at = ""
+        self._watched_since: float | None = None
+        self._events = 0
         self._stop = threading.Event()
         self._stream: WatchStream | None = None
         self._thread: threading.Thread | None = None
@@ -174,8 +175,9 @@ class Informer(Generic[T]):
     def _run(self) -> None:
         failures = 0
         while not self._stop.is_set():
-            started = self._monotonic()
-            revision = self._revision
+            failed = False
+            self._watched_since = None
+            self._events = 0
             try:
                 if not self._resume_at:
                     self._relist()
@@ -184,20 +186,27 @@ class Informer(Generic[T]):
                 if isinstance(error, (KubeGoneError, KubeNotFoundError)):
                     self._resume_at = ""
                 self._report(error)
-                failures += 1
+                failed = True
             except Exception:
                 # A bug of ours must not end the copy for ever; a fresh list is the safe restart.
                 logger.exception("informer of %s failed; listing again", self._resource.plural)
                 self._resume_at = ""
-                failures += 1
+                failed = True
+            # Streams end at their time; one that ends at once, and brought nothing, would make a hot
+            # loop. One that did its work and broke off begins the back-off anew: it must not take
+            # longer and longer to return only because a network cuts its connections now and then.
+            if self._was_useful():
+                failures = int(failed)
             else:
-                # Streams end at their time; one that ends at once would make a hot loop.
-                useful = self._revision != revision or self._monotonic() - started >= SHORT_WATCH_SECONDS
-                failures = 0 if useful else failures + 1
-            if self._monotonic() - started >= HEALTHY_WATCH_SECONDS:
-                failures = min(failures, 1)
+                failures += 1
             if failures and not self._stop.is_set():
                 self._pause(failures)
+
+    def _was_useful(self) -> bool:
+        since = self._watched_since
+        if since is None:
+            return False
+        return self._events > 0 or self._monotonic() - since >= SHORT_WATCH_SECONDS
 
     def _pause(self, failures: int) -> None:
         self._stop.wait(
@@ -286,9 +295,11 @@ class Informer(Generic[T]):
                 if self._stop.is_set():
                     return
                 self._heard()
+                self._watched_since = self._monotonic()
                 for event in stream:
                     self._heard()
                     self._apply(event)
+                    self._events += 1
                     self._resume_at = event.resource_version or self._resume_at
         finally:
             with self._lock:
