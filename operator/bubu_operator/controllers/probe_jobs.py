@@ -65,6 +65,8 @@ POLL_SECONDS: Final = 1.0
 POLL_MAX_SECONDS: Final = 10.0
 GONE_SECONDS: Final = 1.0
 MAX_EVENTS: Final = 50
+MAX_LISTED: Final = 20
+"""More Jobs or pods of ours than one somebody else has made: they must not fill our memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +185,9 @@ class ProbeJobs:
         now = self._context.clock()
         namespace = config.metadata.namespace
         uid = str(metadata_of(job).get("uid"))
-        pods = self._context.client.list(
-            PODS, namespace, label_selector=f"batch.kubernetes.io/controller-uid={uid}"
+        selector = f"batch.kubernetes.io/controller-uid={uid}"
+        pods = self._context.client.list_page(
+            PODS, namespace, label_selector=selector, limit=MAX_LISTED
         ).items
         state = read_job(job, pods, (), now=now, grace_seconds=self._grace)
         if state.phase is Phase.STUCK:
@@ -283,8 +286,10 @@ class ProbeJobs:
 
     def _jobs_of(self, config: StorageConfig) -> list[JsonObject]:
         selector = f"{PROBE_LABEL}={config.metadata.name}"
-        found = self._context.client.list(JOBS, config.metadata.namespace, label_selector=selector).items
-        return [job for job in found if config.metadata.uid in _owners(job)]
+        page = self._context.client.list_page(
+            JOBS, config.metadata.namespace, label_selector=selector, limit=MAX_LISTED
+        )
+        return [job for job in page.items if config.metadata.uid in _owners(job)]
 
     def _events(self, namespace: str, job: JsonObject, pods: tuple[JsonObject, ...]) -> list[JsonObject]:
         found: list[JsonObject] = []

@@ -1,8 +1,8 @@
 """StorageConfig and ClusterStorageConfig: is the store there, and what can it do.
 
-gather (object, Secret, a real probe, or a Job that makes it) → decide (pure: a `Verdict`) → act (one status patch,
-events on transitions) → report (when to look again). An endpoint that hangs costs ten
-seconds of one worker; it cannot hold up anything else.
+gather (object, Secret, a real probe, or a Job's) → decide (pure: a `Verdict`) → act (one status
+patch, events on transitions) → report (when to look again). An endpoint that hangs costs ten
+seconds of one worker; it cannot hold up anything else. Jobs are looked at in passing.
 """
 
 from __future__ import annotations
