@@ -1,0 +1,251 @@
+"""``kubectl bubu explain``: what a pod gets, from which config, and why (not).
+
+The verdict is the webhook's own (`verdict_of`); the reasons come from
+`bubu_operator.injection.explain`, which runs the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import click
+
+from bubu_operator.injection.explain import Explanation, explain_pod
+from bubu_operator.injection.names import CONFIG_LABEL, INJECT_LABEL, STRICT_LABEL
+from bubu_operator.injection.podspec import child, texts_of
+from bubu_operator.injection.template import TEMPLATE_PATHS
+from bubu_operator.kube.resources import (
+    CRON_JOBS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    JOBS,
+    PODS,
+    REPLICA_SETS,
+    STATEFUL_SETS,
+    JsonObject,
+    Resource,
+)
+from bubu_operator.kubectl.access import cluster_options, open_access
+from bubu_operator.kubectl.documents import read_documents
+from bubu_operator.kubectl.explain_text import as_document, as_text
+from bubu_operator.kubectl.facts import Facts, facts_of_cluster, facts_of_documents
+from bubu_operator.kubectl.failures import BadInputError, ExitCode, one_line, reported
+from bubu_operator.kubectl.output import output_option, print_documents
+from bubu_operator.kubectl.verdict import verdict_of
+from bubu_operator.webhook.mutate import denial_of
+
+__all__ = ["Answer", "answer_for", "explain"]
+
+_RESOURCES: Final = (PODS, DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS, REPLICA_SETS, JOBS, CRON_JOBS)
+_SHORT: Final = {
+    "po": PODS,
+    "deploy": DEPLOYMENTS,
+    "sts": STATEFUL_SETS,
+    "ds": DAEMON_SETS,
+    "rs": REPLICA_SETS,
+    "cj": CRON_JOBS,
+}
+_TEMPLATE: Final = ("spec", "template")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is told about one object.
+
+    Attributes:
+        what: as ``pod/train-1``.
+        explanation: see there.
+        notes: what else one should know, one sentence each.
+        gaps: what could not be looked at.
+    """
+
+    what: str
+    explanation: Explanation
+    notes: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
+
+
+@click.command()
+@click.argument("targets", nargs=-1, metavar="[KIND/NAME]")
+@click.option("-f", "--filename", default="", help="Explain the pods and workloads of a file; - for stdin.")
+@click.option(
+    "--config",
+    "config_files",
+    multiple=True,
+    help="With -f: take configs and namespaces from this file and ask no cluster; repeatable.",
+)
+@cluster_options
+@output_option
+def explain(
+    *,
+    targets: tuple[str, ...],
+    filename: str,
+    config_files: tuple[str, ...],
+    namespace: str,
+    context: str,
+    kubeconfig: str,
+    output: str,
+) -> None:
+    r"""Say what storage a pod gets, from which config, and why, or why not.
+
+    KIND is pod or a workload, whose pod template is explained: deployment, statefulset, daemonset,
+    replicaset, job, cronjob. Values of the pod's own variables and of Secrets are never shown.
+
+    \b
+      kubectl bubu explain pod/train-1 -n flows
+      kubectl bubu explain -f pod.yaml
+      kubectl bubu explain -f pod.yaml --config storageconfig.yaml --config namespace.yaml
+    """
+    if bool(targets) == bool(filename):
+        raise click.UsageError("name one object as KIND/NAME, or a file by -f")
+    if config_files and not filename:
+        raise click.UsageError("--config goes with -f: an object of the cluster has the cluster's configs")
+    if filename:
+        answers = _of_file(filename, config_files, namespace, context, kubeconfig)
+    else:
+        resource, name = _parse_target(targets)
+        with reported():
+            access = open_access(kubeconfig, context, namespace)
+            with access.client as client:
+                obj = client.get(resource, name, access.namespace)
+                facts = facts_of_cluster(client, access.namespace)
+        answers = [answer_for({**obj, "kind": resource.kind}, facts)]
+    if output == "text":
+        click.echo("\n\n".join(as_text(answer) for answer in answers))
+    else:
+        print_documents([as_document(answer) for answer in answers], output)
+    if any(answer.gaps for answer in answers):
+        raise SystemExit(ExitCode.PARTIAL)
+
+
+def answer_for(obj: JsonObject, facts: Facts) -> Answer:
+    """Explain a pod or a workload's pod template with what is known of its namespace; pure.
+
+    Raises:
+        BadInputError: it is neither, or malformed.
+    """
+    kind = str(obj.get("kind"))
+    what = f"{kind.lower()}/{_name_of(obj)}"
+    pod, notes = (obj, ()) if kind == PODS.kind else _template_of(obj, what)
+    try:
+        explanation = explain_pod(pod, facts.namespace, facts.labels, facts.configs, facts.cluster_configs)
+        verdict = verdict_of(pod, facts)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadInputError(f"{what}: {one_line(str(error))}") from error
+    if explanation.candidates:
+        # Sizes and other limits of a request are the webhook's to judge.
+        explanation = replace(
+            explanation,
+            outcome=str(verdict.reason),
+            warnings=verdict.warnings,
+            injected=explanation.injected and not verdict.unserved,
+        )
+    denial = denial_of(verdict) if explanation.demand.wanted else None
+    if facts.labels.get(STRICT_LABEL) == "true" and denial is not None:
+        notes += (f"the pod is refused: {denial.message}",)
+    return Answer(what, explanation, (*notes, *facts.notes), facts.gaps)
+
+
+def _of_file(
+    filename: str, config_files: Sequence[str], namespace: str, context: str, kubeconfig: str
+) -> list[Answer]:
+    documents = read_documents(filename)
+    kinds = {resource.kind for resource in _RESOURCES}
+    wanted = [document for document in documents if document["kind"] in kinds]
+    if not wanted:
+        found = ", ".join(sorted({str(document["kind"]) for document in documents}))
+        raise BadInputError(f"{filename} holds no pod and no workload, only: {one_line(found)}")
+    if config_files:
+        given = [document for name in config_files for document in read_documents(name)]
+        return [
+            answer_for(document, facts_of_documents(given, _namespace_of(document, namespace, "default")))
+            for document in wanted
+        ]
+    with reported():
+        access = open_access(kubeconfig, context, namespace)
+        with access.client as client:
+            known: dict[str, Facts] = {}
+            answers: list[Answer] = []
+            for document in wanted:
+                place = _namespace_of(document, namespace, access.namespace)
+                if place not in known:
+                    known[place] = facts_of_cluster(client, place)
+                answers.append(answer_for(document, known[place]))
+            return answers
+
+
+def _parse_target(targets: tuple[str, ...]) -> tuple[Resource, str]:
+    """``pod/NAME``, ``pod NAME`` or ``NAME``.
+
+    Raises:
+        UsageError: it is none of them, or of a kind that has no pods.
+    """
+    words = targets[0].split("/") if len(targets) == 1 else list(targets)
+    if len(words) == 1:
+        words = ["pod", *words]
+    if len(words) != 2 or not all(words):  # noqa: PLR2004 - kind and name
+        raise click.UsageError("name one object as KIND/NAME, as in pod/train-1")
+    kind, name = words[0].lower().partition(".")[0], words[1]
+    for resource in _RESOURCES:
+        if kind in (resource.plural, resource.kind.lower()) or _SHORT.get(kind) is resource:
+            return resource, name
+    known = ", ".join(resource.kind.lower() for resource in _RESOURCES)
+    raise click.UsageError(f"kind {one_line(words[0])!r} cannot be explained; known: {known}")
+
+
+def _template_of(obj: JsonObject, what: str) -> tuple[JsonObject, tuple[str, ...]]:
+    """A workload's pod template as a pod, and what its own labels mean.
+
+    The controller writes the templates of workloads that ask by their own label; for those the
+    workload's config label counts, unless the template has one.
+    """
+    kind = str(obj.get("kind"))
+    template = obj
+    for key in TEMPLATE_PATHS.get(kind, _TEMPLATE):
+        template = child(template, key)
+    if not template:
+        raise BadInputError(f"{what} has no pod template")
+    metadata = child(template, "metadata")
+    labels, own = texts_of(metadata, "labels"), texts_of(child(obj, "metadata"), "labels")
+    notes: list[str] = []
+    if kind in TEMPLATE_PATHS and own.get(INJECT_LABEL) == "true" and labels.get(INJECT_LABEL) != "false":
+        notes.append(
+            f"the {kind}'s own label {INJECT_LABEL} asks: the controller writes its pod template, "
+            "with or without the webhook"
+        )
+        labels = {**{key: own[key] for key in (CONFIG_LABEL, INJECT_LABEL) if key in own}, **labels}
+    else:
+        notes += [
+            f"the label {key} stands on the {kind} itself, where the webhook does not see it: "
+            "put it on the pod template (spec.template.metadata.labels)"
+            for key in (INJECT_LABEL, CONFIG_LABEL)
+            if key in own and key not in labels
+        ]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**metadata, "generateName": f"{_name_of(obj)}-", "labels": labels},
+        "spec": template.get("spec"),
+    }
+    return pod, tuple(notes)
+
+
+def _name_of(obj: JsonObject) -> str:
+    metadata = child(obj, "metadata")
+    return one_line(str(metadata.get("name") or metadata.get("generateName") or "(unnamed)"))
+
+
+def _namespace_of(obj: JsonObject, given: str, default: str) -> str:
+    """The object's own, unless it has none.
+
+    Raises:
+        BadInputError: it has one, and another was given.
+    """
+    own = child(obj, "metadata").get("namespace")
+    if own is not None and not isinstance(own, str):
+        raise BadInputError(f"{_name_of(obj)}: metadata.namespace is no text")
+    if own and given and own != given:
+        raise BadInputError(f"{_name_of(obj)} is of namespace {one_line(own)}, and -n says {given}")
+    return own or given or default

@@ -1,0 +1,48 @@
+"""How answers are printed: text for people, JSON or YAML for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import click
+import yaml
+
+__all__ = ["output_option", "paragraph", "print_documents"]
+
+WIDTH: Final = 100
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def output_option(command: Command) -> Command:
+    """Add ``-o text|json|yaml``."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json", "yaml"]),
+        default="text",
+        show_default=True,
+        help="How the answer is printed.",
+    )(command)
+
+
+def print_documents(documents: Sequence[Mapping[str, Any]], output: str) -> None:
+    """Print one object as it is, several as a list."""
+    content: Any = documents[0] if len(documents) == 1 else list(documents)
+    if output == "json":
+        click.echo(json.dumps(content, indent=2))
+    else:
+        click.echo(yaml.safe_dump(content, sort_keys=False, width=WIDTH), nl=False)
+
+
+def paragraph(text: str, indent: int, *, first: int = 0) -> str:
+    """Wrap a sentence; the first line is indented by ``first``, the others by ``indent``."""
+    return click.wrap_text(
+        text,
+        width=WIDTH,
+        initial_indent=" " * first,
+        subsequent_indent=" " * indent,
+        preserve_paragraphs=False,
+    )
