@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from bubu_operator.defaults import OPERATOR_NAMESPACE, WEBHOOK_NAME
+from bubu_operator.defaults import AUTHORITY_SECRET, OPERATOR_NAMESPACE, WEBHOOK_NAME
 from bubu_storage import __version__
 
 __all__ = ["cli", "main"]
@@ -65,6 +66,32 @@ def _lifetimes(_context: click.Context, _parameter: click.Parameter, value: str)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
     return value
+
+
+def _dns_names(
+    _context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    from bubu_operator.certificates.issuing import check_name  # noqa: PLC0415 - not for every command
+
+    try:
+        return tuple(map(check_name, value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _one_way_to_certificates(options: dict[str, Any]) -> None:
+    """Refuse a half of the files, and both ways at once."""
+    given = [name for name in ("tls_cert", "tls_key") if options[name] is not None]
+    if len(given) == 1:
+        raise click.UsageError("--tls-cert and --tls-key belong together: give both files, or neither")
+    source = click.get_current_context().get_parameter_source
+    usual = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    for name, option in (("authority_secret", "--authority-secret"), ("dns_names", "--dns-name")):
+        if given and source(name) not in usual:
+            raise click.UsageError(
+                f"{option} is for the built-in authority, and --tls-cert and --tls-key are for files: "
+                "give one or the other"
+            )
 
 
 @click.group(name="bubu-operator", context_settings={"help_option_names": ["-h", "--help"]})
@@ -177,17 +204,42 @@ def controller(**options: Any) -> None:
 @_common_options
 @click.option(
     "--tls-cert",
-    required=True,
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="BUBU_TLS_CERT",
-    help="PEM certificate chain; may appear and change while the process runs.",
+    help="PEM certificate chain, leaf first; may appear and change while the process runs. "
+    "Default: the built-in authority.",
 )
 @click.option(
     "--tls-key",
-    required=True,
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="BUBU_TLS_KEY",
-    help="PEM private key.",
+    help="PEM private key of --tls-cert, not encrypted.",
+)
+@click.option(
+    "--authority-secret",
+    default=AUTHORITY_SECRET,
+    show_default=True,
+    help="Secret of the built-in authority, which a controller with --webhook-authority keeps.",
+)
+@click.option(
+    "--operator-namespace",
+    envvar="POD_NAMESPACE",
+    default=OPERATOR_NAMESPACE,
+    show_default=True,
+    help="Where the operator runs: the authority's Secret and the webhook's Service are there.",
+)
+@click.option(
+    "--webhook-service",
+    default=WEBHOOK_NAME,
+    show_default=True,
+    help="Service of the webhook, for the names of its own certificate.",
+)
+@click.option(
+    "--dns-name",
+    "dns_names",
+    multiple=True,
+    callback=_dns_names,
+    help="One more DNS name or IP address of its own certificate; repeatable.",
 )
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 - the API server calls from outside the pod
 @click.option(
@@ -225,7 +277,11 @@ def controller(**options: Any) -> None:
     help="How long requests are still answered after a stop signal.",
 )
 def webhook(**options: Any) -> None:
-    """Serve the mutating admission webhook for pods."""
+    """Serve the mutating admission webhook for pods.
+
+    Certificates come from two files (--tls-cert and --tls-key), or from the built-in authority.
+    """
+    _one_way_to_certificates(options)
     _end_at_once_when_asked()
     from bubu_operator.webhook.main import WebhookOptions, run_webhook  # noqa: PLC0415 - loads uvicorn
 

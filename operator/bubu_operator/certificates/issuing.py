@@ -32,6 +32,7 @@ __all__ = [
     "IssuedLeaf",
     "TrustedCertificate",
     "UnusableAuthorityError",
+    "check_name",
     "issue_authority",
     "issue_leaf",
     "load_authority",
@@ -109,6 +110,21 @@ def serving_names(service: str, namespace: str, more: Sequence[str] = ()) -> tup
         f"{service}.{namespace}.svc.cluster.local",
     )
     return tuple(dict.fromkeys((*names, *more)))
+
+
+def check_name(name: str) -> str:
+    """Return a DNS name or IP address as it is, if it can stand in a certificate.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not name or (any(char.isspace() or char in "/:@" for char in name) and not _is_address(name)):
+        raise ValueError(f"{name!r} is neither a DNS name nor an IP address")
+    try:
+        _general_name(name)
+    except ValueError as error:
+        raise ValueError(f"{name!r} cannot stand in a certificate: write a DNS name in ASCII") from error
+    return name
 
 
 def issue_authority(now: datetime, *, lifetime: timedelta, backdate: timedelta) -> Authority:
@@ -273,6 +289,14 @@ def _private_key(pem: str) -> ec.EllipticCurvePrivateKey:
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -12,10 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from bubu_operator.certificates.stored import AuthorityState
 
 __all__ = ["HeldLeaf", "KnownAuthorities", "LeafDecision", "LeafReason", "decide_leaf"]
+
+DISTRUST_FACTOR: Final = 6
+"""What is served is given up this much sooner when its authority is said to be trusted no longer."""
 
 
 class LeafReason(StrEnum):
@@ -105,7 +109,11 @@ def decide_leaf(
         return LeafDecision(sign=False, reason=LeafReason.KEPT, look_again_at=held.renew_at)
     if not fresh:
         return LeafDecision(sign=False, reason=LeafReason.SECRET_UNREAD, look_again_at=held.not_after)
-    missing_seconds = state.propagation_seconds - known_seconds
+    patience_seconds: float = state.propagation_seconds
+    if held.issuer not in {item.fingerprint for item in state.trusted}:
+        # Trusted no longer, so what is served is worth little; but the leader may be about to correct it.
+        patience_seconds /= DISTRUST_FACTOR
+    missing_seconds = patience_seconds - known_seconds
     if changed and missing_seconds > 0:
         at = min(now + timedelta(seconds=missing_seconds), held.not_after)
         return LeafDecision(sign=False, reason=LeafReason.AUTHORITY_TOO_NEW, look_again_at=at)

@@ -20,6 +20,7 @@ from bubu_operator.kube.transport import Transport
 __all__ = ["ServerClock"]
 
 ASK_TIMEOUT_SECONDS: Final = 5.0
+ASK_AGAIN_SECONDS: Final = 60.0
 
 
 def _local() -> datetime:
@@ -41,6 +42,7 @@ class ServerClock:
         self._elapsed = elapsed
         self._lock = threading.Lock()
         self._heard: tuple[datetime, float] | None = None
+        self._asked = float("-inf")
 
     def now(self) -> datetime:
         """Return its time; never raises."""
@@ -56,12 +58,18 @@ class ServerClock:
         return self._heard is not None
 
     @property
+    def stale(self) -> bool:
+        """Whether it is time to ask again; a failed question waits, too."""
+        return self._elapsed() - self._asked >= ASK_AGAIN_SECONDS
+
+    @property
     def ahead_seconds(self) -> float:
         """How far this machine's clock is ahead of it; negative when behind."""
         return (self._local() - self.now()).total_seconds()
 
     def ask(self) -> bool:
         """Ask for the time; blocking. False, and all as before, when there is no answer."""
+        self._asked = self._elapsed()
         try:
             response = self._client.send("GET", "/version", timeout_seconds=ASK_TIMEOUT_SECONDS)
             self._client.read(response, "/version")

@@ -23,14 +23,18 @@ from typing import Any, Final
 
 import uvicorn
 
-from bubu_operator.errors import OperatorError
+from bubu_operator.certificates.issuing import serving_names
+from bubu_operator.defaults import AUTHORITY_SECRET, OPERATOR_NAMESPACE, WEBHOOK_NAME
+from bubu_operator.errors import OperatorError, OptionsError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.events import EventRecorder
 from bubu_operator.kube.resources import GROUP
 from bubu_operator.kube.scrub import Redactor
+from bubu_operator.kube.server_clock import ServerClock
 from bubu_operator.observability.logging import setup_logging
 from bubu_operator.observability.webhook_metrics import WebhookMetrics
 from bubu_operator.webhook.app import WebhookApp
+from bubu_operator.webhook.authority_source import AuthoritySource
 from bubu_operator.webhook.cache import ConfigCache
 from bubu_operator.webhook.certs import CertificateSource, FileSource, server_context
 from bubu_operator.webhook.connections import BoundedProtocol, ServerLoop
@@ -56,7 +60,12 @@ class WebhookOptions:
     """Options of the command.
 
     Attributes:
-        tls_cert, tls_key: PEM files; they may appear and change while the process runs.
+        tls_cert, tls_key: PEM files; they may appear and change while the process runs. Both or
+            neither: without them each replica signs its own certificate by the built-in authority.
+        authority_secret: the authority's Secret, in the operator's namespace.
+        operator_namespace: where the operator runs.
+        webhook_service: Service of the webhook, for the names of its certificate.
+        dns_names: more names or IP addresses of its certificate.
         kubeconfig: None for the pod's own service account.
         host, port: where to listen; port 0 picks a free one, which the log names.
         metrics_host, metrics_port: where metrics and health are shown, plain HTTP; port 0 as above.
@@ -65,8 +74,12 @@ class WebhookOptions:
         drain_seconds: how long requests are still answered after readiness went off.
     """
 
-    tls_cert: Path
-    tls_key: Path
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    authority_secret: str = AUTHORITY_SECRET
+    operator_namespace: str = OPERATOR_NAMESPACE
+    webhook_service: str = WEBHOOK_NAME
+    dns_names: tuple[str, ...] = ()
     kubeconfig: Path | None = None
     host: str = "0.0.0.0"  # noqa: S104 - the API server calls from outside the pod
     port: int = 10250
@@ -87,6 +100,8 @@ def run_webhook(options: WebhookOptions) -> int:
     redactor = Redactor()
     try:
         setup_logging(options.log_level, options.log_format, redactor)
+        if (options.tls_cert is None) != (options.tls_key is None):
+            raise OptionsError("a certificate file and a key file belong together: give both, or neither")
         client = KubeClient.load(None if options.kubeconfig is None else str(options.kubeconfig))
     except OperatorError as error:
         return _cannot_start(str(error))
@@ -110,7 +125,7 @@ async def _serve(
     options: WebhookOptions, client: KubeClient, redactor: Redactor, listener: socket.socket
 ) -> None:
     context = server_context()
-    certificates = certificate_source(options, context)
+    certificates = certificate_source(options, context, client)
     metrics = WebhookMetrics()
     metrics.certificate_not_after.set_function(lambda: _expiry(certificates))
     cache = ConfigCache(client, metrics)
@@ -187,9 +202,25 @@ def _expiry(certificates: CertificateSource) -> float:
     return 0.0 if current is None else current.not_after.timestamp()
 
 
-def certificate_source(options: WebhookOptions, context: ssl.SSLContext) -> CertificateSource:
-    """Where the serving certificate comes from, by the options."""
-    return FileSource(options.tls_cert, options.tls_key, context, poll_seconds=options.cert_poll_seconds)
+def certificate_source(
+    options: WebhookOptions, context: ssl.SSLContext, client: KubeClient
+) -> CertificateSource:
+    """Where the serving certificate comes from, by the options: files, or the built-in authority."""
+    if options.tls_cert is not None and options.tls_key is not None:
+        return FileSource(
+            options.tls_cert,
+            options.tls_key,
+            context,
+            poll_seconds=options.cert_poll_seconds,
+            clock=ServerClock(client),
+        )
+    return AuthoritySource(
+        client,
+        context,
+        namespace=options.operator_namespace,
+        secret=options.authority_secret,
+        names=serving_names(options.webhook_service, options.operator_namespace, options.dns_names),
+    )
 
 
 def make_server(app: Any, context: ssl.SSLContext) -> uvicorn.Server:
