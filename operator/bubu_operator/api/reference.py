@@ -192,7 +192,7 @@ METRICS_HEAD: Final = """# Metrics of the operator
 
 Both roles show them in Prometheus' text form on a plain HTTP port: the webhook at `/metrics` of
 `--metrics-port` (8081), the controller at `/metrics` of `--health-port` (8080). Each replica counts for
-itself. A histogram `x` is the series `x_bucket`, `x_sum` and `x_count`; a counter comes with a `_created` time.
+itself. A histogram `x` is the series `x_bucket`, `x_sum` and `x_count`; counters have a `_created` time, too.
 
 Every label but names of our own objects has a fixed vocabulary, so the number of series is bounded.
 """

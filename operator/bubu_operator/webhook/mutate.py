@@ -18,7 +18,6 @@ from bubu_operator.injection import (
     Demand,
     InjectionConfig,
     InjectionReason,
-    JsonPatch,
     demand_for,
     inject_pod,
     make_patch,
@@ -31,7 +30,6 @@ from bubu_operator.webhook.review import Denial, ReviewRequest
 from bubu_storage.apply_env import Json
 
 __all__ = [
-    "MAX_ANNOTATION_BYTES",
     "MAX_POD_BYTES",
     "Policy",
     "SkipReason",
@@ -48,10 +46,8 @@ __all__ = [
 MAX_POD_BYTES: Final = 1536 * 1024
 """etcd's limit for a request. Pods are stored in a denser form than JSON, so what fits as JSON fits."""
 
-MAX_ANNOTATION_BYTES: Final = 256 * 1024
-"""The API server refuses objects whose annotations, keys and values, are larger together."""
-
 _OPTED_OUT: Final = "false"
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _SERVED: Final = frozenset(
     {InjectionReason.INJECTED, InjectionReason.ALREADY_INJECTED, InjectionReason.ALL_KEPT}
 )
@@ -72,7 +68,6 @@ class SkipReason(StrEnum):
     MALFORMED_POD = "MalformedPod"
     MIRROR_POD = "MirrorPod"
     POD_TOO_LARGE = "PodTooLarge"
-    ANNOTATIONS_TOO_LARGE = "AnnotationsTooLarge"
     UNKNOWN_NAMESPACE = "UnknownNamespace"
     NOT_READY = "NotReady"
     INTERNAL_ERROR = "InternalError"
@@ -84,7 +79,7 @@ class Verdict:
 
     Attributes:
         reason: one word: a `SkipReason`, `Demand`, `SelectionReason` or `InjectionReason`.
-        patch: operations; empty for none.
+        patch: a JSON patch as text; "" for none.
         warnings: for the person who creates the pod.
         config: the chosen config as text; "" for none.
         wanted: the pod asked for injection.
@@ -92,7 +87,7 @@ class Verdict:
     """
 
     reason: str
-    patch: JsonPatch
+    patch: str
     warnings: tuple[str, ...] = ()
     config: str = ""
     wanted: bool = False
@@ -126,14 +121,14 @@ def opted_out(pod: object) -> bool:
 def not_ready(why: str) -> Verdict:
     """Nothing is known yet, and asking the API server did not help."""
     warning = f"no storage was injected: {why}; create the pod again in a moment"
-    return Verdict(SkipReason.NOT_READY, [], (warning,), wanted=True, unserved=True)
+    return Verdict(SkipReason.NOT_READY, "", (warning,), wanted=True, unserved=True)
 
 
 def internal_error(request: ReviewRequest) -> Verdict:
     """A fault of ours; its cause is in the log and not in the answer."""
     warning = "no storage was injected: internal error of the webhook; its log has the details"
     asked = not opted_out(request.pod)
-    return Verdict(SkipReason.INTERNAL_ERROR, [], (warning,), wanted=asked, unserved=asked)
+    return Verdict(SkipReason.INTERNAL_ERROR, "", (warning,), wanted=asked, unserved=asked)
 
 
 def skip_reason(request: ReviewRequest) -> Verdict | None:
@@ -145,17 +140,16 @@ def skip_reason(request: ReviewRequest) -> Verdict | None:
     if request.resource != "pods" or request.subresource:
         what = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
         warning = f"only pods are injected, not {what or 'an unnamed resource'}"
-        return Verdict(SkipReason.NOT_A_POD, [], (warning,))
+        return Verdict(SkipReason.NOT_A_POD, "", (warning,))
     if request.operation != "CREATE":
-        return Verdict(SkipReason.NOT_A_CREATION, [], ("a pod is injected when it is created, not later",))
-    problem = pod_problem(request.pod)
+        return Verdict(SkipReason.NOT_A_CREATION, "", ("a pod is injected when it is created, not later",))
+    problem = _outer_problem(request.pod)
     if problem:
-        warning = f"the pod cannot be injected: {problem}"
-        return Verdict(SkipReason.MALFORMED_POD, [], (warning,), unserved=not opted_out(request.pod))
+        return _malformed(request, problem)
     if MIRROR_ANNOTATION in texts_of(child(request.pod, "metadata"), "annotations"):
-        return Verdict(SkipReason.MIRROR_POD, [])
+        return Verdict(SkipReason.MIRROR_POD, "")
     if opted_out(request.pod):
-        return Verdict(Demand.POD_OPTED_OUT, [])
+        return Verdict(Demand.POD_OPTED_OUT, "")
     return None
 
 
@@ -169,7 +163,7 @@ def unknown_namespace(request: ReviewRequest, *, absent: bool = False) -> Verdic
     warning = (
         f"no storage was injected: namespace {request.namespace} {what}; create the pod again in a moment"
     )
-    return Verdict(SkipReason.UNKNOWN_NAMESPACE, [], (warning,), wanted=True, unserved=True)
+    return Verdict(SkipReason.UNKNOWN_NAMESPACE, "", (warning,), wanted=True, unserved=True)
 
 
 def decide(
@@ -179,6 +173,9 @@ def decide(
     cluster_storage_configs: Iterable[InjectionConfig],
 ) -> Verdict:
     """Inject the pod of a request that `skip_reason` let pass, or say why not.
+
+    The whole of a pod is checked once, here or in `inject_pod`: that is a good part of the time
+    that a review takes.
 
     Args:
         request: the creation of a pod.
@@ -190,28 +187,31 @@ def decide(
     labels = texts_of(child(pod, "metadata"), "labels")
     demand = demand_for(labels, namespace_labels)
     if not demand.wanted:
-        return Verdict(demand, [])
+        problem = pod_problem(pod)
+        return _malformed(request, problem) if problem else Verdict(demand, "")
     selection = select_config(
         labels, request.namespace, namespace_labels, storage_configs, cluster_storage_configs
     )
     if selection.config is None:
+        problem = pod_problem(pod)
+        if problem:
+            return _malformed(request, problem)
         warning = f"no storage was injected: {selection.message}"
-        return Verdict(selection.reason, [], (warning,), wanted=True, unserved=True)
+        return Verdict(selection.reason, "", (warning,), wanted=True, unserved=True)
     config = str(selection.config)
     result = inject_pod(pod, selection.config)
-    patch = make_patch(pod, result.pod) if result.changed else []
-    if patch and not _fits(request.size_bytes, patch):
+    if result.reason == InjectionReason.MALFORMED_POD:
+        return Verdict(
+            SkipReason.MALFORMED_POD, "", tuple(f"the pod {text}" for text in result.warnings), unserved=True
+        )
+    patch = _encode(make_patch(pod, result.pod)) if result.changed else ""
+    # Pods are stored in a denser form than JSON: the pod must not be refused because of us.
+    if patch and request.size_bytes + len(patch) > MAX_POD_BYTES:
         warning = (
             f"{config} was not injected: the pod would be larger than the "
             f"{MAX_POD_BYTES} bytes that a cluster stores; make the pod smaller"
         )
-        return Verdict(SkipReason.POD_TOO_LARGE, [], (warning,), config, wanted=True, unserved=True)
-    if patch and _annotation_bytes(result.pod) > MAX_ANNOTATION_BYTES >= _annotation_bytes(pod):
-        warning = (
-            f"{config} was not injected: the pod's annotations would be larger than the "
-            f"{MAX_ANNOTATION_BYTES} bytes that Kubernetes allows; make them smaller"
-        )
-        return Verdict(SkipReason.ANNOTATIONS_TOO_LARGE, [], (warning,), config, wanted=True, unserved=True)
+        return Verdict(SkipReason.POD_TOO_LARGE, "", (warning,), config, wanted=True, unserved=True)
     # A config may be for some containers only: a pod without one is refused if it asked by itself.
     unserved = result.reason not in _SERVED and not (
         result.reason == InjectionReason.NO_MATCHING_CONTAINER and demand is Demand.NAMESPACE_LABEL
@@ -219,12 +219,14 @@ def decide(
     return Verdict(result.reason, patch, result.warnings, config, wanted=True, unserved=unserved)
 
 
-def _fits(pod_bytes: int, patch: JsonPatch) -> bool:
-    """Whether the patched pod can still be stored: a pod must not be refused because of us."""
-    return pod_bytes + len(json.dumps(patch, separators=(",", ":"))) <= MAX_POD_BYTES
+def _outer_problem(pod: object) -> str:
+    """`pod_problem` without the containers and volumes."""
+    content = cast("Json", pod) if isinstance(pod, dict) else {}
+    if not isinstance(content.get("spec"), dict):
+        return pod_problem(cast("object", pod))
+    return pod_problem({**content, "spec": {}})
 
 
-def _annotation_bytes(pod: Json) -> int:
-    """As the API server counts: keys and values, UTF-8."""
-    annotations = texts_of(child(pod, "metadata"), "annotations")
-    return sum(len(text.encode("utf-8", errors="replace")) for pair in annotations.items() for text in pair)
+def _malformed(request: ReviewRequest, problem: str) -> Verdict:
+    warning = f"the pod cannot be injected: {problem}"
+    return Verdict(SkipReason.MALFORMED_POD, "", (warning,), unserved=not opted_out(request.pod))

@@ -18,7 +18,6 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final, Never, cast
 
-from bubu_operator.injection.patch import JsonPatch
 from bubu_operator.injection.podspec import child
 from bubu_storage.apply_env import Json
 
@@ -30,6 +29,8 @@ WARNING_PREFIX: Final = "bubu-storage: "
 MAX_WARNINGS: Final = 16
 MAX_WARNING_CHARACTERS: Final = 1024
 MAX_UID_CHARACTERS: Final = 256
+
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class RejectReason(StrEnum):
@@ -160,7 +161,7 @@ def parse_review(body: bytes) -> ReviewRequest:
 def render_answer(
     uid: str,
     *,
-    patch: JsonPatch | None = None,
+    patch: str = "",
     warnings: Iterable[str] = (),
     audit: dict[str, str] | None = None,
     denial: Denial | None = None,
@@ -169,7 +170,7 @@ def render_answer(
 
     Args:
         uid: of the request.
-        patch: operations; none or empty leaves the object alone.
+        patch: a JSON patch as text, ASCII; "" leaves the object alone.
         warnings: sentences for the person at kubectl; bounded in number and length.
         audit: notes for the API server's audit log.
         denial: why the request is refused; no patch then.
@@ -186,16 +187,15 @@ def render_answer(
             status["details"] = {"retryAfterSeconds": denial.retry_after_seconds}
         response["status"] = status
     elif patch:
-        text = json.dumps(patch, separators=(",", ":"))
         response["patchType"] = "JSONPatch"
-        response["patch"] = base64.b64encode(text.encode("ascii")).decode("ascii")
+        response["patch"] = base64.b64encode(patch.encode("ascii")).decode("ascii")
     bounded = _bounded(list(warnings))
     if bounded:
         response["warnings"] = bounded
     if audit:
         response["auditAnnotations"] = audit
     review = {"apiVersion": API_VERSION, "kind": KIND, "response": response}
-    return json.dumps(review, separators=(",", ":")).encode("ascii")
+    return _encode(review).encode("ascii")
 
 
 def _bounded(warnings: list[str]) -> list[str]:
