@@ -145,7 +145,7 @@ class CutProxy(TcpRelay):
         return self._target
 
     def cut(self) -> int:
-        """Reset every open connection; new ones are relayed as before. Returns how many there were."""
+        """Reset every open connection, with what a pause holds back; returns how many there were."""
         before = self.connections
         self._call(self._abort_all())
         return before

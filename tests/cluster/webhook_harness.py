@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCOUNT",
+    "FILES",
     "INJECTED",
     "OPERATOR_NAMESPACE",
     "RECORD",
@@ -118,6 +119,7 @@ class Webhook:
     files: ServingFiles
     host: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
+    metrics_port: int = field(default_factory=free_port)
     name: str = "webhook"
     drain_seconds: float = 1.0
     arguments: tuple[str, ...] = ()
@@ -132,6 +134,7 @@ class Webhook:
                 *("--kubeconfig", str(self.kubeconfig)),
                 *("--tls-cert", str(self.files.certificate), "--tls-key", str(self.files.key)),
                 *("--host", self.host, "--port", str(self.port)),
+                *("--metrics-host", "127.0.0.1", "--metrics-port", str(self.metrics_port)),
                 *("--cert-poll-seconds", "0.2", "--drain-seconds", str(self.drain_seconds)),
                 *("--log-level", "debug"),
                 *self.arguments,
@@ -226,6 +229,22 @@ class Webhook:
     def reason(self, pod: Json, namespace: str) -> str:
         """POST a review of a pod; returns what was decided."""
         return str(self.review(pod, namespace)["auditAnnotations"]["reason"])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A sample of ``/metrics``; 0 for one that is not there."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=10)
+        try:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        finally:
+            connection.close()
+        wanted = {f'{key}="{value}"' for key, value in labels.items()}
+        for line in text.splitlines():
+            sample, _, value = line.rpartition(" ")
+            family, _, rest = sample.partition("{")
+            if family == name and wanted <= set(rest.rstrip("}").split(",")):
+                return float(value)
+        return 0.0
 
     def served_certificate(self) -> bytes:
         """The leaf that a new handshake gets, DER."""
