@@ -76,13 +76,13 @@ def read_job(
     """
     newest = max(pods, key=lambda pod: str(metadata_of(pod).get("creationTimestamp")), default=None)
     container = _container_status(newest)
-    ended = section(section(container, "state"), "terminated")
-    if ended:
-        return _finished(ended)
+    state = section(container, "state")
+    if isinstance(state.get("terminated"), dict):
+        return _finished(section(state, "terminated"))
     failed = _failed(job)
     if failed is not None:
         return JobState(Phase.FINISHED, Reason.PROBE_JOB_STUCK, f"the Job of the probe failed: {failed}")
-    if section(section(container, "state"), "running"):
+    if isinstance(state.get("running"), dict):
         return JobState(Phase.RUNNING)
     if pending_seconds(job, now) < grace_seconds:
         return JobState(Phase.RUNNING)

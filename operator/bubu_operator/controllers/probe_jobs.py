@@ -138,9 +138,9 @@ class ProbeJobs:
 
     def forget(self, key: ObjectKey) -> None:
         """A config is gone; its Job goes by its owner reference."""
+        self._leave(key)
         with self._lock:
             self._next.pop(key, None)
-            self._active.discard(key)
             self._known.discard(key)
 
     def discard(self, config: StorageConfig) -> None:
@@ -161,24 +161,19 @@ class ProbeJobs:
         key = _key(config)
         name = job_name(config, plan, self._context.options.job_image)
         jobs = self._jobs_of(config)
-        if jobs:
-            with self._lock:
-                self._known.add(key)
         earlier = [job for job in jobs if metadata_of(job).get("name") != name]
         for job in earlier:
             self._delete(config, job)
         if earlier:
             return JobLook(None, GONE_SECONDS)
         if not jobs:
-            with self._lock:
-                self._active.discard(key)
+            self._leave(key)
             wait = self._wait_seconds(obj, config)
             return JobLook(None, wait) if wait > 0 else self._create(obj, config, plan)
         job = jobs[0]
         if metadata_of(job).get("deletionTimestamp"):
             return JobLook(None, GONE_SECONDS)
-        with self._lock:
-            self._active.add(key)
+        self._enter(key, bounded=False)
         return self._read(obj, config, job)
 
     def _read(self, obj: JsonObject, config: StorageConfig, job: JsonObject) -> JobLook:
@@ -209,6 +204,7 @@ class ProbeJobs:
             # The pod went with its deadline; what kept it from starting says more than that.
             verdict = None
         good = verdict is not None and verdict.ready is ConditionStatus.TRUE
+        self._context.metrics.probe_job_results.labels(state.reason.value).inc()
         with self._lock:
             before = self._next.get(key)
             failures = 0 if good else (before.failures if before is not None else 0) + 1
@@ -217,21 +213,34 @@ class ProbeJobs:
 
         def finish() -> None:
             self._delete(config, job)
-            with self._lock:
-                self._active.discard(key)
+            self._leave(key)
 
         return JobLook(verdict, pause, finish)
+
+    # -- places ----------------------------------------------------------------------------
+
+    def _enter(self, key: ObjectKey, *, bounded: bool) -> bool:
+        """Count a config's Job; False where there is no place for one more."""
+        with self._lock:
+            if bounded and key not in self._active and len(self._active) >= MAX_JOBS:
+                return False
+            self._active.add(key)
+            self._known.add(key)
+            self._context.metrics.probe_jobs.set(len(self._active))
+            return True
+
+    def _leave(self, key: ObjectKey) -> None:
+        with self._lock:
+            self._active.discard(key)
+            self._context.metrics.probe_jobs.set(len(self._active))
 
     # -- creating and deleting -------------------------------------------------------------
 
     def _create(self, obj: JsonObject, config: StorageConfig, plan: InjectionPlan) -> JobLook:
         options, key = self._context.options, _key(config)
         running = None if _has_answer(obj, config) else judge_job(config, JobState(Phase.RUNNING))
-        with self._lock:
-            if len(self._active) >= MAX_JOBS:
-                return JobLook(running, FREE_PLACE_SECONDS)
-            self._active.add(key)
-            self._known.add(key)
+        if not self._enter(key, bounded=True):
+            return JobLook(running, FREE_PLACE_SECONDS)
         manifest = job_manifest(
             config, plan, image=options.job_image, allow_loopback=options.allow_loopback_endpoints
         )
@@ -244,21 +253,19 @@ class ProbeJobs:
             )
         except (KubeForbiddenError, KubeInvalidError) as error:
             if grant_command(PROBER_ROLE, config.metadata.namespace, str(error)):
-                with self._lock:
-                    self._active.discard(key)
+                self._leave(key)
                 raise
             return self._refused(config, f"the API server refuses the Job of the probe: {error}")
         except KubeApiError:
-            with self._lock:
-                self._active.discard(key)
+            self._leave(key)
             raise
         logger.debug("Job %s/%s created", key.namespace, metadata_of(manifest)["name"])
         return JobLook(running, POLL_SECONDS)
 
     def _refused(self, config: StorageConfig, message: str) -> JobLook:
         key = _key(config)
+        self._leave(key)
         with self._lock:
-            self._active.discard(key)
             before = self._next.get(key)
             failures = (before.failures if before is not None else 0) + 1
             pause = self._backoff(failures)

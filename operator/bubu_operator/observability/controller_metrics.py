@@ -130,3 +130,14 @@ class ControllerMetrics:
             ["kind"],
             registry=registry,
         )
+        self.probe_jobs = Gauge(
+            "bubu_probe_jobs",
+            "Jobs under way that probe a store under a tenant's account or with a claim.",
+            registry=registry,
+        )
+        self.probe_job_results = Counter(
+            "bubu_probe_job_results",
+            "Jobs that ended, by the reason that their result gave.",
+            ["reason"],
+            registry=registry,
+        )
