@@ -24,6 +24,7 @@ from tests.cluster.controller_harness import (
     install,
     until,
 )
+from tests.cluster.recording_proxy import RecordingProxy
 
 pytestmark = pytest.mark.cluster
 
@@ -130,16 +131,10 @@ class Arena:
                     "mode": "Enforce",
                     "interval": "1h",
                     "rules": [{"prefix": "outputs/", "keep": {"within": "30d"}}],
-                    "limits": {"maxScan": 5000, "maxDelete": 5000, **limits},
+                    "limits": {"maxScan": 20_000, "maxDelete": 20_000, **limits},
                 },
             }
         )
-
-    def last_pass(self) -> dict[str, Any]:
-        """Return what the policy says of its last pass."""
-        status = self.cluster.get("retentionpolicy", "tidy", "-n", self.namespace).get("status") or {}
-        last: dict[str, Any] = status.get("lastPass") or {}
-        return last
 
 
 @pytest.fixture
@@ -201,3 +196,164 @@ def test_a_standby_ends_at_once_and_leaves_the_lease_alone(arena: Arena) -> None
 
     assert standby.stop(5.0) == 0
     assert arena.lease()["holderIdentity"] == holder
+
+
+def test_a_leader_that_was_stopped_writes_nothing_after_its_successor_began(arena: Arena) -> None:
+    """SIGSTOP in the midst of a pass: the pass ends in time, and after SIGCONT nothing more is written."""
+    with RecordingProxy(arena.cluster) as old_changes, RecordingProxy(arena.cluster) as new_changes:
+        old = arena.candidate()
+        old_changes.lead_through(old.kubeconfig)
+        old.start()
+        until(lambda: old.leads, "the leadership")
+        arena.config()
+        arena.fill(12_000)
+        arena.policy(requestsPerSecond=1)
+        pass_process = until(lambda: children_of(old.pid), "the pass")[0]
+        until(lambda: arena.left() < 12_000, "the first deletion")
+        new = arena.candidate()
+        new_changes.lead_through(new.kubeconfig)
+        new.start()
+
+        os.kill(old.pid, signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        until(lambda: not alive(pass_process), "the end of the pass", 12)
+        pass_ended_at = time.monotonic()
+        left_by_the_old_one = arena.left()
+        until(lambda: new.leads, "the take-over", 20)
+        taken_at = next(c.sent_at for c in new_changes.changes(leases=True) if c.status == 200)
+        arena.config("second")
+        until(new_changes.changes, "a write of the new leader")
+        os.kill(old.pid, signal.SIGCONT)
+        code = old.wait_exit(10)
+        arena.policy(requestsPerSecond=100)
+        until(lambda: arena.left() < left_by_the_old_one, "the new leader's pass", 40)
+
+        late = [change for change in old_changes.changes() if change.sent_at >= taken_at]
+        print(
+            f"the stopped leader's pass ended {pass_ended_at - stopped_at:.2f} s after SIGSTOP, "
+            f"{taken_at - pass_ended_at:.2f} s before the take-over; late writes: {late}"
+        )
+        assert left_by_the_old_one > 0
+        assert pass_ended_at < taken_at
+        assert late == []
+        assert old_changes.changes(leases=True)[-1].sent_at < taken_at
+        assert code == LOST_LEADERSHIP
+        assert "lost the leadership" in old.log
+
+
+def test_a_leader_that_is_cut_off_ends_before_its_successor_begins(arena: Arena) -> None:
+    """Only the leader's way to the API server is silent: it gives up by its own clock and says so."""
+    with RecordingProxy(arena.cluster) as way:
+        old = arena.candidate()
+        way.lead_through(old.kubeconfig)
+        old.start()
+        until(lambda: old.leads, "the leadership")
+        new = arena.standby()
+        with way.held():
+            held_at = time.monotonic()
+            code = old.wait_exit(15)
+            ended_after = time.monotonic() - held_at
+            leading_at_the_end = new.leads
+            until(lambda: new.leads, "the take-over", 15)
+
+    print(f"cut off: ended after {ended_after:.2f} s")
+    assert code == LOST_LEADERSHIP
+    assert not leading_at_the_end
+    assert "was not renewed for 7 s" in old.log
+
+
+def test_a_short_silence_of_the_api_server_changes_nothing(arena: Arena) -> None:
+    """Four and a half seconds without an answer: the same one leads afterwards, and goes on working."""
+    with RecordingProxy(arena.cluster) as way:
+        leader = arena.candidate()
+        way.lead_through(leader.kubeconfig)
+        leader.start()
+        until(lambda: leader.leads, "the leadership")
+        with way.held():
+            began = time.monotonic()
+            until(lambda: time.monotonic() - began > 4.5, "the time")
+        arena.config()
+        until(arena.probed, "a probe")
+
+        assert leader.leads
+        assert arena.lease()["leaseTransitions"] == 0
+
+
+def test_a_killed_leader_is_replaced(arena: Arena) -> None:
+    """From SIGKILL to the first action of the next one it takes less than 15 seconds, each of three times."""
+    leader = arena.leader()
+    for number in range(3):
+        standby = arena.standby()
+        leader.kill()
+        killed_at = time.monotonic()
+        arena.config(f"store-{number}")
+        until(lambda name=f"store-{number}": arena.probed(name), "a probe by the new leader", 20)
+        seconds = time.monotonic() - killed_at
+
+        print(f"kill {number}: first action after {seconds:.2f} s")
+        assert seconds < 15.0
+        leader = standby
+
+
+def test_without_rights_it_says_so_and_goes_on_trying(arena: Arena) -> None:
+    """Neither ready nor dead: the reason is in the log and in /readyz; with the rights it leads."""
+    arena.cluster.kubectl(
+        "delete", "rolebinding", "bubu-storage-controller-leader", "-n", arena.operator_namespace
+    )
+    candidate = arena.candidate()
+    candidate.launch()
+    until(
+        lambda: "rights to get, create and update the Lease" in candidate.health("/readyz")[1], "the reason"
+    )
+
+    assert candidate.health("/healthz")[0] == 200
+    assert candidate.log.count("rights to get, create and update") == 1
+    allow_election(arena.cluster, arena.operator_namespace)
+    until(lambda: candidate.leads, "the leadership")
+
+
+def test_without_its_namespace_it_says_so(arena: Arena) -> None:
+    """A wrong --operator-namespace is told apart from missing rights where the API server does."""
+    candidate = ControllerProcess(
+        arena.cluster,
+        arena.root.parent,
+        leader_elect=True,
+        namespaces=[arena.namespace],
+        operator_namespace="is-not-there",
+    )
+    arena.candidates.append(candidate)
+    candidate.launch()
+
+    until(lambda: "is-not-there" in candidate.health("/readyz")[1], "the reason")
+    text = candidate.health("/readyz")[1]
+    assert "--operator-namespace" in text or "--no-leader-elect" in text
+    assert candidate.stop(5.0) == 0
+
+
+def test_a_signal_in_the_first_moments_ends_it_with_zero(arena: Arena) -> None:
+    """SIGTERM while modules are being loaded: no traceback, no code of a crash, no wait."""
+    for delay_seconds in (0.25, 0.5, 0.8, 1.2):
+        candidate = arena.candidate()
+        candidate.launch()
+        began = time.monotonic()
+        until(lambda at=began + delay_seconds: time.monotonic() >= at, "the moment")
+        assert candidate.stop(5.0) == 0
+        assert time.monotonic() - began - delay_seconds < 3.0
+        assert "Traceback" not in candidate.log
+
+
+def test_a_lease_that_is_deleted_or_taken_ends_the_leader(arena: Arena) -> None:
+    """Whoever deletes the Lease restarts the election; nobody takes over while the old one may still act."""
+    leader = arena.leader()
+    standby = arena.standby()
+    arena.cluster.kubectl("delete", "lease", LEASE_NAME, "-n", arena.operator_namespace)
+    deleted_at = time.monotonic()
+
+    assert leader.wait_exit(10) == LOST_LEADERSHIP
+    ended_after = time.monotonic() - deleted_at
+    assert not standby.leads
+    until(lambda: standby.leads, "the take-over", 15)
+    print(
+        f"Lease deleted: old one ended after {ended_after:.2f} s, new one after "
+        f"{time.monotonic() - deleted_at:.2f} s"
+    )

@@ -106,9 +106,9 @@ class LeaseElector:
         self._bell = threading.Event()
         self._lease: JsonObject | None = None
         self._observation: Observation | None = None
-        self._told_problem = ""
-        self._told_holder = ""
-        self._problem = "the Lease has not been read yet"
+        self._told_problem: str = ""
+        self._told_holder: str = ""
+        self._problem: str = "the Lease has not been read yet"
         self._why_lost = ""
         self._heartbeat = clock()
         self._stream: WatchStream | None = None
@@ -127,7 +127,7 @@ class LeaseElector:
     @property
     def why_lost(self) -> str:
         """A sentence for the log once `lost` is set."""
-        return self._why_lost or "the Lease was not renewed in time"
+        return self._why_lost or self._not_renewed()
 
     @property
     def stuck(self) -> str:
@@ -201,10 +201,7 @@ class LeaseElector:
     def step(self) -> float:
         """Do what is to be done now; return after how many seconds to be called again."""
         if self.acquired.is_set() and not self._fence.is_open:
-            self._lose(
-                f"the Lease {self._where} was not renewed for {self._times.renew_deadline_seconds:g} s"
-                + (f"; the last failure: {self._problem}" if self._problem else "")
-            )
+            self._lose(self._not_renewed())
             return 0.0
         try:
             pause_seconds = self._renew() if self.acquired.is_set() else self._contend()
@@ -269,6 +266,10 @@ class LeaseElector:
         )
         self._fence.extend(sent_at + self._times.renew_deadline_seconds)
         return self._pause()
+
+    def _not_renewed(self) -> str:
+        text = f"the Lease {self._where} was not renewed for {self._times.renew_deadline_seconds:g} s"
+        return f"{text}; the last failure: {self._problem}" if self._problem else text
 
     def _lose(self, why: str) -> None:
         self._fence.revoke()
