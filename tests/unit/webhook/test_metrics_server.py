@@ -1,0 +1,119 @@
+"""The metrics port: what it answers, its limits, and the lag of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from bubu_operator.webhook import metrics_server
+from bubu_operator.webhook.metrics_server import MAX_LAG_SECONDS, MAX_REQUESTS, LoopMonitor, MetricsServer
+
+STATE = {"healthy": "", "ready": ""}
+
+
+@pytest.fixture
+def server() -> Iterator[MetricsServer]:
+    """A server on a free port."""
+    registry = CollectorRegistry()
+    Gauge("planted", "A number.", registry=registry).set(7)
+    STATE.update(healthy="", ready="")
+    running = MetricsServer(
+        "127.0.0.1",
+        0,
+        healthy=lambda: STATE["healthy"],
+        ready=lambda: STATE["ready"],
+        registry=registry,
+    )
+    yield running
+    running.close()
+
+
+def get(server: MetricsServer, path: str) -> tuple[int, str]:
+    """GET; status and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def test_paths(server: MetricsServer):
+    """Metrics in Prometheus' form, health and readiness with their reasons."""
+    status, text = get(server, "/metrics")
+    assert (status, "planted 7.0" in text) == (200, True)
+    assert get(server, "/healthz") == get(server, "/readyz?x") == (200, "ok\n")
+    STATE.update(healthy="stuck", ready="not listed yet")
+    assert get(server, "/healthz") == (503, "stuck\n")
+    assert get(server, "/readyz") == (503, "not listed yet\n")
+    assert get(server, "/else")[0] == 404
+
+
+def test_a_taken_port_is_an_error():
+    """The caller decides what that means."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        MetricsServer(
+            "127.0.0.1",
+            taken.getsockname()[1],
+            healthy=str,
+            ready=str,
+            registry=CollectorRegistry(),
+        )
+
+
+def test_connections_that_say_nothing_do_not_add_up(server: MetricsServer):
+    """So many are held; the next is hung up at once, and a place is free again when one goes."""
+    held = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(MAX_REQUESTS)]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as extra:
+        assert extra.recv(1) == b""
+    for connection in held:
+        connection.close()
+    status = 0
+    for _ in range(200):
+        try:
+            status, _ = get(server, "/healthz")
+        except (OSError, http.client.HTTPException):
+            continue
+        break
+    assert status == 200
+
+
+def test_a_request_that_drips_is_ended(server: MetricsServer, monkeypatch: pytest.MonkeyPatch):
+    """Its time is counted from the beginning, not from the last byte."""
+    monkeypatch.setattr(metrics_server, "REQUEST_SECONDS", 0.05)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.0\r\nX: y")
+        assert connection.recv(1) == b""
+
+
+def test_lag_is_measured_and_judged():
+    """A beat that is late says by how much; before the first one nothing is known."""
+    now, seen, late = [0.0], list[float](), asyncio.Event()
+
+    def observe(seconds: float) -> None:
+        seen.append(seconds)
+        late.set()
+
+    monitor = LoopMonitor(observe, monotonic=lambda: now[0])
+    assert (monitor.lag_seconds, monitor.problem()) == (0.0, "")
+
+    async def run() -> None:
+        beating = asyncio.create_task(monitor.run())
+        await asyncio.sleep(0)
+        now[0] = 0.1 + MAX_LAG_SECONDS + 3
+        assert monitor.lag_seconds == pytest.approx(MAX_LAG_SECONDS + 3)
+        assert monitor.problem() == "the event loop has been stuck for 8 s"
+        await asyncio.wait_for(late.wait(), 10)
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+
+    asyncio.run(run())
+
+    assert seen == [pytest.approx(MAX_LAG_SECONDS + 3)]
+    assert monitor.problem() == ""
