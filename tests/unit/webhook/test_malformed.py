@@ -87,7 +87,7 @@ def rejections(metrics: WebhookMetrics) -> dict[tuple[str, ...], float]:
     ids=[row[0] for row in UNUSABLE],
 )
 @pytest.mark.parametrize(("path", "entry"), [("/mutate", "ignore"), ("/mutate/strict", "strict")])
-def test_what_holds_no_request_is_explained_and_counted(
+def test_what_holds_no_request_is_explained_and_counted(  # noqa: PLR0917 - a row of the table
     path: str,
     entry: str,
     body: Any,
