@@ -154,6 +154,11 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
         return self._process.pid
 
     @property
+    def port(self) -> int:
+        """Where it serves health checks and metrics."""
+        return self._port
+
+    @property
     def root(self) -> Path:
         """The first directory below which local stores are allowed."""
         return self.roots[0]

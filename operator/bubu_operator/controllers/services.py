@@ -10,6 +10,7 @@ from typing import Protocol
 from bubu_operator.certificates.lifetimes import parse_lifetimes
 from bubu_operator.controllers.authority import AuthorityService
 from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.heal import HealService
 from bubu_operator.controllers.rollout import RolloutGate
 
 __all__ = ["Service", "build_services"]
@@ -31,10 +32,7 @@ class Service(Protocol):
         ...
 
 
-def build_services(
-    context: Context,
-    gate: RolloutGate,  # noqa: ARG001 - parts to come take it
-) -> list[Service]:
+def build_services(context: Context, gate: RolloutGate) -> list[Service]:
     """Make the parts that the options ask for, none of them started.
 
     Args:
@@ -44,4 +42,6 @@ def build_services(
     services: list[Service] = []
     if context.options.webhook_authority:
         services.append(AuthorityService(context, parse_lifetimes(context.options.authority_lifetimes)))
+    if context.options.heal_interval_seconds > 0:
+        services.append(HealService(context, gate))
     return services

@@ -43,7 +43,7 @@ RESTARTED_ANNOTATION: Final = f"{DOMAIN}/restarted-at"
 """On the pod template of a workload that was restarted to heal its pods."""
 
 HEAL_NAME: Final = f"{DOMAIN}/heal"
-"""Label or annotation on workloads and namespaces: ``"false"`` keeps from restarts that heal pods."""
+"""On workloads (label or annotation) and namespaces (label): ``"false"`` keeps from restarts that heal."""
 
 ROLLOUT_ANNOTATION: Final = f"{DOMAIN}/rollout"
 """On a workload that the operator has rolled: for which config and when, so that nothing is forgotten."""
