@@ -6,10 +6,11 @@ import base64
 
 import pytest
 
+from bubu_operator.api.v1alpha1.cluster_storage_config import ClusterStorageConfig
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.context import Context, ControllerOptions
-from bubu_operator.controllers.store_access import Refusal, resolve_store
+from bubu_operator.controllers.store_access import Refusal, grant_command, resolve_store
 from bubu_operator.kube.resources import SECRETS
 from bubu_operator.kube.scrub import Redactor
 from bubu_operator.retention.document import PassDocument
@@ -102,3 +103,44 @@ def test_the_controller_and_its_passes_use_the_reference_engine():
     passed_on = PassDocument(access.settings, spec, Cursor())
     assert access.settings.engine == "boto3"
     assert '"engine":"boto3"' in passed_on.to_line()
+
+
+def test_stores_that_only_pods_reach_are_closed_to_passes():
+    """Whatever a Job finds out: the controller itself has no identity for them, and mounts nothing."""
+    context = Context(client=FakeApi(), events=None, redactor=Redactor(), options=ControllerOptions())
+    account = {"s3": {"bucket": "flows", "authentication": {"serviceAccount": {"name": "runner"}}}}
+    for spec, reason, words in (
+        (account, Reason.NO_CREDENTIALS, "never lends its own"),
+        ({"file": {"volumeClaimName": "rwx"}}, Reason.NOT_PROBED, "does not mount claims"),
+    ):
+        config = StorageConfig.model_validate({"metadata": {"name": "main", "namespace": "a"}, "spec": spec})
+        refused = resolve_store(context, config)
+
+        assert isinstance(refused, Refusal)
+        assert (refused.reason, refused.usable) == (reason, True)
+        assert words in refused.message
+        assert "no retention pass" in refused.message
+
+    cluster_wide = ClusterStorageConfig.model_validate({"metadata": {"name": "main"}, "spec": account})
+    refused = resolve_store(context, cluster_wide)
+    assert isinstance(refused, Refusal)
+    assert "a cluster-wide config has no namespace" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("refusal", "command"),
+    [
+        (
+            'secrets "k" is forbidden: User "system:serviceaccount:sys:ctl" cannot get resource',
+            (
+                "kubectl create rolebinding some-role --namespace team-a --clusterrole some-role "
+                "--serviceaccount sys:ctl"
+            ),
+        ),
+        ('jobs.batch "x" is forbidden: exceeded quota: none', ""),
+        ('User "admin" cannot get resource', ""),
+    ],
+)
+def test_the_command_that_grants_a_right(refusal, command):
+    """For the account that the API server names; other refusals are no missing right."""
+    assert grant_command("some-role", "team-a", refusal) == command

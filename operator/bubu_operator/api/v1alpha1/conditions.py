@@ -61,11 +61,11 @@ class Reason(_Word):
     )
     NOT_PROBED = (
         "NotProbed",
-        "The controller cannot reach this store (a claim, or a pod's own directory): nothing was tried.",
+        "The controller cannot reach this store (a claim that no Job may mount): nothing was tried.",
     )
     NO_CREDENTIALS = (
         "NoCredentials",
-        "Pods have an identity for this store and the controller has none: it never lends its own.",
+        "Pods have an identity for this store and the controller has none, nor a Job in their place.",
     )
     BUCKET_NOT_FOUND = ("BucketNotFound", "The bucket, or the directory, does not exist.")
     UNAUTHENTICATED = ("Unauthenticated", "The store does not know the credentials, or they have expired.")

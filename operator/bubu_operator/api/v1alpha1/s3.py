@@ -141,7 +141,8 @@ class S3Authentication(_Authentication):
         ServiceAccountRef | None,
         Field(
             description="The cloud identity of the pod's ServiceAccount. The controller never lends its own "
-            "identity, so it does not probe such a store itself and says NoCredentials."
+            "identity: it probes such a store by a Job under that account where it may run Jobs, and says "
+            "NoCredentials where it may not."
         ),
     ] = None
     anonymous: Annotated[
@@ -162,7 +163,8 @@ class ClusterS3Authentication(_Authentication):
         ServiceAccountRef | None,
         Field(
             description="The cloud identity of the pod's ServiceAccount. The controller never lends its own "
-            "identity, so it does not probe such a store itself and says NoCredentials."
+            "identity, and a cluster-wide config has no namespace for a Job: the store is not probed, and "
+            "the status says NoCredentials."
         ),
     ] = None
     anonymous: Annotated[

@@ -124,7 +124,8 @@ class FileSpec(SpecModel):
         Field(
             description="PersistentVolumeClaim, in the pod's namespace, that is mounted into pods. To be "
             "shared "
-            "by pods on several nodes it needs access mode ReadWriteMany. The controller does not reach it."
+            "by pods on several nodes it needs access mode ReadWriteMany; such a claim is probed by a Job "
+            "that mounts it, where the controller may run Jobs."
         ),
     ] = None
     path: Annotated[
