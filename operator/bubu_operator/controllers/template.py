@@ -230,7 +230,7 @@ def _spread(key: ObjectKey) -> float:
 
 
 def _suspects(workload: JsonObject) -> str:
-    """Name who may have undone it: the workload's own controller, and who wrote to it last."""
+    """Name who may have undone it: the workload's own controller, and whoever wrote to it."""
     metadata = metadata_of(workload)
     words = [
         f"it is managed by {owner.get('kind')} {owner.get('name')}"
@@ -238,10 +238,11 @@ def _suspects(workload: JsonObject) -> str:
         if owner.get("controller")
     ]
     entries = cast("list[JsonObject]", metadata.get("managedFields") or [])
-    others = [
-        entry for entry in entries if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")
-    ]
+    others = {
+        str(entry.get("manager"))
+        for entry in entries
+        if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")
+    }
     if others:
-        last = max(others, key=lambda entry: str(entry.get("time") or ""))
-        words.append(f"last written by {last.get('manager')}")
+        words.append(f"written to by {', '.join(sorted(others))}")
     return f" ({', '.join(words)})" if words else ""

@@ -1,7 +1,8 @@
 """What a workload's pod template shall be, decided without asking anybody.
 
-A template is written when it lacks the injection, or when its user changed it since; a
-config that changed does so only with ``rolloutOnChange``, because writing restarts pods. To
+A template is written when it lacks the injection or a part of it, or when its user changed
+it since; a config that changed does so only with ``rolloutOnChange``, because writing
+restarts pods. To
 tell the two apart without a memory of our own, the workload carries a digest of the template
 as its user wrote it, without our part. A CronJob restarts nothing and always follows.
 """
@@ -28,6 +29,7 @@ from bubu_operator.injection.names import (
 from bubu_operator.injection.template import (
     inject_template,
     injected_record,
+    injection_is_damaged,
     pod_template,
     remove_from_template,
     with_pod_template,
@@ -121,7 +123,11 @@ def decide_template(workload: JsonObject, config: InjectionConfig | None) -> Tem
         kept = with_annotations(workload, {OUTDATED_ANNOTATION: None})
         return TemplateDecision(TemplateAction.UP_TO_DATE, kept, warnings)
     digest = _digest(workload)
-    for_config_alone = injected_record(workload) is not None and annotations.get(DIGEST_ANNOTATION) == digest
+    for_config_alone = (
+        injected_record(workload) is not None
+        and annotations.get(DIGEST_ANNOTATION) == digest
+        and not injection_is_damaged(workload)
+    )
     plan_hash = config.plan.hash if config.plan is not None else ""
     rolls = workload.get("kind") != "CronJob"
     if for_config_alone and rolls and not config.rollout_on_change:

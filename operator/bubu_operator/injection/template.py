@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bubu_operator.injection.config import InjectionConfig
+from bubu_operator.injection.environment import env_digest, mount_digest, volume_identity
 from bubu_operator.injection.inject import InjectionReason, InjectionResult, inject_pod, remove_injection
 from bubu_operator.injection.ownership import InjectionRecord, read_record
-from bubu_operator.injection.podspec import child, pod_problem
+from bubu_operator.injection.podspec import all_containers, child, items_of, pod_problem
 from bubu_storage.apply_env import Json
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "TemplateResult",
     "inject_template",
     "injected_record",
+    "injection_is_damaged",
     "pod_template",
     "remove_from_template",
     "with_pod_template",
@@ -68,6 +70,28 @@ def injected_record(workload: Json) -> InjectionRecord | None:
     """What the template carries (config and hash, to be compared with a plan's), or None."""
     template = pod_template(workload)
     return None if pod_problem(template) else read_record(template)[0]
+
+
+def injection_is_damaged(workload: Json) -> bool:
+    """Tell whether somebody changed or took out a part of what the template's record says is ours.
+
+    Containers that are gone are the user's doing, and no damage.
+    """
+    template = pod_template(workload)
+    record = injected_record(workload)
+    if record is None:
+        return False
+    spec = child(template, "spec")
+    for container in all_containers(template):
+        owned = record.containers.get(container["name"])
+        if owned is None:
+            continue
+        env = {(entry["name"], env_digest(entry)) for entry in items_of(container, "env")}
+        mounts = {mount_digest(mount) for mount in items_of(container, "volumeMounts")}
+        if not (owned.env.items() <= env and mounts.issuperset(owned.mounts)):
+            return True
+    volumes = {(volume["name"], volume_identity(volume)) for volume in items_of(spec, "volumes")}
+    return not record.volumes.items() <= volumes
 
 
 def inject_template(workload: Json, config: InjectionConfig) -> TemplateResult:

@@ -176,6 +176,17 @@ def test_what_does_not_roll_by_itself_is_said(kind, spec, said):
     assert said in decide_template(asked, config()).note
 
 
+def test_what_somebody_broke_is_mended_whatever_the_config_may():
+    """A part of ours that is gone is no change of the config, and waits for nobody."""
+    broken = copy.deepcopy(decide_template(deployment(env=[{"name": "OWN"}]), config()).workload)
+    broken["spec"]["template"]["spec"]["containers"][0]["env"].pop(0)
+
+    mended = decide_template(broken, config())
+
+    assert (mended.action, mended.queued) == (TemplateAction.INJECTED, False)
+    assert mended.workload == decide_template(deployment(env=[{"name": "OWN"}]), config()).workload
+
+
 def test_a_healing_restart_is_no_change_of_the_user():
     """Its mark on the template neither brings a config that must not roll, nor outlives the injection."""
     injected = decide_template(deployment(), config()).workload

@@ -15,6 +15,7 @@ from bubu_operator.injection import (
     pod_template,
     remove_from_template,
 )
+from bubu_operator.injection.template import injection_is_damaged
 from tests.unit.injection.builders import S3, config, container, env
 
 Json = dict[str, Any]
@@ -79,6 +80,28 @@ def test_an_edit_of_the_user_is_seen_although_the_generation_is_new_too():
     pod_template(broken)["spec"]["containers"][0]["env"].pop(0)
 
     assert inject_template(broken, config(metadata={"generation": 2})).changed
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "CronJob"])
+def test_damage_is_what_somebody_did_to_our_part(kind: str):
+    """A variable, a mount or a volume of ours changed or gone; not what happens to the user's own."""
+    file = {"path": "/data", "emptyDir": {}}
+    injected = inject_template(workload(kind), config(s3=None, file=file)).workload
+    assert not injection_is_damaged(injected)
+    assert not injection_is_damaged(workload(kind))
+
+    def changed(change: Any) -> bool:
+        item = copy.deepcopy(injected)
+        change(pod_template(item)["spec"])
+        return injection_is_damaged(item)
+
+    assert changed(lambda spec: spec["containers"][0]["env"].pop(0))
+    assert changed(lambda spec: spec["containers"][0]["env"][0].update(value="other"))
+    assert changed(lambda spec: spec["containers"][0]["volumeMounts"].pop())
+    assert changed(lambda spec: spec["volumes"].pop())
+    assert not changed(lambda spec: spec["containers"][0]["env"].append({"name": "OWN", "value": "1"}))
+    assert not changed(lambda spec: spec["containers"].append({"name": "side", "image": "y"}))
+    assert not changed(lambda spec: spec["containers"][0].update(name="renamed"))
 
 
 def test_the_record_of_a_template():
