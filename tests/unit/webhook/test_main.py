@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import logging
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bubu_operator.webhook.main import WebhookOptions, listen, run_webhook
+from tests.cluster.processes import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +88,86 @@ def test_the_listener_says_that_it_speaks_tcp(host: str):
     with listener:
         assert listener.proto == socket.IPPROTO_TCP
         assert listener.getsockname()[0] == host
+
+
+def spawn(tmp_path: Path, kubeconfig: Path, *more: str) -> subprocess.Popen[bytes]:
+    """The real command, its log in a file."""
+    with (tmp_path / "log").open("wb") as log:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "bubu_operator", "webhook", "--kubeconfig", str(kubeconfig)),
+                *("--tls-cert", str(tmp_path / "tls.crt"), "--tls-key", str(tmp_path / "tls.key")),
+                *("--host", "127.0.0.1", "--port", "0", "--metrics-host", "127.0.0.1", *more),
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_anything_has_begun(number: int, tmp_path: Path, kubeconfig: Path):
+    """While modules are still being loaded: it ends with 0, in silence, and is not lost."""
+    process = spawn(tmp_path, kubeconfig, "--metrics-port", "0")
+    try:
+        wait_until(lambda: catches(process.pid, signal.SIGTERM), 30, "the handler")
+        assert b"listening" not in (tmp_path / "log").read_bytes()
+        process.send_signal(number)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / "log").read_bytes() == b""
+
+
+def test_a_signal_without_an_api_server(tmp_path: Path, kubeconfig: Path):
+    """Health is on, readiness off with its reasons, metrics are there; SIGTERM drains and ends with 0."""
+    process = spawn(tmp_path, kubeconfig, "--metrics-port", "0", "--drain-seconds", "0")
+
+    def port() -> int:
+        lines = (tmp_path / "log").read_text().splitlines()
+        line = next((line for line in lines if "metrics listening" in line), "{}")
+        return int(json.loads(line).get("port", 0))
+
+    def get(path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", port(), timeout=10)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    try:
+        wait_until(lambda: port() > 0, 30, "the metrics port")
+        assert get("/healthz") == (200, "ok\n")
+        assert get("/readyz")[0] == 503
+        assert "no serving certificate" in get("/readyz")[1]
+        assert "bubu_webhook_ready 0.0" in get("/metrics")[1]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_metrics_port_that_is_taken(tmp_path: Path, kubeconfig: Path):
+    """Said in the log; reviews are answered all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = spawn(tmp_path, kubeconfig, "--metrics-port", str(port), "--drain-seconds", "0")
+        try:
+            wait_until(lambda: "webhook listening" in (tmp_path / "log").read_text(), 30, "the start")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+    assert f"no metrics: cannot listen on 127.0.0.1 port {port}" in (tmp_path / "log").read_text()
