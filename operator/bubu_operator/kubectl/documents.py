@@ -6,10 +6,10 @@ whatever is wrong comes out as one line that names the file.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final, cast
 
-import click
 import yaml
 
 from bubu_operator.kube.resources import JsonObject
@@ -39,8 +39,7 @@ def read_documents(name: str) -> list[JsonObject]:
     """
     shown = "standard input" if name == "-" else name
     try:
-        with _open(name) as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = _read(name)
     except OSError as error:
         raise BadInputError(f"cannot read {shown}: {error.strerror or error}") from error
     if len(data) > MAX_BYTES:
@@ -56,12 +55,11 @@ def read_documents(name: str) -> list[JsonObject]:
     return found
 
 
-def _open(name: str) -> IO[bytes]:
-    return (
-        cast("IO[bytes]", cast("Any", click).get_binary_stream("stdin"))
-        if name == "-"
-        else Path(name).open("rb")
-    )
+def _read(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    with Path(name).open("rb") as stream:
+        return stream.read(MAX_BYTES + 1)
 
 
 def _unfolded(document: object, shown: str) -> list[JsonObject]:
