@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bubu_operator.defaults import LEASE_NAME
+from tests.cluster.arena import Arena
 from tests.cluster.cluster import Cluster
 from tests.cluster.controller_harness import (
     ControllerProcess,
     alive,
     allow_election,
     children_of,
-    condition,
     install,
     until,
 )
@@ -28,8 +26,6 @@ from tests.cluster.recording_proxy import RecordingProxy
 
 pytestmark = pytest.mark.cluster
 
-API = "storage.bubustack.io/v1alpha1"
-DAY = 86400.0
 LOST_LEADERSHIP = 3
 
 
@@ -40,115 +36,13 @@ def installed(cluster: Cluster) -> Cluster:
     return cluster
 
 
-class Arena:
-    """A namespace with stores, an operator namespace with a Lease of its own, and candidates."""
-
-    def __init__(self, cluster: Cluster, namespace: str, operator_namespace: str, workdir: Path) -> None:
-        self.cluster = cluster
-        self.namespace = namespace
-        self.operator_namespace = operator_namespace
-        self.root = workdir / "stores"
-        self.root.mkdir()
-        self._workdir = workdir
-        self.candidates: list[ControllerProcess] = []
-
-    def candidate(self, **options: Any) -> ControllerProcess:
-        """Make a controller that takes part in the election (not started)."""
-        made = ControllerProcess(
-            self.cluster,
-            self._workdir,
-            namespaces=[self.namespace],
-            roots=[self.root],
-            leader_elect=True,
-            operator_namespace=self.operator_namespace,
-            **options,
-        )
-        self.candidates.append(made)
-        return made
-
-    def leader(self) -> ControllerProcess:
-        """Start a controller and wait until it leads."""
-        candidate = self.candidate()
-        candidate.start()
-        until(lambda: candidate.leads, "the leadership")
-        return candidate
-
-    def standby(self) -> ControllerProcess:
-        """Start a controller that finds the Lease held."""
-        candidate = self.candidate()
-        candidate.start()
-        until(lambda: "standing by" in candidate.log, "standing by")
-        return candidate
-
-    def lease(self) -> dict[str, Any]:
-        """Return the Lease's spec; {} while there is none."""
-        found = self.cluster.kubectl(
-            "get", "lease", LEASE_NAME, "-n", self.operator_namespace, "-o", "name", check=False
-        )
-        if found.returncode != 0:
-            return {}
-        spec: dict[str, Any] = self.cluster.get("lease", LEASE_NAME, "-n", self.operator_namespace)["spec"]
-        return spec
-
-    def config(self, name: str = "main") -> None:
-        """Apply a StorageConfig for the file store of that name."""
-        (self.root / name).mkdir(exist_ok=True)
-        self.cluster.apply(
-            {
-                "apiVersion": API,
-                "kind": "StorageConfig",
-                "metadata": {"name": name, "namespace": self.namespace},
-                "spec": {"file": {"path": str(self.root / name)}},
-            }
-        )
-
-    def probed(self, name: str = "main") -> bool:
-        """Tell whether a controller has written the config's status."""
-        return bool(condition(self.cluster.get("storageconfig", name, "-n", self.namespace)))
-
-    def fill(self, runs: int) -> None:
-        """Write runs into the store that are due by their age."""
-        old = time.time() - 40 * DAY
-        for number in range(runs):
-            run = self.root / "main" / "outputs" / self.namespace / f"run-{number:05d}"
-            run.mkdir(parents=True)
-            (run / "data").write_bytes(b"x")
-            os.utime(run / "data", (old, old))
-
-    def left(self) -> int:
-        """Count the runs whose data is still there."""
-        folder = self.root / "main" / "outputs" / self.namespace
-        return sum(1 for _ in folder.glob("*/data"))
-
-    def policy(self, **limits: Any) -> None:
-        """Apply a RetentionPolicy that deletes what is old."""
-        self.cluster.apply(
-            {
-                "apiVersion": API,
-                "kind": "RetentionPolicy",
-                "metadata": {"name": "tidy", "namespace": self.namespace},
-                "spec": {
-                    "mode": "Enforce",
-                    "interval": "1h",
-                    "rules": [{"prefix": "outputs/", "keep": {"within": "30d"}}],
-                    "limits": {"maxScan": 20_000, "maxDelete": 20_000, **limits},
-                },
-            }
-        )
-
-
 @pytest.fixture
 def arena(installed: Cluster, namespace: str, tmp_path: Path) -> Iterator[Arena]:
     """Everything of one election; every candidate is ended."""
     operator_namespace = installed.create_namespace(f"op-{secrets.token_hex(4)}")
     allow_election(installed, operator_namespace)
-    made = Arena(installed, namespace, operator_namespace, tmp_path)
-    yield made
-    for candidate in made.candidates:
-        with contextlib.suppress(ProcessLookupError):
-            if candidate.running:
-                os.kill(candidate.pid, signal.SIGCONT)
-        candidate.stop()
+    with Arena(installed, namespace, operator_namespace, tmp_path) as made:
+        yield made
     installed.kubectl("delete", "namespace", operator_namespace, "--wait=false")
 
 
@@ -221,12 +115,10 @@ def test_a_leader_that_was_stopped_writes_nothing_after_its_successor_began(aren
         left_by_the_old_one = arena.left()
         until(lambda: new.leads, "the take-over", 20)
         taken_at = next(c.sent_at for c in new_changes.changes(leases=True) if c.status == 200)
-        arena.config("second")
         until(new_changes.changes, "a write of the new leader")
         os.kill(old.pid, signal.SIGCONT)
         code = old.wait_exit(10)
-        arena.policy(requestsPerSecond=100)
-        until(lambda: arena.left() < left_by_the_old_one, "the new leader's pass", 40)
+        until(lambda: arena.left() < left_by_the_old_one, "the new leader to go on with the pass", 40)
 
         late = [change for change in old_changes.changes() if change.sent_at >= taken_at]
         print(
