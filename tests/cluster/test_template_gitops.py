@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bubu_operator.injection.environment import OUR_VOLUMES
 from tests.cluster.cluster import Cluster
 from tests.cluster.controller_harness import ControllerProcess, install, until
 from tests.cluster.template_harness import ASKED, KINDS, Workload, apply_config, events_about
@@ -82,9 +83,11 @@ def test_server_side_apply_of_the_bare_manifest(
 
     assert web.read()["metadata"]["resourceVersion"] == before
     assert drift(web, manifest, "--server-side", "--field-manager=argocd") == ""
-    # Whoever makes a map of annotations has the map; its entries stay their writers' own.
-    paths = {path for path in leaves(owned(web)) if not path.endswith("/f:annotations/.")}
-    assert all("bubustack.io" in path or "BUBU_" in path for path in paths), sorted(paths)
+    # Whoever makes a map or a list has it; what is in it stays each writer's own.
+    made = ("/f:annotations/.", "/f:volumeMounts/.", "/f:volumes/.")
+    paths = {path for path in leaves(owned(web)) if not path.endswith(made)}
+    ours = ("bubustack.io", "BUBU_", *(json.dumps(name) for name in OUR_VOLUMES), '/k:{"mountPath":')
+    assert [path for path in sorted(paths) if not any(word in path for word in ours)] == []
     assert any("BUBU_STORAGE_PATH" in path for path in paths)
     assert [reason for reason, _ in events_about(web)] == ["Injected"]
     assert "Traceback" not in controller.log
