@@ -164,6 +164,28 @@ def test_a_store_is_probed_under_the_tenants_account(
     assert node.errors == []
 
 
+def test_passes_are_still_refused_with_a_reason(team: Team, s3_server: VersityGateway, bucket: str) -> None:
+    """The store works for pods, and the controller has no identity for a pass: the policy says so."""
+    team.account(s3_server.access_key, s3_server.secret_key)
+    rule = {"prefix": "outputs/", "keep": {"within": "30d"}}
+    policy = {
+        "apiVersion": API,
+        "kind": "RetentionPolicy",
+        "metadata": {"name": "clean", "namespace": team.namespace},
+        "spec": {"storageRef": {"kind": "StorageConfig", "name": "main"}, "rules": [rule]},
+    }
+
+    def refused() -> bool:
+        ready = condition(team.cluster.get("retentionpolicy", "clean", "-n", team.namespace))
+        return ready.get("reason") == "StorageNotReady" and "no retention pass can run" in ready["message"]
+
+    with team.kubelet():
+        team.store(s3(bucket, s3_server.endpoint))
+        team.settled("ProbeSucceeded")
+        team.cluster.apply(policy)
+        until(refused, "the policy says why")
+
+
 def test_an_account_of_the_wrong_identity(team: Team, s3_server: VersityGateway, bucket: str) -> None:
     """Refused by the store; its secret is in no status and no log; bound rightly, it gets well by itself."""
     team.account(s3_server.access_key, PLANTED)

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import quote
 
-from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
+from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.config_status import Verdict
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.probe_job import PROBE_LABEL, job_manifest, job_name, place_problem
+from bubu_operator.controllers.probe_job_schedule import Places, Schedule, key_of_config, ready_condition
 from bubu_operator.controllers.probe_job_state import JobState, Phase, judge_job, pending_seconds, read_job
 from bubu_operator.controllers.store_access import grant_command
 from bubu_operator.errors import (
@@ -34,8 +34,7 @@ from bubu_operator.errors import (
 )
 from bubu_operator.injection.config import load_config
 from bubu_operator.injection.environment import InjectionPlan
-from bubu_operator.kube.conditions import ConditionStatus, find_condition, parse_time
-from bubu_operator.kube.informer import backoff_seconds
+from bubu_operator.kube.conditions import ConditionStatus
 from bubu_operator.kube.resources import (
     EVENTS,
     JOBS,
@@ -46,7 +45,6 @@ from bubu_operator.kube.resources import (
     metadata_of,
     section,
 )
-from bubu_operator.retention.schedule import RUN_NOW_ANNOTATION
 
 __all__ = ["PROBER_ROLE", "JobLook", "ProbeJobs"]
 
@@ -55,12 +53,7 @@ logger = logging.getLogger(__name__)
 PROBER_ROLE: Final = "bubu-storage-prober"
 CLAIMS: Final = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 
-MAX_JOBS: Final = 8
-INTERVAL_FACTOR: Final = 10
-"""A pod costs more than a request: Jobs run this much more rarely than the controller's own probes."""
-
 START_GRACE_SECONDS: Final = 15.0
-FREE_PLACE_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 1.0
 POLL_MAX_SECONDS: Final = 10.0
 GONE_SECONDS: Final = 1.0
@@ -84,27 +77,15 @@ class JobLook:
     finish: Callable[[], None] = lambda: None
 
 
-@dataclass(frozen=True, slots=True)
-class _Next:
-    """When the next Job of a config is due, for which form of it."""
-
-    form: tuple[str, int, str]
-    due: float
-    failures: int
-
-
 class ProbeJobs:
     """Looks after the Jobs of all configs of this process; thread-safe for different configs."""
 
     def __init__(self, context: Context, *, rng: random.Random | None = None) -> None:
         self._context = context
-        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, protects nothing
-        self._lock = threading.Lock()
-        self._next: dict[ObjectKey, _Next] = {}
-        self._active: set[ObjectKey] = set()
-        self._known: set[ObjectKey] = set()
         interval = context.options.probe_interval_seconds
-        self._interval = interval * INTERVAL_FACTOR
+        rng = rng or random.Random()  # noqa: S311 - spreads retries, protects nothing
+        self._schedule = Schedule(interval, context.monotonic, rng)
+        self._places = Places(rng, context.metrics.probe_jobs.set)
         self._grace = min(START_GRACE_SECONDS, interval * 2)
 
     # -- looking -------------------------------------------------------------------------
@@ -125,7 +106,8 @@ class ProbeJobs:
         loaded = load_config({**obj, "kind": StorageConfig.KIND})
         if loaded.plan is None:
             return JobLook(
-                _refusal(Reason.INVALID_SPEC, loaded.problem, ConditionStatus.FALSE), self._interval
+                _refusal(Reason.INVALID_SPEC, loaded.problem, ConditionStatus.FALSE),
+                self._schedule.interval_seconds,
             )
         try:
             claim = self._look_at_claim(config)
@@ -138,17 +120,13 @@ class ProbeJobs:
 
     def forget(self, key: ObjectKey) -> None:
         """A config is gone; its Job goes by its owner reference."""
-        self._leave(key)
-        with self._lock:
-            self._next.pop(key, None)
-            self._known.discard(key)
+        self._places.forget(key)
+        self._schedule.forget(key)
 
     def discard(self, config: StorageConfig) -> None:
         """A config needs no Job any more: delete what this process knows of; deadlines end the rest."""
-        key = _key(config)
-        with self._lock:
-            known = key in self._known
-        if not known:
+        key = key_of_config(config)
+        if not self._places.knows(key):
             return
         try:
             for job in self._jobs_of(config):
@@ -158,7 +136,9 @@ class ProbeJobs:
         self.forget(key)
 
     def _look(self, obj: JsonObject, config: StorageConfig, plan: InjectionPlan) -> JobLook:
-        key = _key(config)
+        key = key_of_config(config)
+        if self._places.has_to_wait(key):
+            return JobLook(None, self._places.pause_seconds())
         name = job_name(config, plan, self._context.options.job_image)
         jobs = self._jobs_of(config)
         earlier = [job for job in jobs if metadata_of(job).get("name") != name]
@@ -167,13 +147,13 @@ class ProbeJobs:
         if earlier:
             return JobLook(None, GONE_SECONDS)
         if not jobs:
-            self._leave(key)
-            wait = self._wait_seconds(obj, config)
+            self._places.leave(key)
+            wait = self._schedule.wait_seconds(obj, config, self._context.clock())
             return JobLook(None, wait) if wait > 0 else self._create(obj, config, plan)
         job = jobs[0]
         if metadata_of(job).get("deletionTimestamp"):
             return JobLook(None, GONE_SECONDS)
-        self._enter(key, bounded=False)
+        self._places.enter(key, bounded=False)
         return self._read(obj, config, job)
 
     def _read(self, obj: JsonObject, config: StorageConfig, job: JsonObject) -> JobLook:
@@ -197,50 +177,29 @@ class ProbeJobs:
         return JobLook(judge_job(config, state), pause)
 
     def _finished(self, obj: JsonObject, config: StorageConfig, job: JsonObject, state: JobState) -> JobLook:
-        key = _key(config)
+        key = key_of_config(config)
         verdict: Verdict | None = judge_job(config, state)
-        ready = _ready(obj, config)
+        ready = ready_condition(obj, config)
         if state.result is None and ready.get("reason") in _WHY_NOT_STARTED:
             # The pod went with its deadline; what kept it from starting says more than that.
             verdict = None
         good = verdict is not None and verdict.ready is ConditionStatus.TRUE
         self._context.metrics.probe_job_results.labels(state.reason.value).inc()
-        with self._lock:
-            before = self._next.get(key)
-            failures = 0 if good else (before.failures if before is not None else 0) + 1
-            pause = self._interval if good else self._backoff(failures)
-            self._next[key] = _Next(_form(config), self._context.monotonic() + pause, failures)
+        pause = self._schedule.note(config, good=good)
 
         def finish() -> None:
             self._delete(config, job)
-            self._leave(key)
+            self._places.leave(key)
 
         return JobLook(verdict, pause, finish)
-
-    # -- places ----------------------------------------------------------------------------
-
-    def _enter(self, key: ObjectKey, *, bounded: bool) -> bool:
-        """Count a config's Job; False where there is no place for one more."""
-        with self._lock:
-            if bounded and key not in self._active and len(self._active) >= MAX_JOBS:
-                return False
-            self._active.add(key)
-            self._known.add(key)
-            self._context.metrics.probe_jobs.set(len(self._active))
-            return True
-
-    def _leave(self, key: ObjectKey) -> None:
-        with self._lock:
-            self._active.discard(key)
-            self._context.metrics.probe_jobs.set(len(self._active))
 
     # -- creating and deleting -------------------------------------------------------------
 
     def _create(self, obj: JsonObject, config: StorageConfig, plan: InjectionPlan) -> JobLook:
-        options, key = self._context.options, _key(config)
+        options, key = self._context.options, key_of_config(config)
         running = None if _has_answer(obj, config) else judge_job(config, JobState(Phase.RUNNING))
-        if not self._enter(key, bounded=True):
-            return JobLook(running, FREE_PLACE_SECONDS)
+        if not self._places.enter(key, bounded=True):
+            return JobLook(running, self._places.pause_seconds())
         manifest = job_manifest(
             config, plan, image=options.job_image, allow_loopback=options.allow_loopback_endpoints
         )
@@ -253,23 +212,18 @@ class ProbeJobs:
             )
         except (KubeForbiddenError, KubeInvalidError) as error:
             if grant_command(PROBER_ROLE, config.metadata.namespace, str(error)):
-                self._leave(key)
+                self._places.leave(key)
                 raise
             return self._refused(config, f"the API server refuses the Job of the probe: {error}")
         except KubeApiError:
-            self._leave(key)
+            self._places.leave(key)
             raise
         logger.debug("Job %s/%s created", key.namespace, metadata_of(manifest)["name"])
         return JobLook(running, POLL_SECONDS)
 
     def _refused(self, config: StorageConfig, message: str) -> JobLook:
-        key = _key(config)
-        self._leave(key)
-        with self._lock:
-            before = self._next.get(key)
-            failures = (before.failures if before is not None else 0) + 1
-            pause = self._backoff(failures)
-            self._next[key] = _Next(_form(config), self._context.monotonic() + pause, failures)
+        self._places.leave(key_of_config(config))
+        pause = self._schedule.note(config, good=False)
         return JobLook(_refusal(Reason.PROBE_JOB_REFUSED, message, reconciled=False), pause)
 
     def _delete(self, config: StorageConfig, job: JsonObject) -> None:
@@ -322,43 +276,24 @@ class ProbeJobs:
             message = (
                 f"PersistentVolumeClaim {namespace}/{name} does not exist; create it, or correct its name"
             )
-            return JobLook(_refusal(Reason.CLAIM_NOT_FOUND, message, ConditionStatus.FALSE), self._backoff(1))
+            return JobLook(
+                _refusal(Reason.CLAIM_NOT_FOUND, message, ConditionStatus.FALSE), self._schedule.backoff(1)
+            )
         phase = section(claim, "status").get("phase")
         if phase != "Bound":
             message = (
                 f"claim {name} is {phase or 'new'}: a probe would decide where its volume is made, so it "
                 "waits for the first pod of the team. Pods are not affected"
             )
-            return JobLook(_refusal(Reason.NOT_PROBED, message), self._backoff(1))
+            return JobLook(_refusal(Reason.NOT_PROBED, message), self._schedule.backoff(1))
         modes = cast("list[Any]", section(claim, "spec").get("accessModes") or [])
         if "ReadWriteMany" not in modes:
             message = (
                 f"claim {name} can be mounted on one node at a time ({', '.join(map(str, modes))}): a probe "
                 "could keep it from the team's pods, so nothing was tried. Use ReadWriteMany to share it"
             )
-            return JobLook(_refusal(Reason.NOT_PROBED, message), self._interval)
+            return JobLook(_refusal(Reason.NOT_PROBED, message), self._schedule.interval_seconds)
         return None
-
-    # -- when ------------------------------------------------------------------------------
-
-    def _wait_seconds(self, obj: JsonObject, config: StorageConfig) -> float:
-        """Return in how many seconds the next Job is due; 0 for now."""
-        with self._lock:
-            known = self._next.get(_key(config))
-        if known is not None:
-            return known.due - self._context.monotonic() if known.form == _form(config) else 0.0
-        # Another process made the last probe: its status says when, and a good one counts.
-        last = parse_time(section(obj, "status").get("lastProbeTime"))
-        ready = _ready(obj, config)
-        if last is None or ready.get("reason") != Reason.PROBE_SUCCEEDED:
-            return 0.0
-        passed = (self._context.clock() - last).total_seconds()
-        # A clock that was set back must not put it off for ever.
-        return self._interval - passed if 0 <= passed <= self._interval else 0.0
-
-    def _backoff(self, failures: int) -> float:
-        base = min(self._context.options.probe_interval_seconds, self._interval)
-        return backoff_seconds(failures, self._rng, base=base, maximum=self._interval)
 
     def _unprobed(self, config: StorageConfig, why: str) -> JobLook:
         s3, file = config.spec.s3, config.spec.file
@@ -388,24 +323,9 @@ def _refusal(
     return Verdict(ready=ready, reason=reason, message=message, reconciled=reconciled)
 
 
-def _key(config: StorageConfig) -> ObjectKey:
-    return ObjectKey(config.metadata.namespace, config.metadata.name)
-
-
-def _form(config: StorageConfig) -> tuple[str, int, str]:
-    metadata = config.metadata
-    return metadata.uid, metadata.generation, metadata.annotations.get(RUN_NOW_ANNOTATION, "")
-
-
-def _ready(obj: JsonObject, config: StorageConfig) -> JsonObject:
-    """Return the Ready condition if it is about this very spec."""
-    found = find_condition(section(obj, "status").get("conditions"), ConditionType.READY) or {}
-    return found if found.get("observedGeneration") == config.metadata.generation else {}
-
-
 def _has_answer(obj: JsonObject, config: StorageConfig) -> bool:
     """Tell whether the status already says something about this spec that a running Job does not change."""
-    reason = _ready(obj, config).get("reason")
+    reason = ready_condition(obj, config).get("reason")
     return reason is not None and reason not in _NO_ANSWERS
 
 

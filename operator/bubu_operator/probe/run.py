@@ -53,6 +53,9 @@ _SECRET_FILES: Final = (
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     _CREDENTIALS_FILE,
 )
+_NOTHING_FOUND: Final = frozenset({"NoCredentialsError", "PartialCredentialsError"})
+"""What the SDK raises before it asks anybody, by name: it is loaded by the S3 backend only."""
+
 _SECRET_NAMES: Final = ("KEY", "SECRET", "TOKEN", "PASSWORD")
 
 _REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
@@ -145,6 +148,8 @@ def _probe(options: ProbeOptions) -> ProbeResult:
             report = probe_backend(backend)
         milliseconds = max(1, round((time.monotonic() - began) * 1000))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
+        if options.require_identity and type(error.__cause__).__name__ in _NOTHING_FOUND:
+            return _no_identity()
         return result_of_error(error, is_file=is_file)
     return ProbeResult(
         reason=Reason.PROBE_SUCCEEDED,

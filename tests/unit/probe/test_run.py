@@ -96,9 +96,10 @@ def test_an_environment_that_is_wrong(env, tmp_path, values, words):
     assert PLANTED not in result.message
 
 
-def test_no_identity_is_not_anonymous(env, tmp_path):
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", ""])
+def test_no_identity_is_not_anonymous(env, tmp_path, endpoint):
     """Under an account the probe is about that account's identity; nothing is sent without one."""
-    env(**bucket("http://127.0.0.1:9"))
+    env(HOME=str(tmp_path), **bucket(endpoint))
 
     _, result = probe(tmp_path, require_identity=True)
 
