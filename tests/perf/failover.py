@@ -11,6 +11,7 @@ written what it found. The peer is what Kopf's own peering gave on a machine lik
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import secrets
@@ -18,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,7 +63,7 @@ def run_trial(cluster: Cluster, client: KubeClient, workdir: Path, number: int) 
     allow_election(cluster, operator_namespace)
     folder = workdir / str(number)
     folder.mkdir()
-    with Arena(cluster, namespace, operator_namespace, folder) as arena:
+    with Arena(cluster, namespace, operator_namespace, folder) as arena, _telling_logs(folder):
         leader = arena.leader()
         arena.standby()
         name = lease_record(client.get(LEASES, LEASE_NAME, operator_namespace)).holder
@@ -86,6 +88,17 @@ def run_trial(cluster: Cluster, client: KubeClient, workdir: Path, number: int) 
             if elapsed > PATIENCE_SECONDS:
                 raise TimeoutError(f"trial {number}: nobody acted within {elapsed:.0f} s")
             time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def _telling_logs(folder: Path) -> Generator[None]:
+    """Show what the controllers said when a trial fails: their logs go with the folder."""
+    try:
+        yield
+    except (KubeApiError, TimeoutError, AssertionError):
+        for log in folder.glob("*.log"):
+            print(f"{log.name}:\n{log.read_text(encoding='utf-8')}", file=sys.stderr, flush=True)
+        raise
 
 
 def main() -> int:

@@ -15,11 +15,12 @@ import pytest
 
 from bubu_operator.controllers.isolation import child_environment
 from bubu_operator.retention.child import run_child
-from bubu_operator.retention.document import LineType, PassDocument, PassLine
+from bubu_operator.retention.document import LineType, PassDocument, PassLine, read_until, until_line
 from bubu_operator.retention.process import MAX_LINE_BYTES, PassEnded, PassProcess, _lines_of, pass_command
 from bubu_storage.errors import ConfigurationError
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.report import StoppedBy
+from bubu_storage.retention.runner import boot_seconds
 from bubu_storage.retention.spec import PassSpec, RetentionRule
 from bubu_storage.settings import FileSettings, S3Settings
 
@@ -310,3 +311,77 @@ def test_without_a_document_it_says_who_starts_it():
 def test_the_command_is_this_interpreter():
     """No PATH decides what runs with a tenant's credentials."""
     assert pass_command()[0] == sys.executable
+
+
+# -- no longer than the controller leads ------------------------------------------------
+
+
+def bounded(store, seconds, **fields):
+    """Make a pass of a controller that leads for that long, as far as it knows."""
+    return PassDocument(FileSettings(str(store)), spec(**fields), Cursor(), boot_seconds() + seconds)
+
+
+def test_how_long_the_controller_leads_survives_the_pipe():
+    """In the document and in lines; any other line says nothing about it."""
+    original = PassDocument(FileSettings("/s"), spec(), Cursor(), 12345.678)
+
+    assert PassDocument.from_line(original.to_line()) == original
+    assert read_until(until_line(12345.678)) == 12345.678
+    assert [read_until(line) for line in ("stop", "until", "until soon")] == [None, None, None]
+
+
+def test_it_stops_when_its_controller_may_lead_no_longer(store):
+    """A parent that says nothing more has been stopped: no request follows, the report says where it was."""
+    with start(bounded(store, 4.0, requests_per_second=0.4)) as process:
+        line, _ = wait_for(process, lambda line: getattr(line, "type", None) is LineType.REPORT)
+        ended = boot_seconds()
+
+    assert line.report.stopped_by is StoppedBy.STOPPED
+    assert line.report.complete_cycle is False
+    assert ended < process._granted_until + 1.5
+
+
+def test_it_goes_on_while_its_controller_leads(store):
+    """Each renewal that it hears of gives it more time; an older one takes none away."""
+    document = bounded(store, 4.0, requests_per_second=0.4)
+    with start(document) as process:
+        wait_for(process, lambda line: line.report is not None)
+        process.grant(document.valid_until + 60)
+        process.grant(document.valid_until - 60)
+        line, _ = wait_for(process, lambda line: getattr(line, "type", None) is LineType.REPORT)
+
+    assert line.report.stopped_by is StoppedBy.END_OF_CYCLE
+    assert left(store) == 10
+
+
+def test_a_request_that_hangs_does_not_keep_it_alive():
+    """The store is silent in the middle of a request: the process ends soon after the leadership does."""
+    import socket
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        settings = S3Settings(
+            bucket="b",
+            endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}",
+            access_key_id="a",
+            secret_access_key="b",
+            timeout_seconds=60.0,
+        )
+        document = PassDocument(settings, spec(), Cursor(), boot_seconds() + 2.0)
+        with start(document) as process:
+            end, _ = wait_for(process, lambda line: isinstance(line, PassEnded))
+            late_seconds = boot_seconds() - document.valid_until
+
+    assert end.exit_code == 5
+    assert late_seconds < 3.0
+
+
+def test_a_pass_without_an_election_is_told_nothing(store):
+    """Its document holds no end, and none is sent."""
+    with start(document(store)) as process:
+        process.grant(1.0)
+        end, _ = wait_for(process, lambda line: isinstance(line, PassEnded))
+
+    assert end.exit_code == 0
+    assert left(store) == 10
