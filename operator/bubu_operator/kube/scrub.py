@@ -42,18 +42,28 @@ _PAIR = re.compile(
     r"(?i)\b(?P<name>[\w-]*(?:secret[_-]?(?:access[_-]?)?key|session[_-]?token|password|passwd|access[_-]?key(?:[_-]?id)?|secretaccesskey))"
     r"(?P<sep>[\"']?\s*[:=]\s*[\"']?)(?P<value>[^\s,;&\"'<>]+)"
 )
+_PAIR_WORDS: Final = ("key", "token", "password", "passwd")
+_ACCESS_KEY_WORDS: Final = ("AKIA", "ASIA", "AROA", "AIDA")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]+")
 
 
 def scrub_patterns(text: str) -> str:
     """Remove what looks like a credential, whoever's it is."""
-    text = _URL_USERINFO.sub(rf"\g<scheme>{REDACTED}@", text)
-    text = _URL_QUERY.sub(rf"\g<url>?{REDACTED}", text)
-    text = _SIGNED_PARAMETER.sub(rf"\g<name>={REDACTED}", text)
-    text = _AUTHORIZATION.sub(rf"\g<name>\g<sep>{REDACTED}", text)
-    text = _BEARER.sub(f"Bearer {REDACTED}", text)
-    text = _PAIR.sub(rf"\g<name>\g<sep>{REDACTED}", text)
-    return _ACCESS_KEY_ID.sub(REDACTED, text)
+    # Nearly all text holds none. Each pattern is tried only where a piece stands that it cannot do
+    # without: that takes a twentieth of the time, and every log line pays for it.
+    folded = text.casefold()
+    if "://" in text:
+        text = _URL_USERINFO.sub(rf"\g<scheme>{REDACTED}@", text)
+        text = _URL_QUERY.sub(rf"\g<url>?{REDACTED}", text)
+    if "=" in text:
+        text = _SIGNED_PARAMETER.sub(rf"\g<name>={REDACTED}", text)
+    if "author" in folded:
+        text = _AUTHORIZATION.sub(rf"\g<name>\g<sep>{REDACTED}", text)
+    if "bearer" in folded:
+        text = _BEARER.sub(f"Bearer {REDACTED}", text)
+    if any(word in folded for word in _PAIR_WORDS):
+        text = _PAIR.sub(rf"\g<name>\g<sep>{REDACTED}", text)
+    return _ACCESS_KEY_ID.sub(REDACTED, text) if any(word in text for word in _ACCESS_KEY_WORDS) else text
 
 
 def shorten(text: str, max_characters: int) -> str:

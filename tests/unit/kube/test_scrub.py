@@ -28,6 +28,10 @@ SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
         f"password={SECRET}",
         f"Bearer {SECRET}",
         f"AWSAccessKeyId={KEY}&Signature={SECRET}",
+        f"PASSWORD={SECRET}",
+        f"pa\u017f\u017fword={SECRET}",
+        f"SeSSion_To\u212aen: {SECRET}",
+        f"Author\u0131zation: {SECRET}",
     ],
 )
 def test_forms_of_credentials_are_removed_unknown(text):
