@@ -205,7 +205,7 @@ def explain_pod(
     exists = bool(metadata.get("uid"))
     excluded = _excluded(pod, namespace, operator_namespace)
     if excluded is not None or not demand.wanted:
-        outcome, text = (demand.value, "") if excluded is None else excluded
+        outcome, text = (demand.value, "") if excluded is None else (excluded[0].value, excluded[1])
         carried = _carried_for_nothing(pod, text or "it does not ask for storage", exists=exists)
         return Explanation(
             name, namespace, demand, asked, outcome, injected=False, carried=carried, selection_text=text
@@ -286,7 +286,7 @@ def _demand_text(
     return text
 
 
-def _excluded(pod: Json, namespace: str, operator_namespace: str) -> tuple[str, str] | None:
+def _excluded(pod: Json, namespace: str, operator_namespace: str) -> tuple[ExcludedReason, str] | None:
     if namespace in SYSTEM_NAMESPACES:
         return ExcludedReason.SYSTEM_NAMESPACE, f"nothing is ever injected in {namespace}, the cluster's own"
     if namespace == operator_namespace:
