@@ -160,7 +160,8 @@ def describe(finding: Finding, notes: Sequence[str]) -> Said:
     listed = ", ".join(f"{item.owner} ({_pods(item.pods)})" for item in finding.owners[:LISTED_OWNERS])
     if len(finding.owners) > LISTED_OWNERS or not finding.whole:
         listed += " and more"
-    text = f"{'; '.join(parts)}: {listed}. {_way_out(finding, notes)}"
+    way_out = _way_out(finding, notes)
+    text = f"{'; '.join(parts)}: {listed}" + (f"; {way_out}" if way_out else "")
     reason = Reason.PODS_NOT_INJECTED if counts.missing else Reason.PODS_STALE
     return Said(ConditionStatus.TRUE, reason, shorten(text, MAX_MESSAGE_CHARACTERS))
 
