@@ -37,7 +37,15 @@ from bubu_operator.kube.resources import (
 )
 from bubu_operator.observability.webhook_metrics import WebhookMetrics
 
-__all__ = ["ClusterView", "ConfigCache", "ConfigIndex", "Deletions", "labels_of", "parse_once"]
+__all__ = [
+    "ClusterView",
+    "ConfigCache",
+    "ConfigIndex",
+    "Deletions",
+    "error_word",
+    "labels_of",
+    "parse_once",
+]
 
 T = TypeVar("T")
 
