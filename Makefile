@@ -56,10 +56,7 @@ e2e: venv ## The demo on both stores, and a plain pip install, as tests
 
 bench: venv ## Benchmarks, as ratios; BENCH="codec listing", BENCH_ARGS="--rounds 1 --scale 0.1"
 	@$(PY) -m tests.s3server ensure >&2
-	@for name in $(BENCH); do \
-	  if [ $$name = webhook ]; then $(PY) -m tests.perf.bench_webhook || exit 1; \
-	  else $(PY) -m tests.perf.$$name $(BENCH_ARGS) || exit 1; fi; \
-	done
+	@for name in $(BENCH); do $(PY) -m tests.perf.$$name $(BENCH_ARGS) || exit 1; done
 
 cluster-up: venv ## A Kubernetes API server to play with
 	$(PY) -m tests.cluster up

@@ -1,18 +1,27 @@
-"""The benchmark runs; its numbers are for people and are not judged here."""
+"""The benchmark of the webhook runs through at a tiny scale; its times are judged by people only."""
 
 from __future__ import annotations
 
+import json
+import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.cluster.certs import write_serving_files
+from tests.perf.lean_client import Connection
+from tests.perf.webhook_servers import noop_server
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_the_benchmark_gives_a_ratio_for_each_row():
-    """Both servers start, every answer is right, and three comparisons are printed."""
+def test_all_goals_are_measured_beside_a_no_op():
+    """Both processes start, every answer is right, a pass ends well, and five goals are reported."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.perf.bench_webhook", "--requests", "80"],
+        [sys.executable, "-m", "tests.perf.webhook", "--json", "--rounds", "1", "--scale", "0.02"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -20,5 +29,24 @@ def test_the_benchmark_gives_a_ratio_for_each_row():
         check=False,
     )
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[0] for line in done.stdout.splitlines()].count("ratio") == 3
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["full"] is False
+    goals = [one["goal"]["text"] for one in report["results"] if one["goal"] is not None]
+    assert goals == ["< 1", "< 10", ">= 2000", "< 25", "< 80"]
+    assert all(
+        {"no-op", "webhook"} <= {name.split()[0] for name in one["figures"]} for one in report["results"]
+    )
+
+
+def test_a_wrong_answer_is_no_measurement(tmp_path, monkeypatch):
+    """The client looks for the patch in each answer: a server that injects nothing would be the fastest."""
+    monkeypatch.chdir(ROOT)
+    files = write_serving_files(tmp_path, ["localhost"], ["127.0.0.1"])
+    context = ssl.create_default_context(cafile=str(files.ca))
+    with noop_server(files, set(os.sched_getaffinity(0))) as server:
+        connection = Connection(server.port, context, b"{}", b"no such mark")
+        connection.send()
+        with pytest.raises(ValueError, match="without b'no such mark'"):
+            connection.receive()
+        connection.close()
