@@ -59,6 +59,7 @@ class LeaseLeadership:
     ) -> None:
         self._fence = fence
         self._metrics = metrics
+        self._over = False
         metrics.leader.set(0)
         self._elector = LeaseElector(
             client,
@@ -91,6 +92,8 @@ class LeaseLeadership:
     @property
     def unhealthy(self) -> str:
         """Why the process should be restarted; "" if all is well."""
+        if self.leads and not self._over and not self._fence.is_open:
+            return "the leadership is over, and the process has not noticed"
         return self._elector.stuck
 
     @property
@@ -105,6 +108,7 @@ class LeaseLeadership:
 
     def release(self) -> None:
         """Let the next one take over; only when nothing acts any more."""
+        self._over = True
         self._elector.stop()
         self._elector.join(JOIN_SECONDS)
         self._elector.release()
@@ -112,6 +116,7 @@ class LeaseLeadership:
 
     def abandon(self) -> None:
         """Take no further part and leave the Lease as it is; it runs out by itself."""
+        self._over = True
         self._fence.revoke()
         self._elector.stop()
         self._metrics.leader.set(0)

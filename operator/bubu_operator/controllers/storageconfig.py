@@ -135,6 +135,8 @@ class ConfigReconciler:
             return judge(access, None, is_file=is_file, names=access.about_secrets)
         settings = for_probe(access.settings)
         outcome: Probed | BaseException
+        # A probe writes into the store, where no client of ours stands before it.
+        self._context.fence.check(f"probe of {_name(config)}")
         try:
             outcome = self._calls.call(
                 config.key, PROBE_LIMIT_SECONDS, lambda: _probe(settings, self._context.monotonic)

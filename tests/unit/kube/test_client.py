@@ -22,6 +22,7 @@ from bubu_operator.errors import (
     KubeTimeoutError,
     KubeUnauthorizedError,
     KubeUnreachableError,
+    LeadershipLostError,
 )
 from bubu_operator.kube.client import KubeClient, PatchType
 from bubu_operator.kube.resources import CLUSTER_STORAGE_CONFIGS, DEPLOYMENTS, SECRETS, STORAGE_CONFIGS
@@ -310,3 +311,38 @@ def test_a_watch_can_be_ended_from_another_thread(serve):
 
     assert ended == [1]
     assert time.monotonic() - began < 5
+
+
+def test_a_guard_stands_before_everything_but_reading(serve):
+    """What changes something is not sent when the guard refuses; reading is nobody's business."""
+    server, _ = serve(lambda handler: handler.reply({}))
+
+    def refuse(what):
+        raise LeadershipLostError(f"{what}: not now")
+
+    configuration = Configuration(host=server.url, api_key={"BearerToken": "Bearer sesame-token"})
+    with KubeClient(configuration, guard=refuse) as client:
+        client.get(SECRETS, "s", "a")
+        for change in (
+            lambda: client.create(SECRETS, {}, "a"),
+            lambda: client.replace(SECRETS, {"metadata": {"name": "s", "namespace": "a"}}),
+            lambda: client.patch(SECRETS, "s", {}, "a"),
+            lambda: client.patch_status(SECRETS, "s", {}, "a"),
+            lambda: client.delete(SECRETS, "s", "a"),
+        ):
+            with pytest.raises(LeadershipLostError, match="not now"):
+                change()
+
+    assert [method for method, *_ in server.seen] == ["GET"]
+
+
+def test_a_guard_says_how_long_a_request_may_take(serve):
+    """A request of one whose leadership ends soon does not wait for its answer beyond that."""
+    server, _ = serve(lambda handler: handler.server.release.wait(10))
+    configuration = Configuration(host=server.url, api_key={"BearerToken": "Bearer sesame-token"})
+    with KubeClient(configuration, guard=lambda _what: 0.3) as client:
+        began = time.monotonic()
+        with pytest.raises(KubeTimeoutError):
+            client.patch(SECRETS, "s", {}, "a")
+        assert time.monotonic() - began < 3.0
+    server.release.set()
