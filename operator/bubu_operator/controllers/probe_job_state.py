@@ -19,13 +19,14 @@ from bubu_operator.controllers.config_status import Probed, Verdict
 from bubu_operator.controllers.probe_job import CONTAINER
 from bubu_operator.kube.conditions import ConditionStatus, condition_list, find_condition, parse_time
 from bubu_operator.kube.resources import JsonObject, metadata_of, section
-from bubu_operator.kube.scrub import shorten
+from bubu_operator.kube.scrub import scrub_patterns, shorten
 from bubu_operator.probe.result import ProbeResult, UnreadableResultError, parse_result
 from bubu_storage.backend.probe import ProbeReport
 
 __all__ = ["JobState", "Phase", "judge_job", "pending_seconds", "read_job"]
 
 MAX_TEXT_CHARACTERS: Final = 500
+MAX_READ_CHARACTERS: Final = 8192
 _ACCOUNT_MISSING: Final = "error looking up service account"
 _HARMLESS_WAITS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 
@@ -221,4 +222,7 @@ def _container_status(pod: JsonObject | None) -> JsonObject:
 
 
 def _bounded(value: object) -> str:
-    return shorten(value, MAX_TEXT_CHARACTERS) if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    # Scrubbed before it is cut: half a credential would not be known as one.
+    return shorten(scrub_patterns(value[:MAX_READ_CHARACTERS]), MAX_TEXT_CHARACTERS)

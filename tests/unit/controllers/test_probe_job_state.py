@@ -172,3 +172,13 @@ def test_any_status_and_event_is_read(status, event):
         state = read(pods=(one,), events=(event, {**event, "type": "Warning"}))
 
         assert len(judge_job(config(), state).message) < 2000
+
+
+def test_a_credential_is_not_cut_in_half():
+    """What is scrubbed is the whole text: a part would not be known for what it is."""
+    secret = "aws_secret_access_key=" + "PLANTED" * 20
+    note = "x" * 440 + " " + secret
+
+    state = read(events=(warning(note),))
+
+    assert "PLANTED" not in state.message
