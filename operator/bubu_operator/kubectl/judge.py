@@ -12,10 +12,19 @@ import yaml
 from cryptography import x509
 
 from bubu_operator.api.crds import render_crds
+from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.injection.names import STRICT_LABEL
 from bubu_operator.injection.ownership import read_record
 from bubu_operator.injection.podspec import child, pod_problem, texts_of
-from bubu_operator.kube.resources import VERSION, JsonObject, ObjectKey, key_of, metadata_of, section
+from bubu_operator.kube.resources import (
+    RETENTION_POLICIES,
+    VERSION,
+    JsonObject,
+    ObjectKey,
+    key_of,
+    metadata_of,
+    section,
+)
 from bubu_operator.kubectl.findings import Finding, fail, ok, warn
 
 __all__ = [
@@ -31,7 +40,7 @@ __all__ = [
 
 EXPIRES_SOON: Final = timedelta(days=7)
 LEASE_GRACE_SECONDS: Final = 5.0
-_NOT_BROKEN: Final = frozenset({"NotProbed", "EmptyDir", "NoCredentials"})
+_NOT_BROKEN: Final = frozenset({Reason.NOT_PROBED, Reason.EMPTY_DIR, Reason.NO_CREDENTIALS})
 """Reasons of a Ready that is Unknown for good: the controller cannot look, and pods can."""
 
 _WEBHOOK_REMEDY: Final = "look at the webhook: kubectl -n {namespace} get pods,deployments; its log says why"
@@ -236,8 +245,12 @@ def _judge_object(obj: JsonObject, area: str) -> list[Finding]:
     found: list[Finding] = []
     ready = conditions["Ready"]
     told = _told(ready)
+    if ready.get("reason") == Reason.SUSPENDED:
+        return []
     if ready.get("status") == "False":
-        found.append(fail(area, f"{key} is not ready: {told}", remedy))
+        # A policy that does not run leaves objects lying; a config that does not work leaves pods without.
+        say = warn if area == RETENTION_POLICIES.kind.lower() else fail
+        found.append(say(area, f"{key} is not ready: {told}", remedy))
     elif ready.get("status") != "True" and ready.get("reason") not in _NOT_BROKEN:
         found.append(warn(area, f"{key}: {told}", remedy))
     reconciled = conditions.get("Reconciled", {})
