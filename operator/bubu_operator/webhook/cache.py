@@ -36,6 +36,7 @@ from bubu_operator.kube.resources import (
     Resource,
 )
 from bubu_operator.observability.webhook_metrics import WebhookMetrics
+from bubu_operator.webhook.sharing import PartPool
 
 __all__ = [
     "ClusterView",
@@ -173,6 +174,7 @@ class ConfigCache:
         self._index = ConfigIndex()
         self._shared = ConfigIndex()
         self._deletions = Deletions()
+        self._parts = PartPool()
         self._storage_configs = self._follow(client, STORAGE_CONFIGS, self._index, metrics)
         self._cluster_storage_configs = self._follow(client, CLUSTER_STORAGE_CONFIGS, self._shared, metrics)
         self._namespaces = _CountedInformer(client, NAMESPACES, labels_of, metrics)
@@ -245,7 +247,8 @@ class ConfigCache:
             index.put(key, informer.get(key))
             self._deletions.note(resource.kind, key, gone=change is Change.DELETED)
 
-        informer = _CountedInformer(client, resource, parse_once(known), metrics, changed)
+        transform = parse_once(known, self._parts.share)
+        informer = _CountedInformer(client, resource, transform, metrics, changed)
         return informer
 
 
@@ -256,8 +259,9 @@ def error_word(error: KubeApiError) -> str:
 
 def parse_once(
     known: Callable[[ObjectKey], InjectionConfig | None],
+    share: Callable[[InjectionConfig], InjectionConfig] = lambda config: config,
 ) -> Callable[[JsonObject], InjectionConfig]:
-    """A transform that parses a config only when its spec may have changed.
+    """A transform that parses a config only when its spec may have changed; see `PartPool` for ``share``.
 
     Every probe of a store writes a status; with thousands of configs, parsing each of those
     updates would keep the process busy for nothing.
@@ -275,7 +279,7 @@ def parse_once(
             and before.deleting == bool(metadata.get("deletionTimestamp"))
         ):
             return before
-        return load_config(obj)
+        return share(load_config(obj))
 
     return transform
 
