@@ -141,13 +141,10 @@ class Sweeper:
             return
         if judged.carries is not None and judged.carries in view.standing:
             tally.of(judged.carries).carried += 1
-        selection = judged.selection
-        if selection is None:
-            return
-        config = selection.config
+        if judged.selection is not None and view.shared_known:
+            tally.no_config(owner_of_pod(metadata), judged.selection)
+        config = judged.config
         if config is None:
-            if view.shared_known:
-                tally.no_config(owner_of_pod(metadata), selection)
             return
         name = config_name(config)
         match judged.state:

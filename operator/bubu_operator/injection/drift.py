@@ -6,8 +6,9 @@ from metadata: a pod without a record may lack its storage, or have no use for i
 every variable itself, or has no container that the config names). `lacks_injection` looks
 at such a pod whole.
 
-A pod that nobody would inject now is no drift, whatever it carries: its environment does
-not change any more, and nobody asked for it to go.
+A pod that does not ask and carries a config all the same got it from its template (or its
+labels were taken away since): it is measured by the config that it carries. One that opted
+out is no drift, whatever it carries.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bubu_operator.injection.inject import inject_pod
 from bubu_operator.injection.names import MIRROR_ANNOTATION
 from bubu_operator.injection.ownership import InjectionRecord, read_record
 from bubu_operator.injection.podspec import child, texts_of
-from bubu_operator.injection.select import Selection, demand_for, select_config
+from bubu_operator.injection.select import Demand, Selection, demand_for, select_config
 from bubu_storage.apply_env import Json
 
 __all__ = [
@@ -43,7 +44,7 @@ class DriftState(StrEnum):
     """How a running pod relates to the config that it would get now."""
 
     NOT_CONCERNED = "NotConcerned"
-    """It asks for nothing, or nothing is ever injected into such a pod."""
+    """It asks for nothing and carries nothing, opted out, or nothing is ever injected into such a pod."""
     CURRENT = "Current"
     STALE = "Stale"
     """It carries an older form of the config, or another config."""
@@ -60,11 +61,13 @@ class PodJudgement:
     Attributes:
         state: see `DriftState`.
         carries: the config that the pod's record names, whatever the state; None without one.
-        selection: what would be chosen now; None when it was not asked.
+        config: what it is measured by; None where it is not concerned or unconfigured.
+        selection: why no config can be chosen; only with `DriftState.UNCONFIGURED`.
     """
 
     state: DriftState
     carries: ConfigName | None = None
+    config: InjectionConfig | None = None
     selection: Selection | None = None
 
 
@@ -101,18 +104,26 @@ def judge_pod(
     record, _ = read_record({"metadata": metadata})
     carries = None if record is None else _carried(record)
     labels = texts_of(metadata, "labels")
-    if not demand_for(labels, namespace_labels).wanted:
-        return _NOTHING if carries is None else PodJudgement(DriftState.NOT_CONCERNED, carries)
-    selection = select_config(
-        labels, namespace, namespace_labels, storage_configs(), cluster_storage_configs()
-    )
-    config = selection.config
+    demand = demand_for(labels, namespace_labels)
+    config: InjectionConfig | None
+    if demand is Demand.NOT_ASKED and record is not None:
+        known = (*storage_configs(), *cluster_storage_configs())
+        config = next((item for item in known if config_name(item) == carries), None)
+    elif not demand.wanted:
+        config = None
+    else:
+        selection = select_config(
+            labels, namespace, namespace_labels, storage_configs(), cluster_storage_configs()
+        )
+        config = selection.config
+        if config is None or config.plan is None:
+            return PodJudgement(DriftState.UNCONFIGURED, carries, None, selection)
     if config is None or config.plan is None:
-        return PodJudgement(DriftState.UNCONFIGURED, carries, selection)
+        return PodJudgement(DriftState.NOT_CONCERNED, carries)
     if record is None:
-        return PodJudgement(DriftState.NO_RECORD, None, selection)
+        return PodJudgement(DriftState.NO_RECORD, None, config)
     same = carries == config_name(config) and record.hash == config.plan.hash
-    return PodJudgement(DriftState.CURRENT if same else DriftState.STALE, carries, selection)
+    return PodJudgement(DriftState.CURRENT if same else DriftState.STALE, carries, config)
 
 
 def lacks_injection(pod: Json, config: InjectionConfig) -> bool:

@@ -98,12 +98,30 @@ def test_pods_that_the_webhook_would_not_inject_are_not_concerned(made, namespac
     assert judged.state is DriftState.NOT_CONCERNED
 
 
-def test_a_pod_that_does_not_ask_any_more_still_counts_as_carrying():
-    """Its environment has not changed."""
-    injected = inject_pod(living(pod()), config()).pod
-    del injected["metadata"]["labels"]["bubustack.io/engram"]
+@pytest.mark.parametrize(
+    ("now", "state"),
+    [
+        ([config()], DriftState.CURRENT),
+        ([config(timeoutSeconds=7)], DriftState.STALE),
+        ([config(), config("other", default=True)], DriftState.CURRENT),
+        ([config("other")], DriftState.NOT_CONCERNED),
+    ],
+)
+def test_a_pod_that_does_not_ask_is_measured_by_what_it_carries(now, state):
+    """It got that from its pod template, whose owner asked; another config is not for it to choose."""
+    injected = inject_pod(living(pod(), {}), config()).pod
 
-    judged = judge(injected, [config()])
+    judged = judge(injected, now)
+
+    assert (judged.state, judged.carries) == (state, ("StorageConfig", "flows", "main"))
+
+
+def test_a_pod_that_opted_out_still_counts_as_carrying():
+    """Its environment has not changed, and it is no drift."""
+    injected = inject_pod(living(pod()), config()).pod
+    injected["metadata"]["labels"]["storage.bubustack.io/inject"] = "false"
+
+    judged = judge(injected, [config(timeoutSeconds=7)])
 
     assert (judged.state, judged.carries) == (DriftState.NOT_CONCERNED, ("StorageConfig", "flows", "main"))
 
@@ -176,8 +194,7 @@ def test_the_sweep_agrees_with_the_webhook(made, labels, namespace_labels, objec
             assert not verdict.config
         case state:
             assert state is DriftState.NO_RECORD
-            assert judged.selection is not None
-            chosen = judged.selection.config
+            chosen = judged.config
             assert chosen is not None
             assert lacks_injection(asking, chosen) == bool(verdict.patch)
             injected = inject_pod(asking, chosen)
