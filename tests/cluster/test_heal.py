@@ -97,7 +97,7 @@ class Workload:
     def restarted(self) -> str:
         """Return the annotation of a restart on its pod template, "" without one."""
         found = self.cluster.get("deployment", self.name, "-n", self.namespace)
-        annotations = found["spec"]["template"]["metadata"].get("annotations") or {}
+        annotations: Json = found["spec"]["template"]["metadata"].get("annotations") or {}
         return str(annotations.get(RESTARTED, ""))
 
     def note_restart(self, text: str) -> None:
