@@ -185,9 +185,9 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
                 self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, seconds: float = 30.0) -> None:
         """Wait until it says that it is ready."""
-        until(self._is_ready, f"controller ready; its log is {self.log_path}", 30)
+        until(self._is_ready, f"controller ready; its log is {self.log_path}", seconds)
 
     def _is_ready(self) -> bool:
         if not self.running:

@@ -249,3 +249,39 @@ def test_a_lease_that_is_deleted_or_taken_ends_the_leader(arena: Arena) -> None:
         f"Lease deleted: old one ended after {ended_after:.2f} s, new one after "
         f"{time.monotonic() - deleted_at:.2f} s"
     )
+
+
+def test_a_long_silence_ends_the_leader_and_the_one_that_waits_goes_on_waiting(arena: Arena) -> None:
+    """Nobody leads while the API server is silent for all; afterwards the one that stood by does."""
+    with RecordingProxy(arena.cluster) as way:
+        first, second = arena.candidate(), arena.candidate()
+        for candidate in (first, second):
+            way.lead_through(candidate.kubeconfig)
+        first.start()
+        until(lambda: first.leads, "the leadership")
+        second.start()
+        until(lambda: "standing by" in second.log, "standing by")
+        with way.held():
+            assert first.wait_exit(15) == LOST_LEADERSHIP
+            until(lambda: second.health("/readyz")[0] == 503, "what the one that waits says", 20)
+            assert not second.leads
+            assert second.health("/healthz")[0] == 200
+        arena.config()
+        until(lambda: second.leads, "the take-over", 20)
+        until(arena.probed, "a probe")
+
+        assert arena.lease()["leaseTransitions"] == 1
+
+
+def test_several_that_start_together_agree(arena: Arena) -> None:
+    """Three that find no Lease at the same moment: one leads, two stand by, none fails."""
+    candidates = [arena.candidate() for _ in range(3)]
+    for candidate in candidates:
+        candidate.launch()
+    for candidate in candidates:
+        candidate.wait_ready(60)
+
+    until(lambda: sum(candidate.leads for candidate in candidates) == 1, "one leader")
+    until(lambda: sum("standing by" in candidate.log for candidate in candidates) == 2, "two that wait")
+    assert arena.lease()["leaseTransitions"] == 0
+    assert not [line for one in candidates for line in one.messages if line["level"] in {"error", "critical"}]
