@@ -33,7 +33,14 @@ _KINDS: Final = {
 }
 
 
-@click.command()
+_EXAMPLE: Final = """\b
+Examples:
+  eval "$(kubectl bubu env storageconfig/main -n flows)"
+  bubu-storage ls
+"""
+
+
+@click.command(epilog=_EXAMPLE)
 @click.argument("target", metavar="KIND/NAME")
 @click.option("--endpoint", default="", help="Use this URL instead of the config's, as for a port-forward.")
 @click.option(
@@ -51,14 +58,10 @@ def env(
     context: str,
     kubeconfig: str,
 ) -> None:
-    r"""Print shell exports with which this machine reaches the store of a config.
+    """Print shell exports with which this machine reaches the store of a config.
 
     KIND is storageconfig (bsc) or clusterstorageconfig (cbsc). No secret is printed: the lines read
     it by kubectl when the shell evaluates them. For sh, bash, zsh and other POSIX shells.
-
-    \b
-      eval "$(kubectl bubu env storageconfig/main -n flows)"
-      bubu-storage ls
     """
     resource, name = _parse_target(target)
     if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):

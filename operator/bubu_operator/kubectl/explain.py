@@ -67,7 +67,15 @@ class Answer:
     gaps: tuple[str, ...] = ()
 
 
-@click.command()
+_EXAMPLES: Final = """\b
+Examples:
+  kubectl bubu explain pod/train-1 -n flows
+  kubectl bubu explain -f pod.yaml
+  kubectl bubu explain -f pod.yaml --config storageconfig.yaml --config namespace.yaml
+"""
+
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("targets", nargs=-1, metavar="[KIND/NAME]")
 @click.option("-f", "--filename", default="", help="Explain the pods and workloads of a file; - for stdin.")
 @click.option(
@@ -88,15 +96,10 @@ def explain(
     kubeconfig: str,
     output: str,
 ) -> None:
-    r"""Say what storage a pod gets, from which config, and why, or why not.
+    """Say what storage a pod gets, from which config, and why, or why not.
 
     KIND is pod or a workload, whose pod template is explained: deployment, statefulset, daemonset,
     replicaset, job, cronjob. Values of the pod's own variables and of Secrets are never shown.
-
-    \b
-      kubectl bubu explain pod/train-1 -n flows
-      kubectl bubu explain -f pod.yaml
-      kubectl bubu explain -f pod.yaml --config storageconfig.yaml --config namespace.yaml
     """
     if bool(targets) == bool(filename):
         raise click.UsageError("name one object as KIND/NAME, or a file by -f")

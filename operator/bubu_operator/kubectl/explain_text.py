@@ -23,6 +23,12 @@ _OUTCOMES: Final = {
     InjectionReason.NO_MATCHING_CONTAINER: "it gets nothing: the config is for none of its containers",
 }
 
+_CARRIED: Final = {
+    CarriedState.STALE: "it carries an older form of its storage",
+    CarriedState.MISSING: "it runs without its storage; created now it would get it",
+    CarriedState.LEFT_OVER: "it carries storage that it would not get now",
+}
+
 
 def as_text(answer: Answer) -> str:
     """Lines for people, aligned, without a trailing newline."""
@@ -31,7 +37,8 @@ def as_text(answer: Answer) -> str:
     lines += _row("result", f"{_outcome(told)} ({told.outcome})")
     lines += _row("asks", ("yes: " if told.demand.wanted else "no: ") + told.demand_text)
     if told.selection_text:
-        chosen = f" (generation {told.generation}, hash {told.hash})" if told.config else ""
+        generation = f"generation {told.generation}, " if told.generation else ""
+        chosen = f" ({generation}hash {told.hash})" if told.config else ""
         lines += _row("config", f"{told.selection_text}{chosen}")
     for candidate in told.candidates:
         if not candidate.chosen:
@@ -53,6 +60,8 @@ def as_text(answer: Answer) -> str:
 
 
 def _outcome(told: Explanation) -> str:
+    if told.carried.state in _CARRIED:
+        return _CARRIED[told.carried.state]
     for reason, text in _OUTCOMES.items():
         if told.outcome == reason:
             return text

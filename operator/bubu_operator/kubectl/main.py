@@ -53,4 +53,4 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the command."""
-    cli()
+    cli(prog_name="kubectl bubu")

@@ -234,8 +234,8 @@ def run(*words: Any, stdin: str | bytes = ""):
 def files(tmp_path):
     """A pod, and a config with its namespace, in files."""
     path, given = tmp_path / "pod.yaml", tmp_path / "config.yaml"
-    item = running(pod())
-    item["metadata"]["namespace"] = "flows"
+    item = pod()
+    item["metadata"] |= {"namespace": "flows", "labels": ENGRAM}
     path.write_text(yaml.safe_dump(item))
     namespace = {"kind": "Namespace", "metadata": {"name": "flows"}}
     given.write_text(yaml.safe_dump_all([config_object(), namespace]))
