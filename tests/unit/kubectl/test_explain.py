@@ -67,7 +67,7 @@ def explained(item: Json, facts: Facts):
     return explain_pod(item, facts.namespace, facts.labels, facts.configs, facts.cluster_configs)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(pod=pods(), labels=LABELS, facts=clusters())
 def test_the_explanation_is_the_webhooks_decision(pod: Json, labels: dict[str, str], facts: Facts):
     """Outcome, warnings, variables of each container and added volumes: all as `decide` has them."""
