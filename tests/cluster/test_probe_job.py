@@ -22,6 +22,7 @@ from tests.cluster.controller_harness import (
     until,
 )
 from tests.cluster.kubelet import Ended, MiniKubelet
+from tests.cluster.token_service import TokenService
 from tests.s3server.gateway import VersityGateway
 
 pytestmark = pytest.mark.cluster
@@ -53,12 +54,13 @@ class Team:
     def kubelet(self, **options: Any) -> MiniKubelet:
         """Make a kubelet; the cloud's webhook gives what an account is annotated with."""
 
-        def cloud(account: dict[str, Any]) -> dict[str, str]:
+        def annotated(account: dict[str, Any]) -> dict[str, str]:
             annotations: dict[str, str] = account["metadata"].get("annotations") or {}
             file = annotations.get(CREDENTIALS)
             return {"AWS_SHARED_CREDENTIALS_FILE": file} if file else {}
 
-        return MiniKubelet(self.cluster, self.namespace, self.folder / "kubelet", cloud=cloud, **options)
+        options.setdefault("cloud", annotated)
+        return MiniKubelet(self.cluster, self.namespace, self.folder / "kubelet", **options)
 
     def store(self, spec: dict[str, Any]) -> None:
         """Apply StorageConfig ``main``."""
@@ -162,6 +164,36 @@ def test_a_store_is_probed_under_the_tenants_account(
     assert environment["BUBU_STORAGE_S3_BUCKET"] == bucket
     assert s3_server.secret_key not in "".join(log.read_text() for log in node.logs.values())
     assert node.errors == []
+
+
+def test_a_projected_token_is_exchanged_for_the_role(
+    team: Team, s3_server: VersityGateway, bucket: str
+) -> None:
+    """As on a cloud: the token service refuses the account until it is bound; the token stays in the pod."""
+    token = team.folder / "token"
+    token.write_text(PLANTED)
+    role = "arn:aws:iam::111122223333:role/flows"
+    with TokenService() as service:
+
+        def cloud(_account: dict[str, Any]) -> dict[str, str]:
+            return {
+                "AWS_ROLE_ARN": role,
+                "AWS_WEB_IDENTITY_TOKEN_FILE": str(token),
+                "AWS_ENDPOINT_URL_STS": service.endpoint,
+            }
+
+        team.account()
+        with team.kubelet(cloud=cloud) as node:
+            team.store(s3(bucket, s3_server.endpoint))
+            refused = team.settled("Unauthenticated")
+            service.grants[role, PLANTED] = (s3_server.access_key, s3_server.secret_key)
+            found = team.settled("ProbeSucceeded")
+
+    assert service.asked.count(role) >= 2
+    assert f"exchanged for role {role} (AccessDenied)" in condition(refused)["message"]
+    assert condition(found)["status"] == "True"
+    logs = "".join(log.read_text() for log in node.logs.values())
+    assert PLANTED not in logs + json.dumps([refused, found])
 
 
 def test_passes_are_still_refused_with_a_reason(team: Team, s3_server: VersityGateway, bucket: str) -> None:

@@ -56,6 +56,9 @@ _SECRET_FILES: Final = (
 _NOTHING_FOUND: Final = frozenset({"NoCredentialsError", "PartialCredentialsError"})
 """What the SDK raises before it asks anybody, by name: it is loaded by the S3 backend only."""
 
+_EXCHANGE: Final = "AssumeRoleWithWebIdentity"
+"""The SDK's request behind the request; a store never has an operation of that name."""
+
 _SECRET_NAMES: Final = ("KEY", "SECRET", "TOKEN", "PASSWORD")
 
 _REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
@@ -150,6 +153,8 @@ def _probe(options: ProbeOptions) -> ProbeResult:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
         if options.require_identity and type(error.__cause__).__name__ in _NOTHING_FOUND:
             return _no_identity()
+        if getattr(error.__cause__, "operation_name", "") == _EXCHANGE:
+            return _not_exchanged(error)
         return result_of_error(error, is_file=is_file)
     return ProbeResult(
         reason=Reason.PROBE_SUCCEEDED,
@@ -167,6 +172,16 @@ def _guarded(settings: S3Settings, *, allow_loopback: bool) -> S3Settings:
         connect_timeout_seconds=CONNECT_SECONDS,
         timeout_seconds=REQUEST_SECONDS,
         address_policy="remote-or-loopback" if allow_loopback else "remote",
+    )
+
+
+def _not_exchanged(error: Exception) -> ProbeResult:
+    code = getattr(error, "code", "") or "no reason given"
+    return ProbeResult(
+        reason=Reason.UNAUTHENTICATED,
+        message=f"the pod's token was refused when it was to be exchanged for role "
+        f"{os.environ.get('AWS_ROLE_ARN', '?')} ({code}). Look at the role's trust policy: it must name this "
+        "cluster, this namespace and this ServiceAccount",
     )
 
 
