@@ -31,7 +31,7 @@ from bubu_operator.kube.resources import (
 )
 from bubu_operator.retention.schedule import RUN_NOW_ANNOTATION
 
-__all__ = ["WORKLOADS", "Feed"]
+__all__ = ["WORKLOADS", "Feed", "slim_workload"]
 
 WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS, CRON_JOBS)
 """Kinds whose pod templates may change."""
@@ -100,6 +100,12 @@ def _slim(obj: JsonObject) -> JsonObject:
     slim["labels"] = {k: v for k, v in section(metadata, "labels").items() if k in _LABELS}
     slim["annotations"] = {k: v for k, v in section(metadata, "annotations").items() if k in _ANNOTATIONS}
     return {"metadata": slim}
+
+
+def slim_workload(obj: JsonObject) -> JsonObject | None:
+    """Return what is needed to judge events of a workload, None where it does not concern us."""
+    slim = _slim(obj)
+    return slim if _concerns_us(slim) else None
 
 
 def _significant(slim: JsonObject) -> JsonObject:

@@ -30,6 +30,7 @@ from bubu_operator.controllers.services import build_services
 from bubu_operator.controllers.storageconfig import ConfigReconciler
 from bubu_operator.controllers.template import TemplateReconciler
 from bubu_operator.controllers.watching import WATCHED, Watcher, build_registry
+from bubu_operator.controllers.workloads import WorkloadWatcher
 from bubu_operator.errors import KubeApiError, KubeConfigError, KubeForbiddenError, OptionsError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.events import EventRecorder
@@ -146,6 +147,7 @@ class _Controller:
             policies=self._policies,
             templates=templates,
         )
+        self._services.append(WorkloadWatcher(client, options.namespaces, self._feed.handle))
         self._watcher = Watcher(options.namespaces)
         self._crds_found = threading.Event()
         self._signals = 0

@@ -167,6 +167,9 @@ def _digest(workload: JsonObject) -> str:
     """Digest what the user wrote: the template without our part, and which config they ask for."""
     template = pod_template(remove_from_template(workload).workload)
     users = with_annotations(template, {RESTARTED_ANNOTATION: None})
+    # Empty and absent are one: what is taken out leaves nothing empty behind.
+    metadata = {name: value for name, value in metadata_of(users).items() if value}
+    users = {name: value for name, value in users.items() if name != "metadata"} | {"metadata": metadata}
     asked = section(metadata_of(workload), "labels").get(CONFIG_LABEL, "")
     return hashlib.sha256(canonical_json({"template": users, "config": asked}).encode()).hexdigest()[:16]
 

@@ -18,12 +18,8 @@ import kopf
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import (
     CLUSTER_STORAGE_CONFIGS,
-    CRON_JOBS,
-    DAEMON_SETS,
-    DEPLOYMENTS,
     GROUP,
     RETENTION_POLICIES,
-    STATEFUL_SETS,
     STORAGE_CONFIGS,
     JsonObject,
     Resource,
@@ -33,15 +29,7 @@ __all__ = ["WATCHED", "EventSink", "Watcher", "build_registry", "build_settings"
 
 EventSink = Callable[[Resource, "str | None", JsonObject], None]
 
-WATCHED: Final = (
-    STORAGE_CONFIGS,
-    CLUSTER_STORAGE_CONFIGS,
-    RETENTION_POLICIES,
-    DEPLOYMENTS,
-    STATEFUL_SETS,
-    DAEMON_SETS,
-    CRON_JOBS,
-)
+WATCHED: Final = (STORAGE_CONFIGS, CLUSTER_STORAGE_CONFIGS, RETENTION_POLICIES)
 IDENTITY: Final = "bubu-storage-controller"
 ERROR_BACKOFFS: Final = (1, 1, 2, 3, 5, 8, 13, *((20,) * 30))
 """An API server may be away for ten minutes before Kopf gives up and the process is restarted."""

@@ -8,7 +8,7 @@ import pytest
 
 from bubu_operator.api.v1alpha1.conditions import EventReason
 from bubu_operator.controllers.context import ObjectCache
-from bubu_operator.controllers.feed import WORKLOADS, Feed
+from bubu_operator.controllers.feed import WORKLOADS, Feed, slim_workload
 from bubu_operator.controllers.template import (
     DIGEST_ANNOTATION,
     HALTED,
@@ -187,6 +187,16 @@ def test_what_somebody_broke_is_mended_whatever_the_config_may():
     assert mended.workload == decide_template(deployment(env=[{"name": "OWN"}]), config()).workload
 
 
+@pytest.mark.parametrize("metadata", [{}, {"annotations": {}}, {"labels": {}, "annotations": None}, None])
+def test_an_empty_template_metadata_is_no_change_of_the_user(metadata):
+    """Injection and its removal leave nothing empty behind; that alone must not bring a new config."""
+    bare = deployment()
+    bare["spec"]["template"]["metadata"] = metadata
+    injected = decide_template(bare, config()).workload
+
+    assert decide_template(injected, config("other")).action is TemplateAction.CONFIG_CHANGED
+
+
 def test_a_healing_restart_is_no_change_of_the_user():
     """Its mark on the template neither brings a config that must not roll, nor outlives the injection."""
     injected = decide_template(deployment(), config()).workload
@@ -338,6 +348,19 @@ def test_other_peoples_workloads_are_not_even_remembered(feed, resource):
     feed.handle(resource, "MODIFIED", obj("web", labels={"storage.bubustack.io/inject": "true"}))
     feed.handle(resource, "MODIFIED", obj("web", annotations={DIGEST_ANNOTATION: "x"}))
     assert len(lane.offered) == 2
+
+
+def test_what_is_kept_of_a_workload():
+    """Nothing of most; a few words of those that ask for injection or carry it."""
+    assert slim_workload(obj("web")) is None
+    assert slim_workload(obj("web", labels={"storage.bubustack.io/inject": "false", "app": "x"})) is None
+    assert slim_workload(obj("web", annotations={DIGEST_ANNOTATION: "x", "other": "y"})) is not None
+
+    kept = slim_workload(obj("web", labels={"storage.bubustack.io/inject": "true", "app": "x"}))
+    assert kept is not None
+    assert kept["metadata"]["labels"] == {"storage.bubustack.io/inject": "true"}
+    assert kept.keys() == {"metadata"}
+    assert slim_workload(kept) == kept
 
 
 def test_kinds_of_one_name_are_told_apart(feed):
