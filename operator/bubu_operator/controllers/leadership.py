@@ -110,7 +110,8 @@ class LeaseLeadership:
         """Let the next one take over; only when nothing acts any more."""
         self._over = True
         self._elector.stop()
-        self._elector.join(JOIN_SECONDS)
+        if self.leads:
+            self._elector.join(JOIN_SECONDS)
         self._elector.release()
         self._metrics.leader.set(0)
 
