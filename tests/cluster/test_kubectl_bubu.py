@@ -227,7 +227,7 @@ def test_what_the_user_may_not_see_is_said(
         (("explain", "pod/x", "--context", "nowhere"), 1, "no context 'nowhere'"),
         (("env", "storageconfig/none"), 1, "not found"),
         (("env", "main"), 2, "storageconfig/NAME"),
-        (("check", "--kubeconfig", "/there/is/no/file"), 1, "cannot read a connection"),
+        (("check", "--kubeconfig", "/there/is/no/file"), 1, "there is no kubeconfig"),
     ],
 )
 def test_mistakes_are_one_line(bubu: Plugin, words: tuple[str, ...], code: int, text: str) -> None:

@@ -76,18 +76,25 @@ def open_access(kubeconfig: str, context: str, namespace: str) -> Access:
     configuration = Configuration()
     library = cast("Any", kube_config)
     try:
-        contexts, current = library.list_kube_config_contexts(config_file=where)
-        chosen = next((item for item in contexts if item["name"] == context), None) if context else current
-        if chosen is None:
-            names = ", ".join(sorted(str(item["name"]) for item in contexts)) or "none"
-            raise CommandFailedError(f"there is no context {context!r} in {where}; it has: {names}")
-        library.load_kube_config(
-            config_file=where,
-            context=chosen["name"],
-            client_configuration=configuration,
-            persist_config=False,
+        merged = library.KubeConfigMerger(where)
+        files = cast("list[JsonObject]", list(merged.config_files.values()))
+        if not files:
+            raise CommandFailedError(f"there is no kubeconfig {where}: set KUBECONFIG, or pass --kubeconfig")
+        contexts = {
+            str(item["name"]): item
+            for file in reversed(files)
+            for item in reversed(file.get("contexts") or [])
+        }
+        # As kubectl does, and unlike the library: the first file that names one.
+        name = context or next(
+            (str(file["current-context"]) for file in files if file.get("current-context")), ""
         )
-        own_namespace = str(section(cast("JsonObject", chosen), "context").get("namespace") or "")
+        if name not in contexts:
+            raise CommandFailedError(_no_context(name, where, sorted(contexts)))
+        library.load_kube_config(
+            config_file=where, context=name, client_configuration=configuration, persist_config=False
+        )
+        own_namespace = str(section(contexts[name], "context").get("namespace") or "")
     except (ConfigException, YAMLError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise CommandFailedError(
             f"cannot read a connection from {where}: {one_line(str(error)).rstrip('.')}; "
@@ -95,9 +102,14 @@ def open_access(kubeconfig: str, context: str, namespace: str) -> Access:
         ) from error
     flags = ("--kubeconfig", kubeconfig) if kubeconfig else ()
     # The context is always named: what is run later must not follow a switch of the current one.
-    flags += ("--context", str(chosen["name"]))
+    flags += ("--context", name)
     client = KubeClient(configuration, user_agent=USER_AGENT)
     return Access(client, namespace or own_namespace or "default", flags)
+
+
+def _no_context(name: str, where: str, known: list[str]) -> str:
+    has = f"it has: {', '.join(known)}" if known else "it has none: is it the right file?"
+    return f"there is no context {name!r} in {where}; {has}" if name else f"{where} names no context; {has}"
 
 
 def _account_namespace() -> str:

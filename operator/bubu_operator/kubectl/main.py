@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from bubu_operator.kubectl.failures import CommandFailedError
 from bubu_storage import __version__
 
 __all__ = ["COMMANDS", "cli", "main"]
@@ -34,7 +35,15 @@ class _Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"bubu_operator.kubectl.{cmd_name}")
+        try:
+            module = importlib.import_module(f"bubu_operator.kubectl.{cmd_name}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("bubu_"):
+                raise
+            raise CommandFailedError(
+                f"needs a package that is not installed ({error.name}); "
+                "install it with: pip install 'bubu-storage[operator]'"
+            ) from error
         command: click.Command = getattr(module, cmd_name)
         return command
 
