@@ -135,6 +135,8 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
             "--kubeconfig", str(self.kubeconfig),
             "--health-host", "127.0.0.1", "--health-port", str(self._port),
             "--probe-interval-seconds", "2",
+            # Sweeps write statuses, too; tests of healing turn them on.
+            "--heal-interval-seconds", "0",
             "--leader-elect" if leader_elect else "--no-leader-elect",
             "--operator-namespace", operator_namespace,
             *(["--allow-loopback-endpoints"] if allow_loopback else []),
