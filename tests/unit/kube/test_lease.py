@@ -363,6 +363,21 @@ def test_a_lost_answer_does_not_lose_the_lease(server, clock):
     assert server.lease["spec"]["leaseTransitions"] == 0
 
 
+def test_wall_clocks_that_jump_have_no_effect(server, clock):
+    """Years forward and back at every renewal, and another year on the other machine: nobody takes over."""
+    jumps = itertools.cycle([timedelta(days=365), timedelta(days=-3650), timedelta(0)])
+    one = Candidate(server, clock, "one", wall_clock=lambda: NOW + next(jumps))
+    two = Candidate(server, clock, "two", wall_clock=lambda: NOW + timedelta(days=36500))
+    for _ in range(20):
+        one.step()
+        two.step()
+        clock.now += 2
+
+        assert one.leads
+        assert not two.leads
+    assert set(server.writes) == {"one"}
+
+
 def test_giving_back_lets_the_next_one_in_at_once(server, clock):
     """The fence closes first; the next look of a waiting one takes the Lease."""
     one, two = Candidate(server, clock, "one"), Candidate(server, clock, "two")
