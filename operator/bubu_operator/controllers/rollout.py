@@ -77,20 +77,31 @@ class _Rollout:
 
     Attributes:
         began: monotonic seconds; of the grant until `began` is called.
-        generation: of the owner once written; 0 until then.
+        granted_only: let go, and not yet written.
+        failed: Kubernetes says so.
+        judged: when it was looked at last, monotonic seconds.
     """
 
     resource: Resource
     key: ObjectKey
     revision: str
     began: float
-    generation: int = 0
     granted_only: bool = True
     failed: bool = False
     judged: float = float("-inf")
 
     def is_of(self, resource: Resource, key: ObjectKey) -> bool:
         return self.resource is resource and self.key == key
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """What a workload's annotation says of its last roll-out by us; ``generation`` is the one it made."""
+
+    config: str
+    revision: str
+    began: datetime
+    generation: int
 
 
 _Waiter = tuple[str, str, str]
@@ -174,13 +185,29 @@ class RolloutGate:
         return max(0.0, settled, self._last_start + START_INTERVAL_SECONDS - now)
 
     def began(self, config: str, resource: Resource, key: ObjectKey, workload: JsonObject) -> None:
-        """Note that the owner has been written; its timeout runs from now."""
+        """Note that the owner has been written; its timeout runs from now.
+
+        Args:
+            config: see `config_key`.
+            resource: kind of the owner.
+            key: the owner.
+            workload: as it was written, with its mark.
+        """
+        mark = _read_mark(workload)
         with self._lock:
-            for item in self._scopes.setdefault(config, _Scope()).rollouts:
-                if item.is_of(resource, key):
-                    item.granted_only = False
-                    item.began = self._context.monotonic()
-                    item.generation = _generation(workload)
+            scope = self._scopes.setdefault(config, _Scope())
+            # Another part may have withdrawn the same owner meanwhile; what is written rolls all the same.
+            others = [item for item in scope.rollouts if not item.is_of(resource, key)]
+            scope.rollouts = [
+                *others,
+                _Rollout(
+                    resource,
+                    key,
+                    revision=mark.revision if mark else "",
+                    began=self._context.monotonic(),
+                    granted_only=False,
+                ),
+            ]
 
     def withdraw(self, resource: Resource, key: ObjectKey) -> None:
         """Note that the owner needs no roll-out: it leaves every queue, and gives back an unused grant."""
@@ -286,28 +313,24 @@ class RolloutGate:
         mark = _read_mark(workload)
         if mark is None:
             return
-        config, revision, began, generation = mark
         state = rollout_state(workload, kind=resource.kind)
-        age = max(0.0, (self._context.clock() - began).total_seconds())
+        age = max(0.0, (self._context.clock() - mark.began).total_seconds())
         recent = age < self._context.options.rollout_timeout_seconds
         # An old mark says nothing of a roll-out that somebody else has begun since.
-        failed = state is RolloutState.FAILED and (recent or generation == _generation(workload))
+        failed = state is RolloutState.FAILED and (recent or mark.generation == _generation(workload))
         if not failed and not (recent and state is RolloutState.PROGRESSING):
             return
-        began_monotonic = self._context.monotonic() - age
-        scope = scopes.setdefault(config, _Scope())
-        scope.rollouts.append(
+        scopes.setdefault(mark.config, _Scope()).rollouts.append(
             _Rollout(
                 resource,
                 key_of(workload),
-                revision,
-                began_monotonic,
-                generation,
+                mark.revision,
+                self._context.monotonic() - age,
                 granted_only=False,
                 failed=failed,
             )
         )
-        logger.info("%s %s: a roll-out of %s is under way", resource.kind, key_of(workload), config)
+        logger.info("%s %s: a roll-out of %s is under way", resource.kind, key_of(workload), mark.config)
 
 
 def _waiter(resource: Resource, key: ObjectKey) -> _Waiter:
@@ -319,13 +342,13 @@ def _generation(workload: JsonObject) -> int:
     return generation if isinstance(generation, int) else 0
 
 
-def _read_mark(workload: JsonObject) -> tuple[str, str, datetime, int] | None:
+def _read_mark(workload: JsonObject) -> _Mark | None:
     """Read what `RolloutGate.mark` wrote; None for anything else, which counts as no mark."""
     text = section(metadata_of(workload), "annotations").get(ROLLOUT_ANNOTATION)
     try:
         content: Any = json.loads(str(text))
         fields = cast("dict[str, Any]", content)
         began = datetime.strptime(fields["began"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        return str(fields["config"]), str(fields["revision"]), began, int(fields["generation"])
+        return _Mark(str(fields["config"]), str(fields["revision"]), began, int(fields["generation"]))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -300,6 +300,22 @@ def test_a_grant_that_is_not_used_lapses(world):
     assert world.ask(C) == 0.0
 
 
+def test_what_is_written_rolls_whoever_withdrew_it(world):
+    """Two parts of the controller may ask for one owner; one that changes its mind is not the other."""
+    world.ask(A)
+    world.now += SETTLE_SECONDS
+    assert world.ask(A) == 0.0
+    world.gate.withdraw(DEPLOYMENTS, A)
+    world.write(A)
+    world.status(A, available=0)
+    world.now += 5
+
+    assert world.ask(B) > 0
+    world.gate.withdraw(DEPLOYMENTS, A)
+    world.now += SETTLE_SECONDS
+    assert world.ask(B) > 0, "what is under way cannot be withdrawn"
+
+
 def test_who_does_not_ask_any_more_does_not_wait_any_more(world):
     """The first in line may have been deleted; the second goes after a while."""
     world.ask(A)
