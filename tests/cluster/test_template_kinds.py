@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.controller_harness import RBAC, ControllerProcess, install, until
+from tests.cluster.controller_harness import RBAC, ROOT, ControllerProcess, install, until
 from tests.cluster.template_harness import (
     ASKED,
     DIGEST,
@@ -23,6 +23,8 @@ from tests.cluster.template_harness import (
 )
 
 pytestmark = pytest.mark.cluster
+
+EXAMPLES = ROOT / "docs" / "examples"
 
 
 @pytest.fixture
@@ -61,6 +63,16 @@ def test_every_kind_is_injected_once_and_back_again(
         assert template_of(found) == before[workload.kind]
         assert not any("bubustack" in key for key in found["metadata"].get("annotations", {}))
         assert found["metadata"]["generation"] == 3
+
+
+def test_the_examples_are_injected(cluster: Cluster, namespace: str, controller: ControllerProcess) -> None:
+    """The workloads of ``docs/examples`` as they are: labelled on the workload itself."""
+    apply_config(cluster, namespace, controller.root / "a")
+    for name in ("deployment", "cronjob"):
+        found = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8"))
+        workload = Workload(cluster, namespace, found["kind"], found["metadata"]["name"])
+        cluster.kubectl("apply", "-n", namespace, "-f", EXAMPLES / f"{name}.yaml")
+        until(workload.path, f"injection into the example {name}", 15)
 
 
 def test_a_changed_config_reaches_each_kind_as_it_should(
