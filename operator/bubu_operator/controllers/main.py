@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -62,6 +63,7 @@ CRD_TIMEOUT_SECONDS: Final = 3.0
 """Short, because a signal to stop is heard in between only."""
 
 STOP_SECONDS: Final = 10.0
+JOIN_SECONDS: Final = 1.0
 LOOK_AROUND_SECONDS: Final = 0.2
 GIVE_UP_SECONDS: Final = 2.0
 """For passes to be killed and waited for once the Lease is lost; they end by themselves, too."""
@@ -214,10 +216,12 @@ class _Controller:
         over = self._policies.join(STOP_SECONDS)
         if not over:
             logger.warning("a pass did not end within %g s; its process ends with this one", STOP_SECONDS)
+        # Together, not each: the next controller waits for this.
+        until = time.monotonic() + JOIN_SECONDS
         for lane in self._lanes:
-            lane.join(1.0)
+            lane.join(max(0.0, until - time.monotonic()))
         for service in self._services:
-            over = service.join(1.0) and over
+            over = service.join(max(0.1, until + JOIN_SECONDS - time.monotonic())) and over
         # A lane that is still busy waits for a store or an answer: the fence is closed before it could act.
         if over:
             self._leadership.release()
