@@ -158,22 +158,29 @@ def test_a_namespaces_pods_without_a_chosen_container_are_started():
     assert call(app_of(view), review_of(labelled({})), path=STRICT).review["allowed"] is True
 
 
-def test_a_fault_while_writing_the_answer_is_answered_too(monkeypatch: pytest.MonkeyPatch):
-    """The last line of defence is tried by a fault in the log."""
+@pytest.mark.parametrize(
+    ("path", "entry", "result"), [("/mutate", "ignore", "error"), (STRICT, "strict", "denied")]
+)
+def test_a_fault_while_writing_the_answer_is_answered_too(
+    path: str, entry: str, result: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The last line of defence: the answer cannot be written, so another one is, by the entry's policy."""
+    render, calls = app_module._render, []
 
-    def broken(*_: Any) -> None:
-        raise RuntimeError("planted fault")
+    def broken_once(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise RuntimeError("planted fault")
+        return render(*arguments)
 
-    monkeypatch.setattr(app_module, "_log", broken)
+    monkeypatch.setattr(app_module, "_render", broken_once)
     metrics = WebhookMetrics()
-    app = app_of(metrics=metrics)
 
-    assert call(app, review_of(labelled(ASKS))).review["allowed"] is True
-    assert call(app, review_of(labelled(ASKS)), path=STRICT).review["status"]["code"] == 500
-    assert counted(metrics) == {
-        ("ignore", "error", "InternalError"): 1,
-        ("strict", "denied", "InternalError"): 1,
-    }
+    response = call(app_of(metrics=metrics), review_of(labelled(ASKS)), path=path).review
+
+    assert response["allowed"] is (entry == "ignore")
+    assert "planted" not in json.dumps(response)
+    assert counted(metrics) == {(entry, result, "InternalError"): 1}
 
 
 def test_a_fault_while_reading_is_a_500(monkeypatch: pytest.MonkeyPatch):
