@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bubu_operator.webhook.configuration import render_webhook_configuration
 from tests.cluster import Cluster
 from tests.cluster.certs import write_serving_files
 from tests.cluster.webhook_harness import (
@@ -346,6 +347,42 @@ def test_check_sees_a_webhook_that_is_away(cluster: Cluster, webhook: Webhook, b
     assert "comes back without it" in findings(done)["dry run"]["text"]
 
 
+def test_check_follows_the_service_to_its_addresses(cluster: Cluster, bubu: Plugin) -> None:
+    """A webhook behind a Service is as well as its EndpointSlices; strict namespaces depend on it."""
+    configuration = render_webhook_configuration(service_name="elsewhere")
+    configuration["metadata"]["name"] = "elsewhere"
+    for entry in configuration["webhooks"]:
+        entry["objectSelector"] = {"matchLabels": {"nobody": "has-this"}}
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "elsewhere-1",
+            "namespace": OPERATOR_NAMESPACE,
+            "labels": {"kubernetes.io/service-name": "elsewhere"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.9.9.1"], "conditions": {"ready": False}}],
+    }
+    strict = cluster.create_namespace("a-strict", {"storage.bubustack.io/strict": "true"})
+    cluster.apply(configuration, endpoints)
+    words = ("check", "-n", strict, "--webhook-configuration", "elsewhere", "-o", "json")
+
+    away = findings(bubu(*words))
+    ready = [{"addresses": [f"10.9.9.{number}"], "conditions": {"ready": True}} for number in (1, 2)]
+    cluster.apply({**endpoints, "endpoints": ready})
+    back = findings(bubu(*words))
+    cluster.kubectl("delete", "mutatingwebhookconfiguration", "elsewhere")
+    cluster.kubectl("delete", "namespace", strict, "--wait=false")
+
+    assert ["fail", "fail", "fail"] == [
+        away[area]["status"] for area in ("certificate", "endpoints", "strict")
+    ]
+    assert "no pod that asks for storage can start" in away["strict"]["text"]
+    assert ["ok", "ok"] == [back[area]["status"] for area in ("endpoints", "strict")]
+    assert "2 ready addresses" in back["endpoints"]["text"]
+
+
 def test_check_without_rights_says_which(bubu: Plugin, tenant: Path) -> None:
     """Every look that is refused is a warning with the right to ask for."""
     done = bubu("check", "-o", "json", kubeconfig=tenant)
@@ -454,6 +491,37 @@ def test_the_authority_goes_to_a_file_only_when_asked(
     assert "--ca-file" in plain.stderr
     assert f"export AWS_CA_BUNDLE={shlex.quote(str(path))}" in asked.stdout
     assert "PEM\n" == path.read_text("utf-8")
+
+
+def test_a_cluster_wide_config_reads_the_namespaces_own_secret(
+    cluster: Cluster, namespace: str, bubu: Plugin
+) -> None:
+    """As pods do; a namespace that it is not for is said."""
+    name = f"shared-{namespace}"
+    cluster.apply(
+        {
+            "apiVersion": "storage.bubustack.io/v1alpha1",
+            "kind": "ClusterStorageConfig",
+            "metadata": {"name": name},
+            "spec": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "elsewhere"}},
+                "s3": {
+                    "bucket": "shared",
+                    "authentication": {
+                        "secretRef": {"name": "bubu-s3", "controllerNamespace": "storage-system"}
+                    },
+                },
+            },
+        }
+    )
+
+    done = bubu("env", f"cbsc/{name}", "-n", namespace)
+    cluster.kubectl("delete", "clusterstorageconfig", name)
+
+    assert 0 == done.returncode
+    assert f"-n {namespace} get secret bubu-s3" in done.stdout
+    assert "storage-system" not in done.stdout
+    assert f"is not for namespace {namespace}" in done.stderr
 
 
 def test_kubectl_lists_the_plugin(bubu: Plugin) -> None:
