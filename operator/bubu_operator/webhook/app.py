@@ -210,6 +210,8 @@ class WebhookApp:
         verdict, denial, answer = await self._answer(policy, request, arrived)
         self._metrics.count_review(policy, _result(verdict, denial), verdict.reason, loop.time() - arrived)
         await self._send(send, HTTPStatus.OK, answer, _JSON)
+        # The creator of the pod need not wait for our log: what was just written goes out first.
+        loop.call_soon(_log, request, verdict, denial)
 
     async def _answer(
         self, policy: Policy, request: ReviewRequest, arrived: float
@@ -222,7 +224,6 @@ class WebhookApp:
                 if self._on_unserved is not None:
                     self._on_unserved(request, verdict)
             denial, answer = _render(policy, request, verdict)
-            _log(request, verdict, denial)
         except Exception:
             logger.exception("a review failed; the entry's policy decides (%s)", policy, extra=_who(request))
             verdict = internal_error(request)
