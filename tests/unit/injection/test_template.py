@@ -128,6 +128,17 @@ def test_other_kinds_are_refused(kind: Any):
         inject_template({"kind": kind}, config())
 
 
+def test_a_template_without_containers_stays_as_it_is():
+    """The API server takes none; a file may have one."""
+    item = workload("Deployment")
+    pod_template(item)["spec"]["containers"] = []
+
+    result = inject_template(item, config())
+
+    assert (result.workload is item, result.changed) == (True, False)
+    assert not injection_is_damaged(item)
+
+
 @pytest.mark.parametrize("broken", [{}, {"spec": 3}, {"spec": {"template": []}}])
 def test_a_workload_without_a_template_is_handed_back(broken: Json):
     """Reason and warning, no exception."""
