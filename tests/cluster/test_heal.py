@@ -110,23 +110,26 @@ class Workload:
 
     def settle(self) -> None:
         """Make every pod ready that comes, until the roll-out is done."""
-        ready = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+        reference, selector = f"deployment/{self.name}", f"app={self.name}"
+        until(
+            lambda: make_ready(self.cluster, reference, selector, self.namespace),
+            f"the roll-out of {self.name}",
+            40,
+        )
 
-        def done() -> bool:
-            for pod in self.cluster.get("pods", "-n", self.namespace, "-l", f"app={self.name}")["items"]:
-                if pod["status"].get("phase") != "Running":
-                    self.cluster.kubectl(
-                        *("patch", "pod", pod["metadata"]["name"], "-n", self.namespace),
-                        *("--subresource=status", "--type=merge", "-p", json.dumps(ready)),
-                        check=False,
-                    )
-            words = self.cluster.kubectl(
-                *("rollout", "status", f"deployment/{self.name}", "-n", self.namespace, "--watch=false"),
+
+def make_ready(cluster: Cluster, reference: str, selector: str, namespace: str) -> bool:
+    """Play the kubelet for the pods of a workload; tell whether its roll-out is done."""
+    ready = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+    for pod in cluster.get("pods", "-n", namespace, "-l", selector)["items"]:
+        if pod["status"].get("phase") != "Running":
+            cluster.kubectl(
+                *("patch", "pod", pod["metadata"]["name"], "-n", namespace),
+                *("--subresource=status", "--type=merge", "-p", json.dumps(ready)),
                 check=False,
             )
-            return "successfully rolled out" in words.stdout
-
-        until(done, f"the roll-out of {self.name}", 40)
+    words = cluster.kubectl("rollout", "status", reference, "-n", namespace, "--watch=false", check=False)
+    return any(said in words.stdout for said in ("successfully rolled out", "roll out complete"))
 
 
 def create(cluster: Cluster, kind: str, name: str, namespace: str, **more: Any) -> Json:
@@ -397,3 +400,68 @@ def test_without_the_right_to_read_pods_that_is_said(
     assert "Traceback" not in poor.log
     warned = [item for item in poor.messages if "not swept" in item["message"]]
     assert len(warned) == 1
+
+
+def test_a_cluster_wide_config_over_namespaces(
+    webhook: Webhook, namespace: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A controller of the whole cluster: pods of two namespaces, a StatefulSet, and a Job of a CronJob."""
+    cluster = webhook.cluster
+    team = namespace
+    second = cluster.create_namespace(f"{namespace}-b", {"team": team})
+    cluster.kubectl("label", "namespace", namespace, f"team={team}")
+    shared = {
+        "apiVersion": f"{DOMAIN}/v1alpha1",
+        "kind": "ClusterStorageConfig",
+        "metadata": {"name": team},
+        "spec": {
+            "namespaceSelector": {"matchLabels": {"team": team}},
+            "file": {"volumeClaimName": "flows"},
+            "injection": {"rolloutOnChange": True},
+        },
+    }
+    cluster.apply(shared)
+    request.addfinalizer(lambda: cluster.kubectl("delete", "clusterstorageconfig", team, "--wait=false"))
+    request.addfinalizer(lambda: cluster.kubectl("delete", "namespace", second, "--wait=false"))
+    spec = {**pod_of("x", namespace)["spec"]}
+    labels = {"app": "db", **ASKING}
+    create(
+        cluster,
+        "StatefulSet",
+        "db",
+        namespace,
+        apiVersion="apps/v1",
+        spec={
+            "serviceName": "db",
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "db"}},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    )
+    until(lambda: make_ready(cluster, "statefulset/db", "app=db", namespace), "the StatefulSet's pod")
+    job = {"metadata": {"labels": ASKING}, "spec": {**spec, "restartPolicy": "Never"}}
+    create(
+        cluster, "CronJob", "nightly", second, apiVersion="batch/v1",
+        spec={"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": job}}},
+    )  # fmt: skip
+    cluster.kubectl("create", "job", "nightly-1", "-n", second, "--from=cronjob/nightly")
+    until(lambda: cluster.get("pods", "-n", second)["items"], "the Job's pod")
+
+    def said(words: str) -> bool:
+        found = condition(cluster.get("clusterstorageconfig", team), "InjectionDrift")
+        return found.get("reason") == "PodsNotInjected" and words in found["message"]
+
+    with ControllerProcess(cluster, tmp_path, arguments=["--heal-interval-seconds", "1"]) as controller:
+        until(lambda: said("nothing is restarted: the webhook cannot be asked"), "the drift", 30)
+        until(lambda: said(f"CronJob {second}/nightly (1 pod)"), "the CronJob's name")
+        assert events_of(cluster, second, "InjectionMissing") == [("CronJob", "nightly")]
+        webhook.start()
+        try:
+            until(lambda: events_of(cluster, namespace, "RestartedForInjection"), "the restart", 30)
+        finally:
+            webhook.stop()
+        assert controller.stop() == 0
+
+    template = cluster.get("statefulset", "db", "-n", namespace)["spec"]["template"]
+    assert template["metadata"]["annotations"][RESTARTED].endswith(" 1")
+    assert "Traceback" not in controller.log
