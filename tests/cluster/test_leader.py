@@ -131,6 +131,7 @@ def test_a_leader_that_was_stopped_writes_nothing_after_its_successor_began(aren
         assert old_changes.changes(leases=True)[-1].sent_at < taken_at
         assert code == LOST_LEADERSHIP
         assert "lost the leadership" in old.log
+        assert "not sent, because this process does not lead" in old.log
 
 
 def test_a_leader_that_is_cut_off_ends_before_its_successor_begins(arena: Arena) -> None:
