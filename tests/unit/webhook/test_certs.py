@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from bubu_operator.webhook.certs import CertificateError, CertificateReloader, LoadOutcome, server_context
+from bubu_operator.webhook.certs import (
+    CertificateError,
+    CertificateReloader,
+    FileSource,
+    LiveCertificate,
+    LoadOutcome,
+    server_context,
+)
 from tests.cluster.certs import ServingFiles, write_serving_files
+from tests.cluster.handshakes import Handshakes
+from tests.cluster.processes import wait_until
 
 
 @pytest.fixture
@@ -198,3 +214,193 @@ def test_reading_names_the_file(tmp_path: Path):
 
     with pytest.raises(CertificateError, match=str(missing)):
         reloader.read()
+
+
+# -- pairs of every kind -------------------------------------------------------------------
+
+
+def make_pair(
+    key: Any = None,
+    *,
+    begins: timedelta = timedelta(hours=-1),
+    ends: timedelta = timedelta(days=1),
+    usage: ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+    named: bool = True,
+    name: str = "localhost",
+) -> tuple[bytes, bytes]:
+    """A certificate that signs itself, and its key, PEM."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + begins)
+        .not_valid_after(now + ends)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+    )
+    if named:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    certificate = builder.sign(key, algorithm)
+    return (
+        certificate.public_bytes(serialization.Encoding.PEM),
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+    )
+
+
+def key_kind(context: ssl.SSLContext, pair: tuple[bytes, bytes], folder: Path) -> str:
+    """Kind of the key that a client sees which trusts the pair only."""
+    ca = folder / "trusted.crt"
+    ca.write_bytes(pair[0])
+    return type(x509.load_der_x509_certificate(handshake(context, ca)).public_key()).__name__
+
+
+def test_keys_of_every_kind_follow_each_other(tmp_path: Path):
+    """Nothing of the pair before is left behind, whatever its kind."""
+    context = server_context()
+    live = LiveCertificate(context)
+    seen: list[str] = []
+    for key in (
+        ec.generate_private_key(ec.SECP256R1()),
+        rsa.generate_private_key(65537, 2048),
+        ed25519.Ed25519PrivateKey.generate(),
+        ec.generate_private_key(ec.SECP384R1()),
+        rsa.generate_private_key(65537, 2048),
+    ):
+        pair = make_pair(key)
+        assert live.load(pair, "files") is LoadOutcome.LOADED
+        seen.append(key_kind(context, pair, tmp_path))
+
+    assert len(set(seen)) == 3
+    assert seen[0] == seen[3]
+    assert seen[1] == seen[4]
+    assert live.loads == 5
+
+
+def test_what_no_api_server_accepts_is_refused(tmp_path: Path):
+    """Each with its cause; what was in use stays, and each cause is counted once."""
+    context = server_context()
+    live = LiveCertificate(context)
+    good, other = make_pair(), make_pair()
+    live.load(good, "files")
+    cases = [
+        ((other[0], good[1]), "does not belong"),
+        ((other[0] + good[0], good[1]), "certificate 2 of the chain"),
+        (make_pair(usage=ExtendedKeyUsageOID.CLIENT_AUTH), "not for servers"),
+        (make_pair(named=False), "no subject alternative name"),
+        (make_pair(rsa.generate_private_key(65537, 1024)), "too short"),  # noqa: S505
+        (make_pair(begins=timedelta(hours=1)), "is not valid before"),
+        (make_pair(begins=timedelta(days=-2), ends=timedelta(hours=-1)), "expired at"),
+        ((good[0], b""), "no readable key"),
+        ((good[0][:200], good[1]), "no readable certificate"),
+    ]
+    for number, (pair, words) in enumerate(cases, start=1):
+        for _ in range(2):
+            assert live.load(pair, "files") is LoadOutcome.REFUSED, words
+        assert words in live.last_problem
+        assert (live.refusals, live.problem()) == (number, "")
+
+    assert key_kind(context, good, tmp_path)
+    assert live.loads == 1
+
+
+def test_a_pair_comes_into_its_time():
+    """Refused while the one before is good, taken when its hour has come, without a new file."""
+    now = [datetime.now(UTC)]
+    live = LiveCertificate(server_context(), now=lambda: now[0])
+    later = make_pair(begins=timedelta(hours=2))
+    live.load(make_pair(), "files")
+
+    assert live.load(later, "files") is LoadOutcome.REFUSED
+    now[0] += timedelta(hours=3)
+    assert live.load(later, "files") is LoadOutcome.LOADED
+    assert (live.problem(), live.last_problem) == ("", "")
+
+
+def test_an_expired_certificate_is_a_reason_not_to_be_ready():
+    """It is served, as there is no other; but API servers refuse it, and that is said."""
+    now = [datetime.now(UTC)]
+    live = LiveCertificate(server_context(), now=lambda: now[0])
+    assert "none has been looked for" in live.problem()
+    live.load(make_pair(), "files")
+    assert live.problem() == ""
+
+    now[0] += timedelta(days=2)
+
+    assert "expired at" in live.problem()
+
+
+@pytest.mark.timeout(60)
+def test_files_replaced_one_after_the_other_under_load(files: ServingFiles, tmp_path: Path):
+    """Fresh handshakes without pause while certificate and key change again and again: none fails."""
+    pairs = [(files.certificate.read_bytes(), files.key.read_bytes())]
+    bundle = files.ca.read_text()
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        other = write_serving_files(folder, ["localhost"], ["127.0.0.1"])
+        pairs.append((other.certificate.read_bytes(), other.key.read_bytes()))
+        bundle += other.ca.read_text()
+    rsa_pair = make_pair(rsa.generate_private_key(65537, 2048))
+    pairs.append(rsa_pair)
+    bundle += rsa_pair[0].decode()
+    context = server_context()
+    source = FileSource(files.certificate, files.key, context, poll_seconds=0.01)
+    with (
+        TlsServer(context, source) as server,
+        Handshakes("127.0.0.1", server.port, [lambda: bundle] * 4, server_name="localhost") as shaken,
+    ):
+        for number in range(1, 16):
+            certificate, key = pairs[number % len(pairs)]
+            refusals, loads = source.refusals, source.loads
+            files.certificate.write_bytes(certificate)
+            wait_until(lambda before=refusals: source.refusals > before, 10, "the refusal of half a change")
+            files.key.write_bytes(key)
+            wait_until(lambda before=loads: source.loads > before, 10, "the new pair")
+            enough = shaken.done + 20
+            wait_until(lambda enough=enough: shaken.done + len(shaken.failures) >= enough, 20, "handshakes")
+    print(f"\nfiles: {shaken.done} handshakes in {shaken.seconds:.1f} s, {len(shaken.failures)} failed")
+
+    assert shaken.failures == []
+    assert len(shaken.leaves) == len(pairs)
+
+
+class TlsServer:
+    """Answers one request a connection, on a loop in a thread, as the webhook's server does."""
+
+    def __init__(self, context: ssl.SSLContext, source: FileSource) -> None:
+        self._context = context
+        self._source = source
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+
+    async def _serve(self) -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        follow = asyncio.create_task(self._source.follow())
+        async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=self._context) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            self._up.set()
+            await self._over.wait()
+        follow.cancel()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._up.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(10)
