@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from bubu_operator.api.v1alpha1.conditions import EventReason
+from bubu_operator.injection import InjectionReason, SelectionReason
 from bubu_operator.kube.events import EventType
 from bubu_operator.observability.webhook_metrics import WebhookMetrics
 from bubu_operator.webhook.mutate import SkipReason, Verdict
@@ -17,6 +19,22 @@ from tests.cluster.processes import wait_until
 from tests.unit.webhook.asgi import review_of
 
 Json = dict[str, Any]
+REFUSALS = (
+    "ConfigNotFound",
+    "ConfigDeleting",
+    "NamespaceNotSelected",
+    "Ambiguous",
+    "InvalidConfig",
+    "NoConfig",
+)
+NO_REFUSAL = {
+    InjectionReason.INJECTED,
+    InjectionReason.ALREADY_INJECTED,
+    InjectionReason.ALL_KEPT,
+    InjectionReason.REMOVED,
+    InjectionReason.NOTHING_TO_REMOVE,
+}
+LET_THROUGH = {SkipReason.NOT_A_POD, SkipReason.NOT_A_CREATION, SkipReason.MIRROR_POD}
 OWNER: Json = {
     "apiVersion": "apps/v1",
     "kind": "ReplicaSet",
@@ -198,3 +216,15 @@ def test_stopping_does_not_wait_for_the_queue():
     stopper.join(10)
 
     assert not stopper.is_alive()
+
+
+def test_every_reason_is_documented():
+    """Whatever a pod goes without storage for is among the reasons of events, and so in the reference."""
+    reasons = {
+        *REFUSALS,
+        *(word.value for word in InjectionReason if word not in NO_REFUSAL),
+        *(word.value for word in SkipReason if word not in LET_THROUGH),
+    }
+
+    assert {*REFUSALS} <= {word.value for word in SelectionReason}
+    assert reasons - {word.value for word in EventReason} == set()

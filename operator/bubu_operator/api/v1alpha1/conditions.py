@@ -239,3 +239,21 @@ class EventReason(_Word):
     AMBIGUOUS = ("Ambiguous", "Several configs apply and none is marked default; the note names them.")
     INVALID_CONFIG = ("InvalidConfig", "The config that applies is invalid; the note says why.")
     NO_CONFIG = ("NoConfig", "Injection is asked for, and no config applies to this namespace.")
+
+    # Owners of pods that were let through, or refused, without their storage
+    NO_MATCHING_CONTAINER = (
+        "NoMatchingContainer",
+        "The pod has none of the containers that the config is for (injection.containers).",
+    )
+    POD_TOO_LARGE = ("PodTooLarge", "The pod would be too large to be stored with the config in it.")
+    RECORD_TOO_LARGE = (
+        "RecordTooLarge",
+        "The pod's annotations would be larger than Kubernetes allows with the record of the injection.",
+    )
+    MALFORMED_POD = (
+        "MalformedPod",
+        "The pod is not formed in a way that allows injection; the note says why.",
+    )
+    WEBHOOK_NOT_READY = ("NotReady", "The webhook had just started and could not ask the API server in time.")
+    UNKNOWN_NAMESPACE = ("UnknownNamespace", "The webhook did not know the pod's namespace.")
+    WEBHOOK_FAULT = ("InternalError", "A fault of the webhook; its log has the details.")
