@@ -49,7 +49,7 @@ JsonPatch: TypeAlias = list[JsonObject]
 """The operations of a JSON patch (RFC 6902)."""
 
 Guard: TypeAlias = Callable[[str], float]
-"""Asked before each request that is no GET: returns how many seconds it may take, or raises `KubeApiError`."""
+"""Asked before each request that is no GET: returns the seconds it may take, or raises `KubeApiError`."""
 
 
 @dataclass(frozen=True, slots=True)

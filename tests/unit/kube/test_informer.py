@@ -118,6 +118,25 @@ def test_handlers_have_been_told_of_everything_before_readers_are_let_in(follow)
     assert not any(synced_when_told)
 
 
+def test_a_watch_that_did_its_work_begins_the_back_off_anew(follow, monkeypatch):
+    """Refusals wait longer and longer; after a watch that brought something the first wait is short again."""
+    waits = []
+    pause = Informer._pause
+
+    def recorded(informer, failures):
+        waits.append(failures)
+        pause(informer, failures)
+
+    monkeypatch.setattr(Informer, "_pause", recorded)
+    watch = [{"type": "ADDED", "object": obj("b", 6)}]
+    script = Script([(5, [obj("a", 3)])], [500, 500, 500, watch, 500])
+
+    follow(script)
+
+    assert eventually(lambda: len(script.paths) == 7)
+    assert waits == [1, 2, 3, 1]
+
+
 def test_a_long_list_comes_in_pages(follow):
     """Pages are asked for until there is no more; the copy is the union, and the watch goes on from it."""
     paths = []
