@@ -29,7 +29,13 @@ from bubu_operator.controllers.heal_proof import WebhookProof
 from bubu_operator.controllers.heal_report import RESTARTABLE, Finding
 from bubu_operator.controllers.heal_view import ClusterView
 from bubu_operator.controllers.rollout import RolloutGate, config_key
-from bubu_operator.errors import KubeApiError, KubeConflictError, KubeNotFoundError
+from bubu_operator.errors import (
+    KubeApiError,
+    KubeConflictError,
+    KubeForbiddenError,
+    KubeInvalidError,
+    KubeNotFoundError,
+)
 from bubu_operator.injection.config import InjectionConfig
 from bubu_operator.injection.drift import template_problem
 from bubu_operator.injection.names import RESTARTED_ANNOTATION
@@ -220,11 +226,30 @@ class Restarter:
             )
             result.notes.append(f"{item.owner} waits: {why}")
             return
-        if self._write(config, item, scope, revision):
-            result.notes.append(f"{item.owner} was restarted")
-        else:
+        try:
+            written = self._write(config, item, scope, revision)
+        except (KubeForbiddenError, KubeInvalidError) as error:
+            # Counts as an attempt that did not help: asking again at once would not either.
             self._gate.withdraw(item.owner.resource, item.owner.key)
-            result.notes.append(f"{item.owner} changed meanwhile and is judged again")
+            self._remember(item)
+            logger.warning("%s: the API server refuses its restart: %s", item.owner, error)
+            result.notes.append(f"{item.owner}: the API server refuses its restart: {error}")
+        except KubeApiError:
+            self._gate.withdraw(item.owner.resource, item.owner.key)
+            raise
+        else:
+            if not written:
+                self._gate.withdraw(item.owner.resource, item.owner.key)
+            what = "was restarted" if written else "changed meanwhile and is judged again"
+            result.notes.append(f"{item.owner} {what}")
+
+    def _remember(self, item: _Candidate) -> None:
+        if item.decision.attempt is None:
+            return
+        self._known[item.owner.uid] = _Known(item.decision.attempt)
+        self._known.move_to_end(item.owner.uid)
+        while len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
 
     def _let_go(self, scope: str, owner: Owner, revision: str) -> bool:
         patience = self._context.monotonic() + GATE_PATIENCE_SECONDS
@@ -256,10 +281,7 @@ class Restarter:
         except (KubeConflictError, KubeNotFoundError):
             return False
         self._gate.began(scope, owner.resource, owner.key, written)
-        self._known[owner.uid] = _Known(attempt)
-        self._known.move_to_end(owner.uid)
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
+        self._remember(item)
         self._context.metrics.heal_restarts.labels(owner.resource.kind).inc()
         note = f"restarted so that its pods get {config} (restart {attempt.number} for this form of it)"
         logger.info("%s: %s", owner, note)

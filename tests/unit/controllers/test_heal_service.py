@@ -219,6 +219,27 @@ def test_a_new_process_goes_on_where_the_old_one_was(world, healing):
     assert restarted(world) == ["web"]
 
 
+def test_a_restart_that_the_api_server_refuses_is_not_asked_for_again_and_again(world, healing):
+    """Another admission plugin says no: said in the condition, counted like one that did not help."""
+    world.deployment("web")
+    asked = []
+
+    def refuse(_resource, name, *_args, **_more):
+        asked.append(name)
+        raise denied()
+
+    world.api.patch = refuse
+    healing.sweep()
+    assert "the API server refuses its restart" in world.drift()[1]
+    for _ in range(200):
+        world.pass_time(600)
+        healing.sweep()
+
+    assert asked == ["web"] * 3
+    assert "given up" in world.drift()[1]
+    assert world.metric("bubu_rollouts_waiting") == 0
+
+
 def test_without_rollout_on_change_nobody_is_restarted():
     """Nor is the webhook asked."""
     world = World()
