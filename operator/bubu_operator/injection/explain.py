@@ -10,7 +10,7 @@ references; how it is shown is the caller's business.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, cast
 
@@ -207,6 +207,8 @@ def explain_pod(
     if excluded is not None or not demand.wanted:
         outcome, text = (demand.value, "") if excluded is None else (excluded[0].value, excluded[1])
         carried = _carried_for_nothing(pod, text or "it does not ask for storage", exists=exists)
+        if excluded is None and demand is Demand.NOT_ASKED and carried.state is CarriedState.LEFT_OVER:
+            carried = _from_template(carried, [*storage_configs, *cluster_storage_configs])
         return Explanation(
             name, namespace, demand, asked, outcome, injected=False, carried=carried, selection_text=text
         )
@@ -452,6 +454,18 @@ def _carried_for_nothing(pod: Json, why: str, *, exists: bool) -> Carried:
     if complaint:
         return Carried(CarriedState.UNREADABLE, note=complaint)
     return Carried(CarriedState.NOTHING, note="it carries nothing of ours")
+
+
+def _from_template(carried: Carried, configs: Sequence[InjectionConfig]) -> Carried:
+    """Judge what a pod carries that does not ask by itself: its owner's pod template brought it along."""
+    origin = "it came with its owner's pod template, which the controller writes; explain the workload"
+    config = next((config for config in configs if str(config) == carried.config), None)
+    if config is None or config.plan is None:
+        return replace(carried, note=f"{origin}. The config is gone or invalid; pods keep what they have")
+    if config.plan.hash != carried.hash:
+        note = f"{origin}. The config has changed since, to generation {config.generation}"
+        return replace(carried, state=CarriedState.STALE, note=note)
+    return replace(carried, state=CarriedState.CURRENT, note=f"{origin}. It is what the config says now")
 
 
 def _found(record: InjectionRecord, state: CarriedState, note: str) -> Carried:

@@ -60,6 +60,8 @@ def as_text(answer: Answer) -> str:
 
 
 def _outcome(told: Explanation) -> str:
+    if told.carried.state is CarriedState.CURRENT and not told.demand.wanted:
+        return "it has its storage, from its owner's pod template"
     if told.carried.state in _CARRIED:
         return _CARRIED[told.carried.state]
     for reason, text in _OUTCOMES.items():

@@ -144,6 +144,26 @@ def test_what_a_running_pod_carries():
     assert state(damaged, main).state is CarriedState.UNREADABLE
 
 
+def test_a_pod_of_an_injected_template_has_its_storage():
+    """It does not ask by itself, and what it carries is judged all the same."""
+    main = config()
+    item = inject_pod(running(pod(), labels={}), main).pod
+    changed = config(timeoutSeconds=5, metadata={"generation": 2})
+
+    current, stale, gone = (
+        answer_for(item, Facts("flows", {}, found)) for found in ((main,), (changed,), ())
+    )
+
+    assert current.explanation.carried.state is CarriedState.CURRENT
+    assert "from its owner's pod template (NotAsked)" in as_text(current)
+    assert stale.explanation.carried.state is CarriedState.STALE
+    assert "generation 2" in stale.explanation.carried.note
+    assert gone.explanation.carried.state is CarriedState.LEFT_OVER
+    item["metadata"]["labels"][INJECT] = "false"
+    opted = answer_for(item, Facts("flows", {}, (main,)))
+    assert opted.explanation.carried.state is CarriedState.LEFT_OVER
+
+
 @pytest.mark.parametrize(
     ("namespace", "annotations", "reason"),
     [
