@@ -10,11 +10,19 @@ references; how it is shown is the caller's business.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, cast
+from typing import Final
 
 from bubu_operator.defaults import OPERATOR_NAMESPACE
+from bubu_operator.injection.carried import (
+    Carried,
+    CarriedState,
+    carried_by,
+    carried_from_template,
+    carried_in_vain,
+    objects_of,
+)
 from bubu_operator.injection.config import CLUSTER_STORAGE_CONFIG, InjectionConfig
 from bubu_operator.injection.environment import PlannedEnv, volume_identity
 from bubu_operator.injection.inject import ContainerOutcome, InjectionReason, InjectionResult, inject_pod
@@ -23,7 +31,6 @@ from bubu_operator.injection.names import (
     ENGRAM_LABEL,
     INJECT_LABEL,
     MIRROR_ANNOTATION,
-    RECORD_ANNOTATION,
     SYSTEM_NAMESPACES,
 )
 from bubu_operator.injection.ownership import InjectionRecord, read_record
@@ -58,20 +65,6 @@ class ExcludedReason(StrEnum):
     SYSTEM_NAMESPACE = "SystemNamespace"
     OPERATOR_NAMESPACE = "OperatorNamespace"
     MIRROR_POD = "MirrorPod"
-
-
-class CarriedState(StrEnum):
-    """How what a pod carries relates to what it would get now."""
-
-    NOTHING = "Nothing"
-    """It carries nothing, and would get nothing or does not exist yet."""
-    CURRENT = "Current"
-    STALE = "Stale"
-    MISSING = "Missing"
-    """It runs without what it would get now."""
-    LEFT_OVER = "LeftOver"
-    """It carries a config that it would not get any more."""
-    UNREADABLE = "Unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +107,6 @@ class ContainerExplanation:
     variables: tuple[Variable, ...] = ()
     mounts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """What the pod carries already.
-
-    Attributes:
-        state: see `CarriedState`.
-        config: as ``StorageConfig flows/main``; "" for none.
-        generation, hash: of the config as it was injected; 0 and "" for none.
-        note: what that means, and what to do.
-    """
-
-    state: CarriedState
-    config: str = ""
-    generation: int = 0
-    hash: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +181,9 @@ def explain_pod(
     excluded = _excluded(pod, namespace, operator_namespace)
     if excluded is not None or not demand.wanted:
         outcome, text = (demand.value, "") if excluded is None else (excluded[0].value, excluded[1])
-        carried = _carried_for_nothing(pod, text or "it does not ask for storage", exists=exists)
+        carried = carried_in_vain(pod, text or "it does not ask for storage", exists=exists)
         if excluded is None and demand is Demand.NOT_ASKED and carried.state is CarriedState.LEFT_OVER:
-            carried = _from_template(carried, [*storage_configs, *cluster_storage_configs])
+            carried = carried_from_template(carried, [*storage_configs, *cluster_storage_configs])
         return Explanation(
             name, namespace, demand, asked, outcome, injected=False, carried=carried, selection_text=text
         )
@@ -225,7 +200,7 @@ def explain_pod(
             asked,
             selection.reason.value,
             injected=False,
-            carried=_carried_for_nothing(pod, "no config can be used for it now", exists=exists),
+            carried=carried_in_vain(pod, "no config can be used for it now", exists=exists),
             selection_text=selection.message,
             candidates=candidates,
             warnings=(f"no storage was injected: {selection.message}",),
@@ -249,7 +224,7 @@ def explain_pod(
         containers=_containers(pod, result, config, planned),
         volumes=_volumes(result.pod, record),
         warnings=result.warnings,
-        carried=_carried(pod, result, config, exists=exists),
+        carried=carried_by(pod, result, config, exists=exists),
     )
 
 
@@ -384,7 +359,7 @@ def _containers(
             "ephemeral container",
             notes=("gets nothing: ephemeral containers are added to running pods, and never injected",),
         )
-        for container in _objects_of(spec, "ephemeralContainers")
+        for container in objects_of(spec, "ephemeralContainers")
     ]
     return tuple(explained)
 
@@ -412,81 +387,3 @@ def _volumes(pod: Json, record: InjectionRecord | None) -> tuple[str, ...]:
         for volume in items_of(child(pod, "spec"), "volumes")
         if volume["name"] in record.volumes
     )
-
-
-def _carried(pod: Json, result: InjectionResult, config: InjectionConfig, *, exists: bool) -> Carried:
-    """Compare what the pod carries with what it would get; both are known."""
-    record, complaint = read_record(pod)
-    if complaint:
-        return Carried(
-            CarriedState.UNREADABLE,
-            note=f"{complaint}; what stands in the containers counts as the user's own. {_remedy(pod)}",
-        )
-    wants = result.reason in (InjectionReason.INJECTED, InjectionReason.ALREADY_INJECTED)
-    if record is None:
-        if wants and exists:
-            note = (
-                "it was created without its storage: before the config or the label was there, or while the "
-                f"webhook was away. {_remedy(pod)}"
-            )
-            return Carried(CarriedState.MISSING, note=note)
-        return Carried(CarriedState.NOTHING, note="it carries nothing of ours")
-    if not wants:
-        return _found(record, CarriedState.LEFT_OVER, f"it would get nothing now. {_remedy(pod)}")
-    same = (record.kind, record.namespace, record.name) == (config.kind, config.namespace, config.name)
-    if not same:
-        return _found(record, CarriedState.STALE, f"{config} is the one that counts now. {_remedy(pod)}")
-    if config.plan is not None and record.hash != config.plan.hash:
-        return _found(
-            record,
-            CarriedState.STALE,
-            f"the config has changed since, to generation {config.generation}. {_remedy(pod)}",
-        )
-    return _found(record, CarriedState.CURRENT, "it is what the config says now")
-
-
-def _carried_for_nothing(pod: Json, why: str, *, exists: bool) -> Carried:
-    record, complaint = read_record(pod)
-    if record is not None and exists:
-        return _found(record, CarriedState.LEFT_OVER, f"{why}; it keeps what it has for as long as it runs")
-    if record is not None:
-        return _found(record, CarriedState.LEFT_OVER, f"{why}; what it carries is left as it is")
-    if complaint:
-        return Carried(CarriedState.UNREADABLE, note=complaint)
-    return Carried(CarriedState.NOTHING, note="it carries nothing of ours")
-
-
-def _from_template(carried: Carried, configs: Sequence[InjectionConfig]) -> Carried:
-    """Judge what a pod carries that does not ask by itself: its owner's pod template brought it along."""
-    origin = "it came with its owner's pod template, which the controller writes; explain the workload"
-    config = next((config for config in configs if str(config) == carried.config), None)
-    if config is None or config.plan is None:
-        return replace(carried, note=f"{origin}. The config is gone or invalid; pods keep what they have")
-    if config.plan.hash != carried.hash:
-        note = f"{origin}. The config has changed since, to generation {config.generation}"
-        return replace(carried, state=CarriedState.STALE, note=note)
-    return replace(carried, state=CarriedState.CURRENT, note=f"{origin}. It is what the config says now")
-
-
-def _found(record: InjectionRecord, state: CarriedState, note: str) -> Carried:
-    place = f"{record.namespace}/{record.name}" if record.namespace else record.name
-    return Carried(state, f"{record.kind} {place}", record.generation, record.hash, note)
-
-
-def _objects_of(obj: Json, key: str) -> list[Json]:
-    """The objects of a list that nobody has checked."""
-    value = obj.get(key)
-    items = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast("Json", item) for item in items if isinstance(item, dict)]
-
-
-def _remedy(pod: Json) -> str:
-    """How the pod gets what it should have: its environment cannot be changed while it runs."""
-    metadata = child(pod, "metadata")
-    if RECORD_ANNOTATION in texts_of(metadata, "annotations") and not metadata.get("uid"):
-        return "It is brought up to date when it is created"
-    owners = _objects_of(metadata, "ownerReferences")
-    owner = next((item for item in owners if item.get("controller")), None)
-    if owner is None:
-        return "Create the pod again"
-    return f"Restart its owner ({owner.get('kind')} {owner.get('name')}), or delete the pod"
