@@ -51,6 +51,10 @@ KEEP_ALIVE_SECONDS: Final = 180
 the client, or it sends a request into a connection that is just being closed."""
 
 EVENT_SOURCE: Final = f"{GROUP}/webhook"
+GC_OBJECTS: Final = 10_000
+"""A review makes about a thousand objects and leaves no cycles worth a look: Python's own 700 would
+have the collector walk through each review several times, a tenth of its time (measured)."""
+
 IN_FLIGHT_SECONDS: Final = 5
 BACKLOG: Final = 2048
 
@@ -151,6 +155,7 @@ async def _serve(
     # Start-up's objects live as long as the process; the collector need not walk them again.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GC_OBJECTS, 10, 10)
     tasks = [
         asyncio.create_task(certificates.follow()),
         asyncio.create_task(monitor.run()),
