@@ -78,11 +78,15 @@ def _diff_objects(before: dict[str, Any], after: dict[str, Any], path: str, oper
 
 def _diff_lists(before: list[Any], after: list[Any], path: str, operations: JsonPatch) -> None:
     shorter = min(len(before), len(after))
+    # What injection leaves alone is the very same object: most of a pod needs no look inside.
     head = 0
-    while head < shorter and _same(before[head], after[head]):
+    while head < shorter and (before[head] is after[head] or _same(before[head], after[head])):
         head += 1
     tail = 0
-    while tail < shorter - head and _same(before[-1 - tail], after[-1 - tail]):
+    while tail < shorter - head:
+        old, new = before[-1 - tail], after[-1 - tail]
+        if old is not new and not _same(old, new):
+            break
         tail += 1
     old_end, new_end = len(before) - tail, len(after) - tail
     paired = min(old_end, new_end)
