@@ -37,7 +37,7 @@ from bubu_operator.errors import (
     KubeNotFoundError,
 )
 from bubu_operator.injection.config import InjectionConfig
-from bubu_operator.injection.names import CONFIG_LABEL
+from bubu_operator.injection.names import CONFIG_LABEL, SYSTEM_NAMESPACES
 from bubu_operator.injection.patch import make_patch
 from bubu_operator.injection.template import pod_template
 from bubu_operator.kube.client import PatchType
@@ -72,6 +72,9 @@ RESYNC_SECONDS: Final = 900.0
 
 MAX_ATTEMPTS: Final = 5
 
+_NOTE: Final = "note"
+"""Annotations alone; a policy that changes the template at every write must not make that endless."""
+
 REVERTED: Final = "InjectionReverted"
 HALTED: Final = "RolloutHalted"
 REFUSED: Final = "InjectionRefused"
@@ -84,15 +87,20 @@ class TemplateReconciler:
         self._context = context
         self._resource = resource
         self._gate = gate
+        self._left_out = frozenset((*SYSTEM_NAMESPACES, context.options.operator_namespace))
         self._fights = Fights(context.monotonic)
+        self._notes = Fights(context.monotonic)
 
     def __call__(self, key: ObjectKey) -> float | None:
         """Bring one pod template to what it should be; see `Reconcile`."""
+        if key.namespace in self._left_out:
+            return None
         for _ in range(MAX_ATTEMPTS):
             try:
                 workload = self._context.client.get(self._resource, key.name, key.namespace)
             except KubeNotFoundError:
                 self._fights.forget(key)
+                self._notes.forget(key)
                 return self._leave(key)
             if metadata_of(workload).get("deletionTimestamp"):
                 return self._leave(key)
@@ -105,6 +113,8 @@ class TemplateReconciler:
             again = None if config is None else _spread(key)
             if decision.workload is workload:
                 logger.debug("%s %s: %s %s", self._resource.kind, key, decision.action, decision.note)
+                return self._leave(key, again)
+            if decision.action is TemplateAction.UP_TO_DATE and self._notes.pause(key, _NOTE) > 0:
                 return self._leave(key, again)
             wait = self._wait(key, workload, decision, config)
             if wait > 0:
@@ -203,6 +213,10 @@ class TemplateReconciler:
             self._gate.began(config_key(queued), self._resource, key, written)
         if decision.intent:
             self._fights.wrote(key, decision.intent)
+        elif decision.action is TemplateAction.UP_TO_DATE:
+            self._notes.wrote(key, _NOTE)
+        if queued is None:
+            self._leave(key)
         metrics = self._context.metrics
         metrics.templates_written.labels(self._resource.kind, decision.action.value).inc()
         logger.info("%s %s: %s", self._resource.kind, key, decision.note or decision.action.value)

@@ -4,7 +4,8 @@ A template is written when it lacks the injection or a part of it, or when its u
 it since; a config that changed does so only with ``rolloutOnChange``, because writing
 restarts pods. To
 tell the two apart without a memory of our own, the workload carries a digest of the template
-as its user wrote it, without our part. A CronJob restarts nothing and always follows.
+as its user wrote it, without our part; it follows each change of the user's, outside of the
+template, so that it restarts nothing. A CronJob restarts nothing and always follows.
 """
 
 from __future__ import annotations
@@ -120,7 +121,11 @@ def decide_template(workload: JsonObject, config: InjectionConfig | None) -> Tem
     result = inject_template(workload, config)
     if not result.changed:
         warnings = "; ".join(result.warnings)
-        kept = with_annotations(workload, {OUTDATED_ANNOTATION: None})
+        notes: dict[str, str | None] = {OUTDATED_ANNOTATION: None}
+        if injected_record(workload) is not None:
+            # What the user has changed since is noted now: it must not make a later config roll at once.
+            notes[DIGEST_ANNOTATION] = _digest(workload)
+        kept = with_annotations(workload, notes)
         return TemplateDecision(TemplateAction.UP_TO_DATE, kept, warnings)
     digest = _digest(workload)
     for_config_alone = (

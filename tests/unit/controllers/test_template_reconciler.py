@@ -10,6 +10,7 @@ import pytest
 from bubu_operator.controllers.context import ControllerOptions
 from bubu_operator.controllers.rollout import SETTLE_SECONDS, RolloutGate
 from bubu_operator.controllers.template import RECHECK_SECONDS, RESYNC_SECONDS, TemplateReconciler
+from bubu_operator.controllers.template_decision import DIGEST_ANNOTATION
 from bubu_operator.controllers.template_fights import (
     LIMIT,
     MAX_PAUSE_SECONDS,
@@ -159,6 +160,96 @@ def test_two_owners_wait_for_each_other():
     assert (world.path("a"), world.path("b")) == ("/b", "/a")
     marked = world.api.get(DEPLOYMENTS, "a", "team")["metadata"]["annotations"]
     assert "storage.bubustack.io/rollout" in marked
+
+
+@pytest.mark.parametrize("rollout", [False, True])
+def test_a_release_of_the_users_does_not_make_the_next_config_roll(rollout):
+    """Once the user's change was looked at, a later change of the config is again the config's alone."""
+    world = World()
+    world.api.put(STORAGE_CONFIGS, config(rollout=rollout))
+    world.look(KEY)
+    released = world.api.get(DEPLOYMENTS, "web", "team")
+    released["spec"]["template"]["spec"]["containers"][0]["image"] = "x:2"
+    world.api.put(DEPLOYMENTS, released)
+    world.look(KEY)
+    template = world.api.get(DEPLOYMENTS, "web", "team")["spec"]["template"]
+    assert template == released["spec"]["template"], "nothing restarts for the sake of a note"
+
+    world.api.put(STORAGE_CONFIGS, config("/b", rollout=rollout))
+    world.look(KEY)
+
+    assert world.path() == "/a", "it waits for its user, or for its turn"
+    assert ("ConfigChanged" in world.reasons()) is not rollout
+
+
+def test_a_lost_note_comes_back_and_does_not_make_the_next_config_roll():
+    """A tool that sets the annotations of the object takes the digest away; the template is what it was."""
+    world = World()
+    world.api.put(STORAGE_CONFIGS, config(rollout=False))
+    world.look(KEY)
+    stripped = world.api.get(DEPLOYMENTS, "web", "team")
+    del stripped["metadata"]["annotations"]
+    world.api.put(DEPLOYMENTS, stripped)
+    world.look(KEY)
+    assert DIGEST_ANNOTATION in world.api.get(DEPLOYMENTS, "web", "team")["metadata"]["annotations"]
+
+    world.api.put(STORAGE_CONFIGS, config("/b", rollout=False))
+    world.look(KEY)
+    assert world.path() == "/a"
+
+
+def test_notes_that_never_hold_come_to_an_end():
+    """A policy that changes the template at every write would restart its pods with each note of ours."""
+    world = World()
+    world.look(KEY)
+    for number in range(10 * LIMIT):
+        restless = world.api.get(DEPLOYMENTS, "web", "team")
+        restless["spec"]["template"]["metadata"]["annotations"]["written"] = str(number)
+        world.api.put(DEPLOYMENTS, restless)
+        assert world.look(KEY) > 0
+
+    assert len(world.api.patched) == 1 + LIMIT
+    assert world.reasons() == ["Injected"], "nobody undoes the injection itself"
+
+
+@pytest.mark.parametrize("namespace", ["kube-system", "bubu-storage-system"])
+@pytest.mark.parametrize("annotations", [{}, {DIGEST_ANNOTATION: "0123456789abcdef"}])
+def test_the_systems_and_the_operators_own_workloads_are_never_touched(namespace, annotations):
+    """Whatever their labels and annotations say; the operator must not restart itself for them."""
+    own = deployment()
+    own["metadata"] |= {"namespace": namespace, "annotations": annotations}
+    world = World(own)
+    world.api.put(NAMESPACES, {"metadata": {"name": namespace}})
+    wanted = config()
+    wanted["metadata"]["namespace"] = namespace
+    world.api.put(STORAGE_CONFIGS, wanted)
+
+    assert world.look(ObjectKey(namespace, "web")) is None
+    assert world.api.patched == []
+    assert world.events == []
+
+
+@pytest.mark.parametrize("leaves", ["label", "release", "no longer rolls"])
+def test_who_leaves_the_queue_frees_it_at_once(leaves):
+    """A label that is taken away, a change of the user's, a config that need not roll any more."""
+    world = World()
+    world.look(KEY)
+    world.api.put(STORAGE_CONFIGS, config("/b"))
+    assert world.look(KEY) > 0
+    waiting = "bubu_rollouts_waiting"
+    assert world.metrics.registry.get_sample_value(waiting) == 1
+
+    changed = world.api.get(DEPLOYMENTS, "web", "team")
+    if leaves == "label":
+        del changed["metadata"]["labels"]
+    elif leaves == "release":
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "x:2"
+    else:
+        world.api.put(STORAGE_CONFIGS, config("/b", rollout=False))
+    world.api.put(DEPLOYMENTS, changed)
+    world.look(KEY)
+
+    assert world.metrics.registry.get_sample_value(waiting) == 0
 
 
 def test_a_workload_that_changes_under_our_hands_is_judged_anew():
