@@ -59,6 +59,15 @@ class Narrator:
             raise DemoFailedError(f"{promise}: no. {otherwise}".strip())
         self.done(promise)
 
+    def require(self, holds: bool, otherwise: str) -> None:
+        """End the demo unless this holds; nothing is printed where it does.
+
+        Raises:
+            DemoFailedError: it does not.
+        """
+        if not holds:
+            raise DemoFailedError(otherwise)
+
     def done(self, text: str) -> None:
         """Print what has just been waited for, and so holds."""
         self.console.print(f"    [green]✓[/green] {escape(text)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ssl
 import sys
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import yaml
 
 from bubu_operator.webhook.configuration import render_webhook_configuration
 from tests.cluster import Cluster
-from tests.cluster.certs import write_serving_files
 from tests.cluster.processes import ManagedProcess, free_port, spawn, tail
 from tests.demo.console import DemoFailedError, Narrator
 
@@ -34,6 +32,8 @@ class OperatorProcesses:
         self._allow_local_root = allow_local_root
         self._processes: list[ManagedProcess] = []
         self._host = cluster.callback_host or "127.0.0.1"
+        self._webhook_port = free_port()
+        self._webhook: ManagedProcess | None = None
 
     def start(self, narrator: Narrator) -> None:
         """Apply the RBAC, start both processes and register the webhook.
@@ -43,39 +43,28 @@ class OperatorProcesses:
         """
         cluster = self._cluster
         cluster.create_namespace(self.namespace)
-        for name in ("controller-rbac.yaml", "webhook-rbac.yaml"):
+        for name in ("controller-rbac.yaml", "webhook-rbac.yaml", "webhook-authority-rbac.yaml"):
             cluster.apply(*(doc for doc in yaml.safe_load_all((FILES / name).read_text()) if doc))
-        serving = write_serving_files(self._workdir, ["localhost"], [self._host])
-        health_port, webhook_port = free_port(), free_port()
-
+        # Without a caBundle: the controller makes the authority, and writes it here.
+        cluster.apply(render_webhook_configuration(url=f"https://{self._host}:{self._webhook_port}/mutate"))
+        health_port = free_port()
         controller = self._spawn(
             "controller", self.controller_account,
             "--allow-local-root", str(self._allow_local_root),
             "--allow-loopback-endpoints",
+            "--webhook-authority",
+            "--heal-interval-seconds", "2",
             "--health-host", "127.0.0.1", "--health-port", str(health_port),
         )  # fmt: skip
-        webhook = self._spawn(
-            "webhook", self.webhook_account,
-            "--tls-cert", str(serving.certificate), "--tls-key", str(serving.key),
-            "--host", self._host, "--port", str(webhook_port),
-        )  # fmt: skip
-
-        self._wait_ready(
-            narrator, controller, http.client.HTTPConnection("127.0.0.1", health_port, timeout=2)
+        self._wait_ready(narrator, controller, health_port)
+        self.start_webhook(narrator)
+        narrator.wait(
+            "the authority in the webhook's registration", self._is_trusted, deadline_seconds=READY_SECONDS
         )
-        context = ssl.create_default_context(cafile=str(serving.ca))
-        self._wait_ready(
-            narrator,
-            webhook,
-            http.client.HTTPSConnection(self._host, webhook_port, timeout=2, context=context),
+        narrator.done(
+            f"controller ready, pid {controller.pid}, as {self.controller_account}, holding the Lease"
         )
-        cluster.apply(
-            render_webhook_configuration(
-                url=f"https://{self._host}:{webhook_port}/mutate", ca_bundle_pem=serving.ca.read_text()
-            )
-        )
-        narrator.done(f"controller ready, pid {controller.pid}, as {self.controller_account}")
-        narrator.done(f"webhook ready over TLS, pid {webhook.pid}, as {self.webhook_account}")
+        narrator.done(f"webhook ready, as {self.webhook_account}, with a certificate that it signed itself")
         for account in (self.controller_account, self.webhook_account):
             verdict = cluster.kubectl(
                 "auth", "can-i", "list", "secrets", "--all-namespaces",
@@ -84,6 +73,27 @@ class OperatorProcesses:
             narrator.check(
                 verdict.stdout.strip() == "no", f"{account} may not list Secrets", verdict.stdout.strip()
             )
+
+    def start_webhook(self, narrator: Narrator) -> None:
+        """Start the webhook and wait until it would be sent requests."""
+        metrics_port = free_port()
+        self._webhook = self._spawn(
+            "webhook", self.webhook_account,
+            "--host", self._host, "--port", str(self._webhook_port), "--dns-name", self._host,
+            "--metrics-host", "127.0.0.1", "--metrics-port", str(metrics_port),
+            "--drain-seconds", "0.2",
+        )  # fmt: skip
+        self._wait_ready(narrator, self._webhook, metrics_port)
+
+    def stop_webhook(self) -> None:
+        """End the webhook, as an outage would."""
+        if self._webhook is not None:
+            self._webhook.stop(grace_seconds=10.0)
+
+    def _is_trusted(self) -> bool:
+        name = render_webhook_configuration()["metadata"]["name"]
+        entries = self._cluster.get("mutatingwebhookconfiguration", name)["webhooks"]
+        return all(entry["clientConfig"].get("caBundle") for entry in entries)
 
     def stop(self) -> None:
         """End both processes, the webhook first."""
@@ -102,9 +112,9 @@ class OperatorProcesses:
         self._processes.append(process)
         return process
 
-    def _wait_ready(
-        self, narrator: Narrator, process: ManagedProcess, connection: http.client.HTTPConnection
-    ) -> None:
+    def _wait_ready(self, narrator: Narrator, process: ManagedProcess, port: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+
         def ready() -> bool:
             if not process.is_running():
                 raise DemoFailedError(f"the {process.name} ended early:\n{tail(process.log)}")

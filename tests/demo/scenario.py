@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -55,7 +57,7 @@ class Demo:
                     store = (S3DemoStore if self._store_name == "s3" else FileDemoStore)(self._workdir)
                     operator = OperatorProcesses(cluster, self._workdir, allow_local_root=store.root)
                     operator.start(narrator)
-                self._story(cluster, store)
+                self._story(cluster, store, operator)
                 completed = True
             finally:
                 if operator is not None:
@@ -77,12 +79,14 @@ class Demo:
         self._narrator.output("kubectl apply -f crds/", done.stdout)
         cluster.kubectl("wait", "--for=condition=Established", "-f", ROOT / "crds", "--timeout=30s")
 
-    def _story(self, cluster: Cluster, store: DemoStore) -> None:
+    def _story(self, cluster: Cluster, store: DemoStore, operator: OperatorProcesses) -> None:
         narrator = self._narrator
         with narrator.step(f"A StorageConfig: {store.title}"):
             self._configure(cluster, store)
         with narrator.step("An engram pod and a labelled Deployment get their environment"):
             pod_env, deployment_env = self._inject(cluster)
+        with narrator.step("A pod that was created while the webhook was away is found, and explained"):
+            self._heal(cluster, operator)
         with narrator.step("That environment, and nothing else, moves a real payload"):
             self._payload(store, pod_env, deployment_env)
         with narrator.step("5,000 objects of mixed age, and a RetentionPolicy that only reports"):
@@ -155,6 +159,44 @@ class Demo:
             json.dumps(again["spec"]["containers"]),
         )
         return pod_env, deployment_env
+
+    def _heal(self, cluster: Cluster, operator: OperatorProcesses) -> None:
+        narrator = self._narrator
+        operator.stop_webhook()
+        missed = engram_pod(NAMESPACE)
+        missed["metadata"]["name"] = "missed"
+        cluster.apply(missed)
+        narrator.check(
+            "BUBU_STORAGE_PROVIDER" not in json.dumps(cluster.get("pod", "missed", "-n", NAMESPACE)["spec"]),
+            "with the webhook away the cluster still starts pods, without their storage",
+        )
+
+        def drift() -> dict[str, Any]:
+            return condition(cluster.get("bsc", "main", "-n", NAMESPACE), "InjectionDrift")
+
+        narrator.wait(
+            "the controller finding it", lambda: drift().get("status") == "True", deadline_seconds=30
+        )
+        narrator.done(f"InjectionDrift: {drift()['message']}")
+        operator.start_webhook(narrator)
+        narrator.output(
+            f"kubectl bubu explain pod/missed -n {NAMESPACE}", self._bubu(cluster, "explain", "pod/missed")
+        )
+        cluster.kubectl("delete", "pod", "missed", "-n", NAMESPACE, "--now")
+        narrator.wait(
+            "the condition following", lambda: drift().get("status") == "False", deadline_seconds=30
+        )
+        narrator.done("the pod is gone, and so is the drift")
+
+    def _bubu(self, cluster: Cluster, *arguments: str) -> str:
+        """Return what the plugin says: the program that ``kubectl bubu`` finds on PATH."""
+        plugin = Path(sys.executable).with_name("kubectl-bubu")
+        options = ("-n", NAMESPACE, "--kubeconfig", str(cluster.kubeconfig))
+        done = subprocess.run(
+            [plugin, *arguments, *options], capture_output=True, text=True, check=False, timeout=30
+        )
+        self._narrator.require(done.returncode == 0 and bool(done.stdout), f"{plugin} failed: {done.stderr}")
+        return done.stdout
 
     def _payload(self, store: DemoStore, pod_env: dict[str, str], deployment_env: dict[str, str]) -> None:
         narrator = self._narrator
