@@ -199,7 +199,7 @@ def test_missed_pods_are_found_said_and_healed(
     said = wait_for_drift(cluster, namespace, "PodsNotInjected")
 
     assert said["status"] == "True"
-    assert said["message"].startswith("2 pods of 4 that this config is meant for run without it: ")
+    assert said["message"].startswith("2 of 4 pods that this config is meant for run without it: ")
     assert f"Deployment {namespace}/missed (2 pods)" in said["message"]
     assert f"kubectl rollout restart deployment/missed -n {namespace}" in said["message"]
     assert pods_column(cluster, namespace) == "2"
@@ -318,7 +318,7 @@ def test_jobs_bare_pods_and_the_opted_out_are_told_of_and_left_alone(
 
     said = wait_for_drift(cluster, namespace, "PodsNotInjected", "heal is false")
 
-    assert said["message"].startswith("3 pods of 3 ")
+    assert said["message"].startswith("3 of 3 pods ")
     assert (
         "pods of Jobs, of other controllers and of none get it when they are created anew" in said["message"]
     )

@@ -153,10 +153,14 @@ def describe(finding: Finding, notes: Sequence[str]) -> Said:
     parts: list[str] = []
     if counts.missing:
         parts.append(
-            f"{_pods(counts.missing)} of {counts.meant} that this config is meant for run without it"
+            f"{counts.missing} of {_pods(counts.meant)} that this config is meant for "
+            f"{'runs' if counts.missing == 1 else 'run'} without it"
         )
     if counts.stale:
-        parts.append(f"{_pods(counts.stale)} of {counts.meant} carry an older form of it, or another config")
+        parts.append(
+            f"{counts.stale} of {_pods(counts.meant)} that this config is meant for "
+            f"{'carries' if counts.stale == 1 else 'carry'} an older form of it, or another config"
+        )
     listed = ", ".join(f"{item.owner} ({_pods(item.pods)})" for item in finding.owners[:LISTED_OWNERS])
     if len(finding.owners) > LISTED_OWNERS or not finding.whole:
         listed += " and more"

@@ -86,7 +86,7 @@ def test_drift_is_said_counted_and_told_once():
     reason, message = world.drift()
     assert reason == "PodsNotInjected"
     assert message == (
-        "2 pods of 5 that this config is meant for run without it: Deployment flows/bad (2 pods); "
+        "2 of 5 pods that this config is meant for run without it: Deployment flows/bad (2 pods); "
         "restart them, as by kubectl rollout restart deployment/bad -n flows, "
         "or set injection.rolloutOnChange"
     )
@@ -193,6 +193,50 @@ def test_restarts_that_never_help_end_and_keep_the_others_safe(world, healing):
     world.deployment("fresh", 1, injected=True, created="2026-12-01T00:00:00Z")
     healing.sweep()
     assert restarted(world)[3:] == ["b"]
+
+
+def test_a_moment_without_pods_is_no_help(world, healing):
+    """The one pod of an owner ends before its successor is there; that is no storage yet."""
+    world.deployment("web", 1)
+
+    for _ in range(50):
+        healing.sweep()
+        world.delete_pods()
+        healing.sweep()
+        world.pods("web", 1, injected=False)
+        world.roll_out("web")
+        world.pass_time(3600)
+
+    assert restarted(world) == ["web"] * 3
+    assert "given up after 3 restarts" in world.drift()[1]
+
+
+def test_restarts_that_helped_are_not_held_against_an_owner_by_the_next_process(world):
+    """Each process lives for one outage of the webhook; all of them were mended by one restart."""
+    world.deployment("web", 2)
+
+    for number in range(1, 7):
+        process = Healing(world)
+        process.sweep()
+        assert restarted(world) == ["web"] * number
+        assert world.annotation("web").endswith(" 1")
+        world.pods("web", 2, injected=True)
+        world.roll_out("web")
+        Healing(world).sweep()
+        world.pass_time(3600)
+        next_process = Healing(world)
+        next_process.sweep()
+        assert world.drift()[0] == "PodsUpToDate"
+        world.pods("web", 1, injected=False)
+        world.pass_time(3600)
+        next_process.sweep()
+        assert restarted(world) == ["web"] * (number + 1)
+        world.pods("web", 2, injected=True)
+        world.roll_out("web")
+        next_process.sweep()
+        world.pods("web", 1, injected=False)
+        world.pass_time(3600)
+        break
 
 
 def test_a_template_that_is_reset_does_not_make_a_loop(world, healing):
