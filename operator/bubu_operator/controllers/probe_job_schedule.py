@@ -20,9 +20,20 @@ from bubu_operator.kube.informer import backoff_seconds
 from bubu_operator.kube.resources import JsonObject, ObjectKey, section
 from bubu_operator.retention.schedule import RUN_NOW_ANNOTATION
 
-__all__ = ["INTERVAL_FACTOR", "MAX_JOBS", "Places", "Schedule", "key_of_config", "ready_condition"]
+__all__ = [
+    "INTERVAL_FACTOR",
+    "MAX_JOBS",
+    "MAX_JOBS_OF_NAMESPACE",
+    "Places",
+    "Schedule",
+    "key_of_config",
+    "ready_condition",
+]
 
 MAX_JOBS: Final = 8
+MAX_JOBS_OF_NAMESPACE: Final = 3
+"""Jobs that cannot start keep their places for minutes: one team's must not keep all others waiting."""
+
 INTERVAL_FACTOR: Final = 10
 """A pod costs more than a request: Jobs run this much more rarely than the controller's own probes."""
 
@@ -109,7 +120,9 @@ class Schedule:
 
 
 class Places:
-    """Which configs have a Job now; at most `MAX_JOBS`, those that were found not counted out.
+    """Which configs have a Job now; at most `MAX_JOBS`, of a namespace `MAX_JOBS_OF_NAMESPACE`.
+
+    Jobs that were found, of a controller before this one, are counted and never refused.
 
     Args:
         rng: spreads the pauses of those who wait.
@@ -127,7 +140,7 @@ class Places:
     def enter(self, key: ObjectKey, *, bounded: bool) -> bool:
         """Count a config's Job; False where there is no place for one more."""
         with self._lock:
-            if bounded and key not in self._active and len(self._active) >= MAX_JOBS:
+            if bounded and key not in self._active and self._is_full(key.namespace):
                 self._waiting.add(key)
                 return False
             self._waiting.discard(key)
@@ -146,7 +159,11 @@ class Places:
     def has_to_wait(self, key: ObjectKey) -> bool:
         """Tell whether there is still no place for a config that asked before, at the cost of no request."""
         with self._lock:
-            return key in self._waiting and len(self._active) >= MAX_JOBS
+            return key in self._waiting and self._is_full(key.namespace)
+
+    def _is_full(self, namespace: str) -> bool:
+        theirs = sum(1 for key in self._active if key.namespace == namespace)
+        return len(self._active) >= MAX_JOBS or theirs >= MAX_JOBS_OF_NAMESPACE
 
     def pause_seconds(self) -> float:
         """Return how long to wait for a place."""

@@ -4,8 +4,9 @@ No worker waits for a Job: each look takes a few requests and says when to come 
 be known after a restart is in the cluster: the Job has a name that follows from the config, so
 it is adopted and never doubled; when the last probe ended is in the config's status.
 
-Invariants: at most one Job of a config at a time, and `MAX_JOBS` in all; Jobs of an earlier spec
-are deleted before the next is created; what fails is tried again ever more rarely.
+Invariants: at most one Job of a config at a time, `MAX_JOBS_OF_NAMESPACE` of a namespace and
+`MAX_JOBS` in all; a config that has no Job holds no place; Jobs of an earlier spec are deleted
+before the next is created; what fails is tried again ever more rarely.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
-from urllib.parse import quote
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
@@ -105,10 +105,8 @@ class ProbeJobs:
             return self._unprobed(config, problem)
         loaded = load_config({**obj, "kind": StorageConfig.KIND})
         if loaded.plan is None:
-            return JobLook(
-                _refusal(Reason.INVALID_SPEC, loaded.problem, ConditionStatus.FALSE),
-                self._schedule.interval_seconds,
-            )
+            refusal = _refusal(Reason.INVALID_SPEC, loaded.problem, ConditionStatus.FALSE)
+            return self._without_job(config, refusal, self._schedule.interval_seconds)
         try:
             claim = self._look_at_claim(config)
             return claim if claim is not None else self._look(obj, config, loaded.plan)
@@ -117,6 +115,11 @@ class ProbeJobs:
             if not command:
                 raise
             return self._unprobed(config, f"the controller may not run Jobs here. Allow it with: {command}")
+
+    def _without_job(self, config: StorageConfig, verdict: Verdict, again_seconds: float) -> JobLook:
+        """There is to be no Job: a place that an earlier one had is somebody else's now."""
+        self._places.leave(key_of_config(config))
+        return JobLook(verdict, again_seconds)
 
     def forget(self, key: ObjectKey) -> None:
         """A config is gone; its Job goes by its owner reference."""
@@ -227,21 +230,16 @@ class ProbeJobs:
         return JobLook(_refusal(Reason.PROBE_JOB_REFUSED, message, reconciled=False), pause)
 
     def _delete(self, config: StorageConfig, job: JsonObject) -> None:
-        metadata = metadata_of(job)
-        path = f"{JOBS.path(config.metadata.namespace)}/{quote(str(metadata.get('name')), safe='')}"
-        # Said in so many words: without it the API server leaves a Job's pods behind.
-        options = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "propagationPolicy": "Background",
-            "preconditions": {"uid": metadata.get("uid")},
-        }
+        metadata, namespace = metadata_of(job), config.metadata.namespace
+        name = str(metadata.get("name"))
         try:
-            self._context.client.request_json("DELETE", path, body=options, timeout_seconds=10.0)
+            self._context.client.delete(JOBS, name, namespace, uid=str(metadata.get("uid")))
         except (KubeNotFoundError, KubeConflictError):
             return
         except KubeApiError as error:
-            logger.info("Job %s was not deleted, and goes by its own time to live: %s", path, error)
+            logger.info(
+                "Job %s/%s was not deleted, and goes by its own time to live: %s", namespace, name, error
+            )
 
     # -- gathering -----------------------------------------------------------------------
 
@@ -276,41 +274,43 @@ class ProbeJobs:
             message = (
                 f"PersistentVolumeClaim {namespace}/{name} does not exist; create it, or correct its name"
             )
-            return JobLook(
-                _refusal(Reason.CLAIM_NOT_FOUND, message, ConditionStatus.FALSE), self._schedule.backoff(1)
-            )
+            refusal = _refusal(Reason.CLAIM_NOT_FOUND, message, ConditionStatus.FALSE)
+            return self._without_job(config, refusal, self._schedule.backoff(1))
         phase = section(claim, "status").get("phase")
         if phase != "Bound":
             message = (
                 f"claim {name} is {phase or 'new'}: a probe would decide where its volume is made, so it "
                 "waits for the first pod of the team. Pods are not affected"
             )
-            return JobLook(_refusal(Reason.NOT_PROBED, message), self._schedule.backoff(1))
+            return self._without_job(config, _refusal(Reason.NOT_PROBED, message), self._schedule.backoff(1))
         modes = cast("list[Any]", section(claim, "spec").get("accessModes") or [])
         if "ReadWriteMany" not in modes:
             message = (
                 f"claim {name} can be mounted on one node at a time ({', '.join(map(str, modes))}): a probe "
                 "could keep it from the team's pods, so nothing was tried. Use ReadWriteMany to share it"
             )
-            return JobLook(_refusal(Reason.NOT_PROBED, message), self._schedule.interval_seconds)
+            return self._without_job(
+                config, _refusal(Reason.NOT_PROBED, message), self._schedule.interval_seconds
+            )
         return None
 
     def _unprobed(self, config: StorageConfig, why: str) -> JobLook:
         s3, file = config.spec.s3, config.spec.file
         if s3 is not None and s3.authentication.service_account is not None:
-            message = (
-                f"pods reach this store as service account {s3.authentication.service_account.name}, and the "
-                f"controller never lends its own identity. A Job under that account would probe it, but {why}"
+            refusal = _refusal(
+                Reason.NO_CREDENTIALS,
+                f"pods reach this store as service account {s3.authentication.service_account.name}, and "
+                "the controller never lends its own identity. A Job under that account would probe it, but "
+                f"{why}",
             )
-            return JobLook(
-                _refusal(Reason.NO_CREDENTIALS, message), self._context.options.probe_interval_seconds
+        else:
+            name = file.volume_claim_name if file is not None else ""
+            refusal = _refusal(
+                Reason.NOT_PROBED,
+                f"the controller does not mount claims. A Job that mounts {name} would probe it, but {why}. "
+                "Pods that mount it are not affected",
             )
-        name = file.volume_claim_name if file is not None else ""
-        message = (
-            f"the controller does not mount claims. A Job that mounts {name} would probe it, but {why}. Pods "
-            "that mount it are not affected"
-        )
-        return JobLook(_refusal(Reason.NOT_PROBED, message), self._context.options.probe_interval_seconds)
+        return self._without_job(config, refusal, self._context.options.probe_interval_seconds)
 
 
 _WHY_NOT_STARTED: Final = frozenset({Reason.PROBE_JOB_STUCK.value, Reason.SERVICE_ACCOUNT_NOT_FOUND.value})

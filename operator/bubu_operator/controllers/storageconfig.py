@@ -102,6 +102,8 @@ class ConfigReconciler:
             self._forget(key)
             return None
         if metadata_of(obj).get("deletionTimestamp"):
+            # Somebody's finalizer may keep it like that for ever.
+            self._forget(key)
             return None
         try:
             config = parse_object(self._model, obj)
@@ -112,6 +114,7 @@ class ConfigReconciler:
                 message=describe_validation_error(error),
                 reconciled=False,
             )
+            self._forget(key)
             self._write(obj, None, verdict)
             return None
         if isinstance(config, StorageConfig):

@@ -267,14 +267,28 @@ class KubeClient(Transport):
         name: str,
         namespace: str | None = None,
         *,
+        uid: str = "",
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> None:
-        """Delete an object, its dependants in the background.
+        """Delete an object; its dependants follow in the background.
+
+        With ``uid`` it is deleted only if it is still that very object, and no other of its name.
 
         Raises:
+            KubeConflictError: it is another one by now.
             KubeNotFoundError: there is none.
         """
-        self.request_json("DELETE", _object_path(resource, name, namespace), timeout_seconds=timeout_seconds)
+        # Said in so many words: left to itself the API server leaves the pods of a Job behind.
+        options: JsonObject = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+        }
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        self.request_json(
+            "DELETE", _object_path(resource, name, namespace), body=options, timeout_seconds=timeout_seconds
+        )
 
     # -- streams -------------------------------------------------------------------------
 

@@ -12,12 +12,14 @@ from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.config_status import config_status
 from bubu_operator.controllers.context import Context, ControllerOptions
-from bubu_operator.controllers.probe_job_schedule import MAX_JOBS
+from bubu_operator.controllers.probe_job_schedule import MAX_JOBS, MAX_JOBS_OF_NAMESPACE
 from bubu_operator.controllers.probe_jobs import ProbeJobs
+from bubu_operator.controllers.storageconfig import ConfigReconciler
 from bubu_operator.errors import KubeConflictError, KubeForbiddenError, KubeUnreachableError
 from bubu_operator.kube.client import ObjectList
 from bubu_operator.kube.conditions import ConditionStatus, format_time
-from bubu_operator.kube.resources import JOBS, PODS, ObjectKey
+from bubu_operator.kube.events import EventRecorder
+from bubu_operator.kube.resources import JOBS, PODS, STORAGE_CONFIGS, ObjectKey
 from bubu_operator.kube.scrub import Redactor
 from bubu_operator.probe.result import ProbeResult
 from tests.unit.controllers.fake_api import FakeApi
@@ -60,13 +62,17 @@ class Api(FakeApi):
         self.put(resource, job)
         return job
 
-    def request_json(self, method, path, *, body, **_):
-        """Delete a Job, as `kubectl delete` would with its pods."""
-        assert (method, body["propagationPolicy"]) == ("DELETE", "Background")
-        key = ObjectKey(path.split("/")[-3], path.split("/")[-1])
-        job = self.objects.pop((JOBS.plural, key))
-        assert body["preconditions"]["uid"] == job["metadata"]["uid"]
-        return {}
+    def delete(self, resource, name, namespace=None, *, uid="", **_):
+        """Delete a Job, if it still is that one."""
+        job = self.objects.pop((resource.plural, ObjectKey(namespace, name)))
+        assert uid == job["metadata"]["uid"]
+
+
+class Nowhere:
+    """Takes events."""
+
+    def create(self, *_args, **_options):
+        """Forget it."""
 
 
 class World:
@@ -81,9 +87,9 @@ class World:
 
     def restart(self):
         """Forget what a process remembers."""
-        context = Context(
+        self.context = context = Context(
             client=self.api,
-            events=None,
+            events=EventRecorder(Nowhere(), Redactor(), controller="c", instance="i"),
             redactor=Redactor(),
             options=self.options,
             clock=lambda: START + timedelta(seconds=self.seconds),
@@ -96,12 +102,12 @@ class World:
         self.seconds += seconds
         self.api.now = START + timedelta(seconds=self.seconds)
 
-    def config(self, name="main", generation=1, annotations=None, spec=None):
+    def config(self, name="main", generation=1, annotations=None, spec=None, namespace="team-a"):
         """Return the object with the status that earlier looks have left."""
         s3 = {"s3": {"bucket": "flows", "authentication": {"serviceAccount": {"name": "runner"}}}}
         metadata = {
             "name": name,
-            "namespace": "team-a",
+            "namespace": namespace,
             "uid": f"u-{name}",
             "generation": generation,
             "annotations": annotations or {},
@@ -248,17 +254,76 @@ def test_only_so_many_jobs_at_a_time():
     """The rest wait their turn; a Job that ends makes room."""
     world = World()
     for number in range(MAX_JOBS + 2):
-        world.look(f"c-{number}")
+        world.look(f"c-{number}", namespace=f"team-{number}")
     assert len(world.names()) == MAX_JOBS
     lists = len(world.api.lists)
-    waiting = world.look(f"c-{MAX_JOBS}")
+    last = {"name": f"c-{MAX_JOBS}", "namespace": f"team-{MAX_JOBS}"}
+    waiting = world.look(**last)
     assert waiting.again_seconds >= 10
     assert len(world.api.lists) == lists  # very many may wait
 
-    world.jobs.forget(ObjectKey("team-a", "c-0"))
-    world.look(f"c-{MAX_JOBS}")
+    world.jobs.forget(ObjectKey("team-0", "c-0"))
+    world.look(**last)
 
     assert len(world.names()) == MAX_JOBS + 1
+
+
+def test_one_team_cannot_take_all_places():
+    """However many configs a namespace has, and whatever keeps their Jobs, another namespace's is probed."""
+    world = World()
+    for number in range(MAX_JOBS + 2):
+        world.look(f"c-{number}")
+    assert len(world.names()) == MAX_JOBS_OF_NAMESPACE
+
+    world.look("other", namespace="team-b")
+
+    assert len(world.names()) == MAX_JOBS_OF_NAMESPACE + 1
+
+
+@pytest.mark.parametrize("why", ["no right", "no claim"])
+def test_a_config_that_may_have_no_job_any_more_holds_no_place(why):
+    """Else a few of them would keep all others waiting until the controller starts again."""
+    world = World()
+    names = [f"c-{number}" for number in range(MAX_JOBS_OF_NAMESPACE)]
+    for name in names:
+        world.look(name)
+
+    def forbidden(*_args, **_options):
+        raise KubeForbiddenError(NO_RIGHT, status=403)
+
+    spec = {"file": {"volumeClaimName": "gone"}} if why == "no claim" else None
+    list_page = world.api.list_page
+    if why == "no right":
+        world.api.list_page = forbidden
+    for name in names:
+        world.look(name, spec=spec, generation=2)
+    world.api.list_page = list_page
+    world.look("next")
+
+    assert "next" in world.api.created[-1]
+
+
+@pytest.mark.parametrize("change", ["deleted", "invalid"])
+def test_a_config_that_is_being_deleted_or_invalid_holds_no_place(change):
+    """A finalizer of somebody's may keep it for ever; the Jobs of the others go on."""
+    world = World()
+    reconcile = ConfigReconciler(world.context, STORAGE_CONFIGS)
+    names = [f"c-{number}" for number in range(MAX_JOBS_OF_NAMESPACE)]
+    for name in names:
+        obj = world.config(name)
+        world.api.put(STORAGE_CONFIGS, obj)
+        reconcile(ObjectKey("team-a", name))
+        if change == "deleted":
+            obj["metadata"]["deletionTimestamp"] = format_time(START)
+        else:
+            obj["spec"] = {}
+        world.api.put(STORAGE_CONFIGS, obj)
+        reconcile(ObjectKey("team-a", name))
+    world.api.put(STORAGE_CONFIGS, world.config("next"))
+
+    reconcile(ObjectKey("team-a", "next"))
+
+    assert "next" in world.api.created[-1]
 
 
 def test_without_an_image():

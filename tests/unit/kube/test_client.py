@@ -93,6 +93,20 @@ def test_a_status_patch_can_be_tied_to_a_version(serve):
     assert json.loads(sent) == {"status": {"provider": "s3"}, "metadata": {"resourceVersion": "7"}}
 
 
+@pytest.mark.parametrize("uid", ["", "u-1"])
+def test_a_deletion_says_what_becomes_of_the_dependants(serve, uid):
+    """The API server's own choice for a Job leaves its pods behind; a uid keeps from deleting another one."""
+    server, client = serve(lambda handler: handler.reply({}))
+
+    client.delete(SECRETS, "s", "a", uid=uid)
+
+    ((method, path, _, body),) = server.seen
+    assert (method, path) == ("DELETE", "/api/v1/namespaces/a/secrets/s")
+    sent = json.loads(body)
+    assert sent.pop("preconditions", None) == ({"uid": uid} if uid else None)
+    assert sent == {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+
+
 def test_lists_are_read_page_by_page(serve):
     """All pages of one snapshot are put together, with the snapshot's version."""
 
