@@ -49,7 +49,8 @@ JsonPatch: TypeAlias = list[JsonObject]
 """The operations of a JSON patch (RFC 6902)."""
 
 Guard: TypeAlias = Callable[[str], float]
-"""Asked before each request that is no GET: returns the seconds it may take, or raises `KubeApiError`."""
+"""Asked before each request that is no GET, and again when its connection stands and it is about to
+go out: returns the seconds it may take, or raises `KubeApiError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,8 @@ class Transport:
     ) -> None:
         self._configuration: Any = configuration
         self._pool = _pool(configuration)
+        if guard is not None:
+            _stand_guard(self._pool, guard)
         self._user_agent = user_agent
         self._guard = guard
 
@@ -280,6 +283,37 @@ class Transport:
         if self._configuration.username:
             return {"Authorization": str(self._configuration.get_basic_auth_token())}
         return {}
+
+
+class _GuardedConnection(HTTPConnection):
+    """Asks the guard when nothing is left to do but to send."""
+
+    def request(self, method: str, url: str, *args: Any, **options: Any) -> None:
+        """Send a request.
+
+        Raises:
+            KubeApiError: the guard's; nothing was sent.
+        """
+        if method != "GET":
+            # Names, connections and handshakes may take longer than the guard's answer is good for.
+            if self.is_closed:
+                self.connect()
+            self.guard(f"{method} {url}")
+        super().request(method, url, *args, **options)
+
+    @staticmethod
+    def guard(what: str) -> float:
+        """Stand in for the guard of the pool that a connection belongs to."""
+        raise NotImplementedError(what)
+
+
+def _stand_guard(pool: urllib3.PoolManager, guard: Guard) -> None:
+    kinds: dict[str, Any] = dict(pool.pool_classes_by_scheme)
+    for scheme, kind in kinds.items():
+        bases = (_GuardedConnection, kind.ConnectionCls)
+        connection = type(f"Guarded{kind.ConnectionCls.__name__}", bases, {"guard": staticmethod(guard)})
+        kinds[scheme] = type(f"Guarded{kind.__name__}", (kind,), {"ConnectionCls": connection})
+    pool.pool_classes_by_scheme = kinds
 
 
 def _pool(config: Any) -> urllib3.PoolManager:

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+import urllib3
 from kubernetes.client.configuration import Configuration
 
 from bubu_operator.errors import (
@@ -25,6 +26,7 @@ from bubu_operator.errors import (
     LeadershipLostError,
 )
 from bubu_operator.kube.client import KubeClient, PatchType
+from bubu_operator.kube.lease_fence import LeadershipFence
 from bubu_operator.kube.resources import CLUSTER_STORAGE_CONFIGS, DEPLOYMENTS, SECRETS, STORAGE_CONFIGS
 
 
@@ -360,3 +362,26 @@ def test_a_guard_says_how_long_a_request_may_take(serve):
             client.patch(SECRETS, "s", {}, "a")
         assert time.monotonic() - began < 3.0
     server.release.set()
+
+
+def test_a_guard_is_asked_again_when_the_connection_stands(serve, monkeypatch):
+    """Whoever leads no longer once a name is resolved or a hand shaken has sent nothing; reading goes on."""
+    server, _ = serve(lambda handler: handler.reply({}))
+    now = [100.0]
+    fence = LeadershipFence(lambda: now[0])
+    fence.extend(107.0)
+    create_connection = urllib3.util.connection.create_connection
+
+    def slowly(*args, **options):
+        now[0] += 10.0
+        return create_connection(*args, **options)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", slowly)
+    configuration = Configuration(host=server.url, api_key={"BearerToken": "Bearer sesame-token"})
+    with KubeClient(configuration, guard=fence.check) as client:
+        with pytest.raises(LeadershipLostError, match="not sent"):
+            client.patch(SECRETS, "s", {}, "a")
+        assert server.seen == []
+        client.get(SECRETS, "s", "a")
+
+    assert [method for method, *_ in server.seen] == ["GET"]
