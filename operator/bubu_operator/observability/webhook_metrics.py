@@ -9,10 +9,13 @@ then, and costs nothing before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 __all__ = ["EventOutcome", "FallbackOutcome", "Result", "WebhookMetrics"]
 
@@ -127,6 +130,14 @@ class WebhookMetrics:
             "End of the serving certificate's validity, Unix time; 0 while there is none.",
             registry=registry,
         )
+        self.certificate_trouble = Gauge(
+            "bubu_webhook_certificate_trouble",
+            "1 while the newest certificate is refused or cannot be had, even though an older one still "
+            "serves; the log says why.",
+            registry=registry,
+        )
+        self.certificate_counts = _CertificateCounts()
+        registry.register(self.certificate_counts)
         self.loop_lag_seconds = Histogram(
             "bubu_webhook_event_loop_lag_seconds",
             "By how much a timer of the event loop was late; looked at ten times a second.",
@@ -151,3 +162,29 @@ class WebhookMetrics:
         if observe is None:
             observe = self._seconds[entry] = self.review_seconds.labels(entry).observe
         observe(seconds)
+
+
+class _CertificateCounts(Collector):
+    """Counters that somebody else keeps: read when they are asked for; 0 until `follow`."""
+
+    _LOADS: Final = "bubu_webhook_certificate_loads_total", "Serving certificates taken into use."
+    _REFUSALS: Final = (
+        "bubu_webhook_certificate_refusals_total",
+        "Certificates that were refused, or could not be had; the same cause counts once until it changes.",
+    )
+
+    def __init__(self) -> None:
+        self._loads = self._refusals = _none
+
+    def follow(self, loads: Callable[[], int], refusals: Callable[[], int]) -> None:
+        """Show what these functions return."""
+        self._loads, self._refusals = loads, refusals
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """See `Collector`."""
+        yield CounterMetricFamily(*self._LOADS, value=self._loads())
+        yield CounterMetricFamily(*self._REFUSALS, value=self._refusals())
+
+
+def _none() -> int:
+    return 0

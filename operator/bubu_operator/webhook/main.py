@@ -131,7 +131,7 @@ async def _serve(
     context = server_context()
     certificates = certificate_source(options, context, client)
     metrics = WebhookMetrics()
-    metrics.certificate_not_after.set_function(lambda: _expiry(certificates))
+    show_certificate(metrics, certificates)
     cache = ConfigCache(client, metrics)
     monitor = LoopMonitor(metrics.loop_lag_seconds.observe)
     recorder = EventRecorder(
@@ -200,6 +200,13 @@ def _show_metrics(
         return None
     logger.info("metrics listening", extra={"address": options.metrics_host, "port": shown.port})
     return shown
+
+
+def show_certificate(metrics: WebhookMetrics, certificates: CertificateSource) -> None:
+    """Have the metrics say how the serving certificate does; numbers only, its problems are in the log."""
+    metrics.certificate_not_after.set_function(lambda: _expiry(certificates))
+    metrics.certificate_trouble.set_function(lambda: float(bool(certificates.last_problem)))
+    metrics.certificate_counts.follow(lambda: certificates.loads, lambda: certificates.refusals)
 
 
 def _expiry(certificates: CertificateSource) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import threading
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
+from bubu_operator.observability.webhook_metrics import WebhookMetrics
 from bubu_operator.webhook.certs import (
     CertificateError,
     CertificateReloader,
@@ -23,6 +25,7 @@ from bubu_operator.webhook.certs import (
     LoadOutcome,
     server_context,
 )
+from bubu_operator.webhook.main import show_certificate
 from tests.cluster.certs import ServingFiles, write_serving_files
 from tests.cluster.handshakes import Handshakes
 from tests.cluster.processes import wait_until
@@ -404,3 +407,38 @@ class TlsServer:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(10)
+
+
+def test_metrics_say_how_the_certificate_does(files: ServingFiles):
+    """Loads and refusals counted, a trouble as long as it lasts; never a text."""
+    metrics = WebhookMetrics()
+    source = FileSource(files.certificate, files.key, server_context(), poll_seconds=60)
+
+    def shown() -> tuple[float | None, ...]:
+        names = ("loads_total", "refusals_total", "trouble")
+        return tuple(metrics.registry.get_sample_value(f"bubu_webhook_certificate_{name}") for name in names)
+
+    assert shown() == (0, 0, 0)
+    show_certificate(metrics, source)
+    assert shown() == (1, 0, 0)
+    good = files.key.read_text()
+    files.key.write_text("nonsense")
+    look(source)
+    look(source)
+    assert shown() == (1, 1, 1)
+    files.key.write_text(good)
+    look(source)
+    assert shown()[1:] == (1, 0)
+    assert metrics.registry.get_sample_value(
+        "bubu_webhook_certificate_not_after_timestamp_seconds"
+    ) == pytest.approx(source.current.not_after.timestamp() if source.current else 0)
+
+
+def look(source: FileSource) -> None:
+    """Have it look at the files once."""
+
+    async def once() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(source.follow(), 0.2)
+
+    asyncio.run(once())
