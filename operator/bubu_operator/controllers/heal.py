@@ -184,7 +184,7 @@ class HealService:
         findings = findings_of(view, tally, self._lookup)
         self._reporter.count(view, tally)
         self._reporter.tell(tally, findings, self._lookup)
-        healed = self._restarter.heal(view, findings)
+        healed = self._restarter.heal(view, tally, findings)
         said = {
             finding.name: describe(finding, healed[index].notes if index in healed else ())
             for index, finding in enumerate(findings)

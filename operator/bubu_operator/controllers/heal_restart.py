@@ -27,6 +27,7 @@ from bubu_operator.controllers.heal_decide import (
 )
 from bubu_operator.controllers.heal_proof import WebhookProof
 from bubu_operator.controllers.heal_report import RESTARTABLE, Finding
+from bubu_operator.controllers.heal_tally import MAX_RESTARTS_SEEN, Tally
 from bubu_operator.controllers.heal_view import ClusterView
 from bubu_operator.controllers.rollout import RolloutGate, config_key
 from bubu_operator.errors import (
@@ -71,14 +72,6 @@ class Healed:
     given_up: int = 0
 
 
-@dataclass(slots=True)
-class _Known:
-    """The last restart of an owner by this process, and whether it was seen without drift since."""
-
-    attempt: Attempt
-    helped: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     owner: Owner
@@ -101,16 +94,18 @@ class Restarter:
         self._gate = gate
         self._stopping = stopping
         self._proof = proof or WebhookProof(context)
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[str, Attempt] = OrderedDict()
+        self._helped: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._doubted: set[tuple[str, str]] = set()
         self._asked: dict[str, Owner] = {}
         self._turn = 0
 
-    def heal(self, view: ClusterView, findings: Sequence[Finding]) -> dict[int, Healed]:
+    def heal(self, view: ClusterView, tally: Tally, findings: Sequence[Finding]) -> dict[int, Healed]:
         """Restart what may be restarted; answers by the findings' places.
 
         At most one owner of a config is restarted in a call.
         """
-        self._learn(findings)
+        self._doubted.clear()
         healed: dict[int, Healed] = {}
         self._turn += 1
         left = MAX_WORKLOADS
@@ -134,16 +129,23 @@ class Restarter:
             if self._asked.get(key) != owner:
                 self._gate.withdraw(owner.resource, owner.key)
         self._context.metrics.heal_given_up.set(sum(item.given_up for item in healed.values()))
+        self._learn(tally, findings)
         return healed
 
-    def _learn(self, findings: Sequence[Finding]) -> None:
-        """An owner that was restarted and has no drift any more was helped."""
+    def _learn(self, tally: Tally, findings: Sequence[Finding]) -> None:
+        """A restart has helped once its pods are there, all of them well, and its owner has no others.
+
+        No drift alone says nothing: between the old pod and the new one an owner may have none. What
+        the pods tell, the next process sees as well.
+        """
         if not all(finding.whole for finding in findings):
             return
-        drifting = {item.owner.uid for finding in findings for item in finding.owners}
-        for uid, known in self._known.items():
-            if uid not in drifting:
-                known.helped = True
+        for restart, well in tally.restarts.items():
+            if well and restart not in self._doubted:
+                self._helped[restart] = None
+                self._helped.move_to_end(restart)
+        while len(self._helped) > MAX_RESTARTS_SEEN:
+            self._helped.popitem(last=False)
 
     def _heal(
         self, view: ClusterView, finding: Finding, config: InjectionConfig, owners: Sequence[Owner]
@@ -190,8 +192,9 @@ class Restarter:
         problem = template_problem(
             _template(workload), namespace, labels, view.configs(namespace), view.shared, config=config
         )
-        known = self._known.get(owner.uid)
-        past = past_attempt(workload, None if known is None else known.attempt, config.plan.hash)
+        past = past_attempt(workload, self._known.get(owner.uid), config.plan.hash)
+        restart = namespace, str(past)
+        self._doubted.add(restart)
         decision = decide_restart(
             workload,
             owner.resource.kind,
@@ -199,7 +202,7 @@ class Restarter:
             template_problem=problem,
             hash_=config.plan.hash,
             past=past,
-            helped=known is not None and known.helped and known.attempt.hash == config.plan.hash,
+            helped=restart in self._helped,
             now=self._context.clock(),
         )
         return _Candidate(owner, workload, decision, past)
@@ -246,7 +249,7 @@ class Restarter:
     def _remember(self, item: _Candidate) -> None:
         if item.decision.attempt is None:
             return
-        self._known[item.owner.uid] = _Known(item.decision.attempt)
+        self._known[item.owner.uid] = item.decision.attempt
         self._known.move_to_end(item.owner.uid)
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)

@@ -26,7 +26,7 @@ from bubu_operator.injection.drift import (
     judge_pod,
     lacks_injection,
 )
-from bubu_operator.injection.names import SYSTEM_NAMESPACES
+from bubu_operator.injection.names import RESTARTED_ANNOTATION, SYSTEM_NAMESPACES
 from bubu_operator.injection.podspec import child, texts_of
 from bubu_operator.kube.owners import owner_of_pod
 from bubu_operator.kube.resources import (
@@ -154,14 +154,18 @@ class Sweeper:
                 # Times of the API are all of one form: they sort as texts.
                 created = str(metadata.get("creationTimestamp") or "")
                 counts.newest_current = max(counts.newest_current, created)
+                _came_from(metadata, tally, well=True)
             case DriftState.STALE:
                 tally.drifting(name, owner_of_pod(metadata), missing=False)
+                _came_from(metadata, tally, well=False)
             case DriftState.NO_RECORD:
                 lacks = self._lacks(metadata, config)
                 if lacks is None:
                     tally.of(name).unchecked += 1
                 elif lacks:
                     tally.drifting(name, owner_of_pod(metadata), missing=True)
+                if lacks is not False:
+                    _came_from(metadata, tally, well=False)
             case _:
                 pass
 
@@ -202,6 +206,13 @@ class Sweeper:
         while len(self._lacking) > MAX_REMEMBERED:
             self._lacking.popitem(last=False)
         return lacks
+
+
+def _came_from(metadata: JsonObject, tally: Tally, *, well: bool) -> None:
+    """Note what became of a restart: its pods have its words from the template."""
+    restart = texts_of(metadata, "annotations").get(RESTARTED_ANNOTATION)
+    if restart:
+        tally.came_from((str(metadata.get("namespace") or ""), restart), well=well)
 
 
 def _template_of(metadata: JsonObject) -> str:

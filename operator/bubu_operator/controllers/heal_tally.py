@@ -14,10 +14,11 @@ from bubu_operator.injection.drift import ConfigName
 from bubu_operator.injection.select import Selection
 from bubu_operator.kube.owners import Owner
 
-__all__ = ["ConfigTally", "OwnerGroup", "Tally", "UnconfiguredGroup"]
+__all__ = ["MAX_RESTARTS_SEEN", "ConfigTally", "OwnerGroup", "Tally", "UnconfiguredGroup"]
 
 MAX_OWNERS_OF_CONFIG: Final = 200
 MAX_OWNERS: Final = 2000
+MAX_RESTARTS_SEEN: Final = 4096
 
 
 @dataclass(slots=True)
@@ -88,13 +89,21 @@ class Tally:
         configs: by name; only those that some pod has to do with.
         unconfigured: pods that ask and find no config, by reason.
         lost: their controllers, by uid; a bounded few.
+        restarts: restarts that pods come from, by namespace and what the template says of it; True
+            while all of a restart's pods are as they should be.
     """
 
     pods: int = 0
     configs: dict[ConfigName, ConfigTally] = field(default_factory=dict[ConfigName, ConfigTally])
     unconfigured: dict[str, int] = field(default_factory=dict[str, int])
     lost: dict[str, UnconfiguredGroup] = field(default_factory=dict[str, UnconfiguredGroup])
+    restarts: dict[tuple[str, str], bool] = field(default_factory=dict[tuple[str, str], bool])
     _owners: int = 0
+
+    def came_from(self, restart: tuple[str, str], *, well: bool) -> None:
+        """Note a pod that a restart of ours made, and whether it is as it should be."""
+        if restart in self.restarts or len(self.restarts) < MAX_RESTARTS_SEEN:
+            self.restarts[restart] = well and self.restarts.get(restart, True)
 
     def of(self, name: ConfigName) -> ConfigTally:
         """The counts of a config, begun where there are none."""

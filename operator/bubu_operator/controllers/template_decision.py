@@ -121,11 +121,11 @@ def decide_template(workload: JsonObject, config: InjectionConfig | None) -> Tem
     result = inject_template(workload, config)
     if not result.changed:
         warnings = "; ".join(result.warnings)
-        notes: dict[str, str | None] = {OUTDATED_ANNOTATION: None}
+        marks: dict[str, str | None] = {OUTDATED_ANNOTATION: None}
         if injected_record(workload) is not None:
             # What the user has changed since is noted now: it must not make a later config roll at once.
-            notes[DIGEST_ANNOTATION] = _digest(workload)
-        kept = with_annotations(workload, notes)
+            marks[DIGEST_ANNOTATION] = _digest(workload)
+        kept = with_annotations(workload, marks)
         return TemplateDecision(TemplateAction.UP_TO_DATE, kept, warnings)
     digest = _digest(workload)
     for_config_alone = (

@@ -170,7 +170,8 @@ class World:
         self.pods(name, pods, injected=injected, created=created)
 
     def pods(self, name, number, *, injected, created="2026-01-01T00:00:00Z"):
-        """Create, or replace, a Deployment's pods."""
+        """Create, or replace, a Deployment's pods, as its template has them now."""
+        template = self.workload(name)["spec"]["template"]
         owner = {
             "apiVersion": "apps/v1",
             "kind": "ReplicaSet",
@@ -185,12 +186,24 @@ class World:
                     "namespace": NAMESPACE,
                     "uid": f"pod-{name}-{index}",
                     "labels": {"app": name, **ASKING},
+                    "annotations": dict(template["metadata"].get("annotations", {})),
                     "creationTimestamp": created,
                     "ownerReferences": [owner],
                 },
                 "spec": {"containers": [{"name": "main"}]},
             }
             self.api.put(PODS, inject_pod(pod, self.config).pod if injected else pod)
+
+    def delete_pods(self):
+        """Leave no pod, as between the old and the new one of an owner that has one only."""
+        for key in [key for key in self.api.objects if key[0] == PODS.plural]:
+            del self.api.objects[key]
+
+    def roll_out(self, name):
+        """Let a Deployment's controller say that its roll-out is done."""
+        obj = self.workload(name)
+        obj["status"]["observedGeneration"] = obj["metadata"]["generation"]
+        self.api.put_workload(obj)
 
     def sweeper(self):
         """A sweeper without pauses."""
