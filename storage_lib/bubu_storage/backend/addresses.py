@@ -24,7 +24,7 @@ this machine as well."""
 _METADATA: Final = frozenset(
     ipaddress.ip_address(text)
     for text in (
-        "fd00:ec2::254",  # AWS
+        "fd00:a9fe:a9fe::1",  # Akamai
         "fd20:ce::254",  # Google
         "fd00:42::42",  # Scaleway
         "100.100.100.200",  # Alibaba
@@ -34,8 +34,18 @@ _METADATA: Final = frozenset(
 )
 """Metadata services outside the link-local ranges."""
 
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
-_COMPATIBLE: Final = ipaddress.ip_network("::/96")
+_METADATA_NETWORK: Final = ipaddress.ip_network("fd00:ec2::/32")
+"""AWS keeps its services for machines there, those that hand out credentials (::254, ::23) among them."""
+
+_IPV4_AT_THE_END: Final = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "64:ff9b::/96",  # NAT64
+        "64:ff9b:1::/48",  # NAT64 of one's own; its other forms end in zeros, and are refused as 0.0.0.0
+        "::ffff:0:0:0/96",  # translated
+        "::/96",  # compatible
+    )
+)
 _IPV4_BITS: Final = 0xFFFFFFFF
 
 
@@ -67,13 +77,13 @@ def _wrapped(address: IpAddress) -> list[ipaddress.IPv4Address]:
     if address.teredo is not None:
         found.append(address.teredo[1])
     # "::" and "::1" are themselves, and no IPv4 addresses in disguise.
-    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
+    if any(address in network for network in _IPV4_AT_THE_END) and int(address) > 1:
         found.append(ipaddress.IPv4Address(int(address) & _IPV4_BITS))
     return [inner for inner in found if inner is not None]
 
 
 def _refusal_of(address: IpAddress, *, allow_loopback: bool) -> str:
-    if address in _METADATA:
+    if address in _METADATA or address in _METADATA_NETWORK:
         return "the address of a cloud's metadata service"
     if address.is_link_local:
         return "a link-local address, where clouds keep their metadata services"

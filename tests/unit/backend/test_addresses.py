@@ -47,7 +47,13 @@ def store(endpoint, **more):
         "::a9fe:a9fe",
         "64:ff9b::a9fe:a9fe",
         "2002:a9fe:a9fe::1",
+        "64:ff9b:1::a9fe:a9fe",
+        "::ffff:0:169.254.169.254",
         "fd00:ec2::254",
+        "fd00:ec2::23",  # hands out identities to pods
+        "fd00:a9fe:a9fe::1",
+        "fd20:ce::254",
+        "fd00:42::42",
         "100.100.100.200",
         "168.63.129.16",
         "0.0.0.0",  # noqa: S104 - an address to be refused, not to listen on
