@@ -37,6 +37,9 @@ EXIT_LEADERSHIP_OVER: Final = 5
 CUT_OFF_SECONDS: Final = 1.5
 """After the end of the parent's leadership, for a request that was sent before; a successor begins later."""
 
+LOOK_SECONDS: Final = 0.25
+"""Between two looks at the clock: a wait stands still while the machine sleeps, the leadership does not."""
+
 
 class _Validity:
     """Until when the parent leads; None for ever."""
@@ -140,7 +143,7 @@ def _wait_for_data(descriptor: int, validity: _Validity) -> bool:
     left = validity.remaining_seconds() + CUT_OFF_SECONDS
     if left == float("inf"):
         return True
-    readable, _, _ = select.select([descriptor], [], [], max(0.0, left))
+    readable, _, _ = select.select([descriptor], [], [], min(LOOK_SECONDS, max(0.0, left)))
     if not readable and validity.remaining_seconds() + CUT_OFF_SECONDS <= 0:
         os._exit(EXIT_LEADERSHIP_OVER)
     return bool(readable)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bubu_operator.controllers.isolation import child_environment
+from bubu_operator.retention import child
 from bubu_operator.retention.child import run_child
 from bubu_operator.retention.document import LineType, PassDocument, PassLine, read_until, until_line
 from bubu_operator.retention.process import MAX_LINE_BYTES, PassEnded, PassProcess, _lines_of, pass_command
@@ -380,6 +381,33 @@ def test_a_request_that_hangs_does_not_keep_it_alive():
 
     assert end.exit_code == 5
     assert late_seconds < 3.0
+
+
+def test_a_machine_that_slept_does_not_put_the_end_off(monkeypatch):
+    """Time asleep counts at once, not when the seconds that were left before have been waited for."""
+    now = [1000.0]
+    monkeypatch.setattr(child, "boot_seconds", lambda: now[0])
+    exits = []
+
+    def leave(code):
+        exits.append(code)
+        raise SystemExit
+
+    monkeypatch.setattr(child.os, "_exit", leave)
+    reading, writing = os.pipe()
+    began = time.monotonic()
+    alarm = threading.Timer(0.1, lambda: now.__setitem__(0, 1060.0))
+    alarm.start()
+    try:
+        with pytest.raises(SystemExit):
+            child._lifeline(reading, b"", threading.Event(), child._Validity(1007.0))
+    finally:
+        alarm.join()
+        os.close(reading)
+        os.close(writing)
+
+    assert exits == [child.EXIT_LEADERSHIP_OVER]
+    assert time.monotonic() - began < 4.0
 
 
 def test_a_pass_without_an_election_is_told_nothing(store):
