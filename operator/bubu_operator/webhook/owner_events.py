@@ -37,6 +37,9 @@ QUEUE_LENGTH: Final = 256
 REPEAT_SECONDS: Final = 600.0
 MAX_REMEMBERED: Final = 4096
 MAX_REFERENCE_CHARACTERS: Final = 253
+MAX_NOTE_CHARACTERS: Final = 1024
+"""As long as an event's note may be. A label of a pod that is not validated yet may be longer than a MiB."""
+
 ACTION: Final = "Inject"
 
 
@@ -126,7 +129,9 @@ class OwnerEvents:
             return
         text = verdict.warnings[0] if verdict.warnings else f"no storage was injected: {verdict.reason}"
         try:
-            self._queue.put_nowait(_Note(owner, request.namespace, str(verdict.reason), text))
+            self._queue.put_nowait(
+                _Note(owner, request.namespace, str(verdict.reason), text[:MAX_NOTE_CHARACTERS])
+            )
         except queue.Full:
             self._count[EventOutcome.DROPPED]()
             return

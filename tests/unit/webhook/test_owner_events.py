@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,6 +188,26 @@ def test_a_full_queue_drops_and_counts():
         events.offer(request([{**OWNER, "uid": f"u-{number}"}]), NO_CONFIG)
 
     assert counts(metrics) == {"dropped": 5}
+
+
+def test_what_waits_in_the_queue_is_short():
+    """A label that is not validated yet may be a MiB, and stands in the sentence; many of them wait."""
+    recorder, metrics = Recorder(), WebhookMetrics()
+    events = OwnerEvents(recorder, metrics)
+    long = replace(NO_CONFIG, warnings=("no StorageConfig " + "x" * 1_000_000,))
+    tracemalloc.start()
+    try:
+        for number in range(QUEUE_LENGTH):
+            # Each review's text is one of its own.
+            events.offer(
+                request([{**OWNER, "uid": f"u-{number}"}]),
+                replace(long, warnings=(long.warnings[0] + str(number),)),
+            )
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 4 * 1024 * 1024
 
 
 def test_a_failure_ends_nothing(caplog: pytest.LogCaptureFixture):
