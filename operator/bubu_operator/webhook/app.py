@@ -61,8 +61,11 @@ LAG_POLL_SECONDS: Final = 0.01
 MAX_WAITING_BYTES: Final = 256 * 1024
 """Larger reviews do not wait: many of them, parsed, would be too much memory."""
 
-MAX_LOGGED_CHARACTERS: Final = 253
-"""Of a name in the log: the longest that Kubernetes allows. A pod is reviewed before it is validated."""
+MAX_ALL_WAITING_BYTES: Final = 4 * 1024 * 1024
+"""Of all reviews that wait at once; parsed, they take up to twenty times as much."""
+
+MAX_NAME_CHARACTERS: Final = 253
+"""Of a name: the longest that Kubernetes allows. A pod is reviewed before it is validated."""
 
 MAX_DELETIONS_TOLD: Final = 3
 
@@ -147,6 +150,7 @@ class WebhookApp:
         self._lag_seconds = lag_seconds
         self._budget_seconds = budget_seconds
         self._bodies = BodyReader()
+        self._waiting_bytes = 0
         self.draining = False
         self.in_flight = 0
         self._metrics.in_flight.set_function(lambda: self.in_flight)
@@ -234,22 +238,27 @@ class WebhookApp:
         skipped = skip_reason(request)
         if skipped is not None:
             return skipped
-        if self._view.waiting_for():
-            return await self._decide_cold(request, arrived)
-        verdict = _decide(request, self._view)
-        if verdict.reason not in _MAY_BE_LAG or request.size_bytes > MAX_WAITING_BYTES:
+        is_cold = bool(self._view.waiting_for())
+        verdict = _cold() if is_cold else _decide(request, self._view)
+        if not is_cold and verdict.reason not in _MAY_BE_LAG:
             return verdict
-        return await self._decide_late(request, verdict, arrived)
+        size = request.size_bytes
+        if size > MAX_WAITING_BYTES or self._waiting_bytes + size > MAX_ALL_WAITING_BYTES:
+            return verdict
+        self._waiting_bytes += size
+        try:
+            if is_cold:
+                return await self._decide_cold(request, arrived)
+            return await self._decide_late(request, verdict, arrived)
+        finally:
+            self._waiting_bytes -= size
 
     async def _decide_cold(self, request: ReviewRequest, arrived: float) -> Verdict:
         """Decide before the first lists are there: by one live look."""
-        if request.size_bytes <= MAX_WAITING_BYTES:
-            live = await self._live(request, arrived)
-            if live is not None:
-                return _decide(request, live, is_live=True)
-            if not self._view.waiting_for():
-                return _decide(request, self._view)
-        return not_ready("the webhook has just started and knows no configs yet")
+        live = await self._live(request, arrived)
+        if live is not None:
+            return _decide(request, live, is_live=True)
+        return _cold() if self._view.waiting_for() else _decide(request, self._view)
 
     async def _decide_late(self, request: ReviewRequest, verdict: Verdict, arrived: float) -> Verdict:
         """Decide again while the watch may just not have delivered it; at last by a live look."""
@@ -268,7 +277,10 @@ class WebhookApp:
         if self._look is None or asyncio.get_running_loop().time() >= deadline:
             return None
         named = texts_of(child(request.pod, "metadata"), "labels").get(CONFIG_LABEL, "")
-        return await self._look(request.namespace, named, deadline)
+        # What is too long for a name is looked up, and not found, without being kept whole.
+        return await self._look(
+            request.namespace[: MAX_NAME_CHARACTERS + 1], named[: MAX_NAME_CHARACTERS + 1], deadline
+        )
 
     def _explained(self, request: ReviewRequest, verdict: Verdict) -> Verdict:
         """Say of a missing config that it was there a moment ago."""
@@ -306,6 +318,10 @@ class WebhookApp:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": int(status), "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def _cold() -> Verdict:
+    return not_ready("the webhook has just started and knows no configs yet")
 
 
 def _decide(request: ReviewRequest, known: Knowledge, *, is_live: bool = False) -> Verdict:
@@ -361,6 +377,6 @@ def _who(request: ReviewRequest) -> dict[str, str]:
     """Fields of a log line; a caller writes them, so their length is bounded."""
     return {
         "uid": request.uid,
-        "namespace": request.namespace[:MAX_LOGGED_CHARACTERS],
-        "pod": request.name[:MAX_LOGGED_CHARACTERS],
+        "namespace": request.namespace[:MAX_NAME_CHARACTERS],
+        "pod": request.name[:MAX_NAME_CHARACTERS],
     }

@@ -2,7 +2,8 @@
 
 Invariant: at most `MAX_BUFFERED_BYTES` plus `FREE_BYTES` for each connection are held, however
 many large bodies arrive at once. A small body, as nearly every pod is, is never refused for
-the sake of large ones.
+the sake of large ones, and waits for one of them at most: large ones are handed out one in each
+round of the event loop, since reading one keeps the loop for up to some tenths of a second.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class BodyReader:
     def __init__(self, max_buffered_bytes: int = MAX_BUFFERED_BYTES) -> None:
         self._max_buffered_bytes = max_buffered_bytes
         self._buffered_bytes = 0
+        self._turn = asyncio.Lock()
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Read a request's body, up to `MAX_BODY_BYTES`.
@@ -64,7 +66,11 @@ class BodyReader:
             async with asyncio.timeout(BODY_SECONDS):
                 while await body.take(receive):
                     pass
+                if FREE_BYTES < body.size <= MAX_BODY_BYTES:
+                    await self._large()
         except TimeoutError as error:
+            if body.is_whole:
+                raise _overloaded() from error
             raise ReviewRejectedError(
                 HTTPStatus.REQUEST_TIMEOUT,
                 RejectReason.TOO_SLOW,
@@ -87,16 +93,23 @@ class BodyReader:
             ReviewRejectedError: the budget is used up.
         """
         if self._buffered_bytes + size > self._max_buffered_bytes:
-            raise ReviewRejectedError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                RejectReason.OVERLOADED,
-                "too many large reviews at once; try again",
-            )
+            raise _overloaded()
         self._buffered_bytes += size
+
+    async def _large(self) -> None:
+        """Wait for a large body's turn; the next one has it a round of the loop after the caller goes on."""
+        await self._turn.acquire()
+        asyncio.get_running_loop().call_soon(self._turn.release)
 
     def give_back(self, size: int) -> None:
         """Undo `claim`."""
         self._buffered_bytes -= size
+
+
+def _overloaded() -> ReviewRejectedError:
+    return ReviewRejectedError(
+        HTTPStatus.SERVICE_UNAVAILABLE, RejectReason.OVERLOADED, "too many large reviews at once; try again"
+    )
 
 
 class _Body:
@@ -104,6 +117,7 @@ class _Body:
 
     def __init__(self, reader: BodyReader) -> None:
         self.size = 0
+        self.is_whole = False
         self.chunks: list[bytes] = []
         self._reader = reader
         self._claimed = 0
@@ -125,7 +139,8 @@ class _Body:
             self._reader.claim(beyond)
             self._claimed += beyond
             self.chunks.append(chunk)
-        return bool(message.get("more_body", False)) and self.size <= DISCARD_BYTES
+        self.is_whole = not message.get("more_body", False)
+        return not self.is_whole and self.size <= DISCARD_BYTES
 
     def release(self) -> None:
         """Give back what was claimed."""

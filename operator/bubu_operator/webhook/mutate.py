@@ -30,6 +30,7 @@ from bubu_operator.webhook.review import Denial, ReviewRequest
 from bubu_storage.apply_env import Json
 
 __all__ = [
+    "MAX_CONTAINERS",
     "MAX_POD_BYTES",
     "Policy",
     "SkipReason",
@@ -45,6 +46,9 @@ __all__ = [
 
 MAX_POD_BYTES: Final = 1536 * 1024
 """etcd's limit for a request. Pods are stored in a denser form than JSON, so what fits as JSON fits."""
+
+MAX_CONTAINERS: Final = 1000
+"""Nobody runs as many in one pod, and what injection writes for each of them would not be stored."""
 
 _OPTED_OUT: Final = "false"
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
@@ -187,18 +191,21 @@ def decide(
     labels = texts_of(child(pod, "metadata"), "labels")
     demand = demand_for(labels, namespace_labels)
     if not demand.wanted:
-        problem = pod_problem(pod)
+        problem = _problem(request)
         return _malformed(request, problem) if problem else Verdict(demand, "")
     selection = select_config(
         labels, request.namespace, namespace_labels, storage_configs, cluster_storage_configs
     )
     if selection.config is None:
-        problem = pod_problem(pod)
+        problem = _problem(request)
         if problem:
             return _malformed(request, problem)
         warning = f"no storage was injected: {selection.message}"
         return Verdict(selection.reason, "", (warning,), wanted=True, unserved=True)
     config = str(selection.config)
+    hopeless = _hopeless(request, config)
+    if hopeless is not None:
+        return hopeless
     result = inject_pod(pod, selection.config)
     if result.reason == InjectionReason.MALFORMED_POD:
         return Verdict(
@@ -217,6 +224,30 @@ def decide(
         result.reason == InjectionReason.NO_MATCHING_CONTAINER and demand is Demand.NAMESPACE_LABEL
     )
     return Verdict(result.reason, patch, result.warnings, config, wanted=True, unserved=unserved)
+
+
+def _hopeless(request: ReviewRequest, config: str) -> Verdict | None:
+    """Say at once what would come out in the end: working on such a pod holds up all other reviews."""
+    if request.size_bytes > MAX_POD_BYTES:
+        why = f"the pod is larger than the {MAX_POD_BYTES} bytes that a cluster stores; make it smaller"
+    elif _containers(request.pod) > MAX_CONTAINERS:
+        why = f"the pod has more than {MAX_CONTAINERS} containers"
+    else:
+        return None
+    warning = f"{config} was not injected: {why}"
+    return Verdict(SkipReason.POD_TOO_LARGE, "", (warning,), config, wanted=True, unserved=True)
+
+
+def _containers(pod: object) -> int:
+    """How many there are, in a pod that is not checked yet."""
+    spec = child(cast("Json", pod), "spec") if isinstance(pod, dict) else {}
+    lists: list[object] = [spec.get("containers"), spec.get("initContainers")]
+    return sum(len(cast("list[object]", items)) for items in lists if isinstance(items, list))
+
+
+def _problem(request: ReviewRequest) -> str:
+    """`pod_problem`; "" for a pod that is too large to look at all of it."""
+    return "" if request.size_bytes > MAX_POD_BYTES else pod_problem(request.pod)
 
 
 def _outer_problem(pod: object) -> str:

@@ -388,6 +388,77 @@ def test_a_pod_is_not_made_too_large_to_be_stored():
     assert answer(limit - 10_000)["auditAnnotations"]["reason"] == "Injected"
 
 
+@pytest.mark.parametrize(
+    ("containers", "annotation"), [(1001, ""), (1, "x" * 1536 * 1024)], ids=["containers", "bytes"]
+)
+def test_a_pod_that_cannot_be_stored_anyway_is_not_worked_on(
+    containers: int, annotation: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Thousands of containers times our variables would hold up every other review for seconds."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("worked on")
+
+    monkeypatch.setattr("bubu_operator.webhook.mutate.inject_pod", never)
+    item = asking()
+    item["spec"]["containers"] = [{"name": f"c{number}"} for number in range(containers)]
+    item["metadata"]["annotations"] = {"a": annotation}
+
+    for path, allowed in (("/mutate", True), ("/mutate/strict", False)):
+        response = call(app_of(), review_of(item), path=path).review
+        assert response["allowed"] is allowed
+        assert response["auditAnnotations"]["reason"] == "PodTooLarge"
+        assert "StorageConfig flows/main was not injected" in str(response)
+
+
+def test_large_reviews_do_not_hold_up_small_ones():
+    """Fifty at once: one is read in each round of the loop, and others come in between."""
+    item = asking()
+    item["metadata"]["annotations"] = {"a": "x" * 100 * 1024}
+    large, small = review_of(item), review_of(asking())
+    app, order = app_of(), list[str]()
+
+    async def one(body: bytes, name: str) -> None:
+        await asyncio.sleep(0 if name == "large" else 0.001)
+        answer = await call_async(app, body)
+        assert answer.status == 200
+        order.append(name)
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(one(large, "large") for _ in range(50)), one(small, "small"))
+
+    assert len(large) > body_module.FREE_BYTES
+    asyncio.run(all_at_once())
+
+    assert order.index("small") < 10
+
+
+def test_reviews_that_wait_are_not_too_much_memory_together():
+    """Beyond a few MiB of them, the next one is answered from what is known."""
+    item = asking()
+    item["metadata"]["annotations"] = {"a": "x" * 200 * 1024}
+    lag_seconds = 1.0
+    app = app_of(View(), lag_seconds=lag_seconds, budget_seconds=5.0)
+    took: list[float] = []
+
+    async def one() -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        answer = await call_async(app, review_of(item))
+        assert answer.review["auditAnnotations"]["reason"] == "NoConfig"
+        took.append(loop.time() - began)
+
+    async def at_once(number: int) -> None:
+        took.clear()
+        await asyncio.gather(*(one() for _ in range(number)))
+
+    asyncio.run(at_once(60))
+    waited = sum(seconds >= lag_seconds for seconds in took)
+    assert 0 < waited * 200 * 1024 <= 4 * 1024 * 1024
+    asyncio.run(at_once(1))
+    assert took[0] >= lag_seconds
+
+
 def test_a_fault_of_ours_lets_the_pod_through_and_is_logged(caplog: pytest.LogCaptureFixture):
     """Allowed, a warning without internals, a traceback in the log, nothing of the pod's content there."""
 
