@@ -29,7 +29,7 @@ from bubu_operator.controllers.heal_proof import WebhookProof
 from bubu_operator.controllers.heal_report import RESTARTABLE, Finding
 from bubu_operator.controllers.heal_tally import MAX_RESTARTS_SEEN, Tally
 from bubu_operator.controllers.heal_view import ClusterView
-from bubu_operator.controllers.rollout import RolloutGate, config_key
+from bubu_operator.controllers.rollout import TOO_OFTEN, RolloutGate, config_key
 from bubu_operator.errors import (
     KubeApiError,
     KubeConflictError,
@@ -222,11 +222,11 @@ class Restarter:
         if not self._let_go(scope, item.owner, revision):
             self._asked[scope] = item.owner
             halted = self._gate.halted_by(scope, revision)
-            why = (
-                f"the roll-out of {halted} failed; mend it"
-                if halted
-                else "owners roll out one after the other"
-            )
+            why = "owners roll out one after the other"
+            if halted:
+                why = f"the roll-out of {halted} failed; mend it"
+            elif self._gate.rests(item.owner.resource, item.owner.key):
+                why = TOO_OFTEN
             result.notes.append(f"{item.owner} waits: {why}")
             return
         try:

@@ -8,7 +8,8 @@ cluster. Configs do not wait for each other; two starts are `START_INTERVAL_SECO
 
 A roll-out that takes longer than the timeout no longer holds up the next one: it may wait
 for a node. One that Kubernetes calls failed (its progress deadline passed) holds up all
-further ones of the same revision of the config, until its owner is well again or gone.
+further ones of the same revision of the config, until its owner is well again or gone. An owner
+whose config changes all the time is rolled a few times, and then rests.
 
 The truth is in the cluster: each write carries a mark on its owner (`RolloutGate.mark`), and
 a new process finds by the marks what is under way before it lets anybody go.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -40,7 +42,15 @@ from bubu_operator.kube.resources import (
     section,
 )
 
-__all__ = ["ROLLING", "RolloutGate", "RolloutState", "config_key", "rollout_done", "rollout_state"]
+__all__ = [
+    "ROLLING",
+    "TOO_OFTEN",
+    "RolloutGate",
+    "RolloutState",
+    "config_key",
+    "rollout_done",
+    "rollout_state",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +74,17 @@ ABSENT_SECONDS: Final = 30.0
 """Who has not asked again this long after it should have, does not wait any more."""
 
 GET_TIMEOUT_SECONDS: Final = 5.0
+
+MAX_ROLLOUTS: Final = 3
+REST_SECONDS: Final = 1800.0
+"""In this time no owner is rolled more than `MAX_ROLLOUTS` times: two tools that fight over a config
+must not restart its pods for ever."""
+
+TOO_OFTEN: Final = (
+    f"rolled out {MAX_ROLLOUTS} times within {REST_SECONDS / 60:.0f} minutes, "
+    "and left alone until these are over"
+)
+MAX_REMEMBERED: Final = 10_000
 
 
 def config_key(config: InjectionConfig) -> str:
@@ -126,6 +147,7 @@ class RolloutGate:
         self._scopes: dict[str, _Scope] = {}
         self._recovered = False
         self._last_start = float("-inf")
+        self._begun: OrderedDict[_Waiter, tuple[float, ...]] = OrderedDict()
 
     # -- asking --------------------------------------------------------------------------
 
@@ -151,8 +173,14 @@ class RolloutGate:
             self._recover()
             now = self._context.monotonic()
             scope = self._scopes.setdefault(config, _Scope())
-            wait = self._wait(scope, resource, key, revision, now)
             me = _waiter(resource, key)
+            rest = self._rest(me, now)
+            if rest > 0:
+                # It does not queue: others must not wait for its rest.
+                scope.waiting.pop(me, None)
+                self._count()
+                return min(MAX_WAIT_SECONDS, rest)
+            wait = self._wait(scope, resource, key, revision, now)
             if wait > 0:
                 scope.waiting[me] = now + wait + ABSENT_SECONDS
             else:
@@ -162,6 +190,15 @@ class RolloutGate:
                 self._last_start = now
             self._count()
             return wait
+
+    def rests(self, resource: Resource, key: ObjectKey) -> bool:
+        """Tell whether the owner was rolled so often lately that it is left alone for a while."""
+        with self._lock:
+            return self._rest(_waiter(resource, key), self._context.monotonic()) > 0
+
+    def _rest(self, me: _Waiter, now: float) -> float:
+        begun = self._begun.get(me, ())
+        return begun[0] + REST_SECONDS - now if len(begun) == MAX_ROLLOUTS else 0.0
 
     def _wait(self, scope: _Scope, resource: Resource, key: ObjectKey, revision: str, now: float) -> float:
         self._judge(scope, now)
@@ -194,7 +231,12 @@ class RolloutGate:
             workload: as it was written, with its mark.
         """
         mark = _read_mark(workload)
+        me = _waiter(resource, key)
         with self._lock:
+            self._begun[me] = (*self._begun.get(me, ()), self._context.monotonic())[-MAX_ROLLOUTS:]
+            self._begun.move_to_end(me)
+            while len(self._begun) > MAX_REMEMBERED:
+                self._begun.popitem(last=False)
             scope = self._scopes.setdefault(config, _Scope())
             # Another part may have withdrawn the same owner meanwhile; what is written rolls all the same.
             others = [item for item in scope.rollouts if not item.is_of(resource, key)]

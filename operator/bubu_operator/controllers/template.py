@@ -16,7 +16,7 @@ import zlib
 from typing import Any, Final, cast
 
 from bubu_operator.controllers.context import Context
-from bubu_operator.controllers.rollout import RolloutGate, config_key
+from bubu_operator.controllers.rollout import TOO_OFTEN, RolloutGate, config_key
 from bubu_operator.controllers.selection import select_for_namespace
 from bubu_operator.controllers.template_decision import (
     DIGEST_ANNOTATION,
@@ -169,6 +169,9 @@ class TemplateReconciler:
         halted = self._gate.halted_by(name, revision) if wait > 0 else ""
         if halted:
             note = f"{config} is not rolled out any further, because the roll-out of {halted} failed"
+            self._emit(workload, EventType.WARNING, HALTED, note)
+        elif self._gate.rests(self._resource, key):
+            note = f"{config} changes all the time: {TOO_OFTEN}"
             self._emit(workload, EventType.WARNING, HALTED, note)
         return wait
 

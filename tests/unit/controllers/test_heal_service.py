@@ -9,7 +9,7 @@ import pytest
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.heal import HealService
 from bubu_operator.controllers.heal_report import LISTED_OWNERS
-from bubu_operator.controllers.rollout import RolloutGate
+from bubu_operator.controllers.rollout import MAX_ROLLOUTS, RolloutGate
 from bubu_operator.kube.resources import PODS, STORAGE_CONFIGS
 from tests.unit.controllers.heal_world import ASKING, NAMESPACE, World, broken, denied
 
@@ -191,6 +191,26 @@ def test_restarts_that_never_help_end_and_keep_the_others_safe(world, healing):
     world.deployment("fresh", 1, injected=True, created="2026-12-01T00:00:00Z")
     healing.sweep()
     assert restarted(world)[3:] == ["b"]
+
+
+def test_a_config_that_changes_all_the_time_does_not_restart_its_owners_for_ever(world, healing):
+    """Back and forth, once a minute for a day; the condition says what is held back."""
+    world.deployment("web", 1, injected=True)
+
+    for number in range(24 * 60):
+        world.configure(generation=number + 2, timeoutSeconds=100 + number % 2, **ROLL)
+        healing.sweep()
+        world.pods("web", 1, injected=True)
+        world.roll_out("web")
+        world.pass_time(60)
+
+    assert len(restarted(world)) <= MAX_ROLLOUTS * 49
+    for number in range(MAX_ROLLOUTS + 1):
+        world.configure(generation=9000 + number, timeoutSeconds=200 + number, **ROLL)
+        healing.sweep()
+        world.roll_out("web")
+        world.pass_time(60)
+    assert "rolled out 3 times within 30 minutes, and left alone" in world.drift()[1]
 
 
 def test_a_moment_without_pods_is_no_help(world, healing):

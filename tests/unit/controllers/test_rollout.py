@@ -13,7 +13,9 @@ from bubu_operator.controllers.rollout import (
     ABSENT_SECONDS,
     GRANT_SECONDS,
     HALTED_SECONDS,
+    MAX_ROLLOUTS,
     POLL_SECONDS,
+    REST_SECONDS,
     SETTLE_SECONDS,
     RolloutGate,
     RolloutState,
@@ -269,6 +271,28 @@ def test_the_failed_owner_may_be_mended_by_a_new_revision(world):
     world.status(A, available=0, reason="ProgressDeadlineExceeded")
     world.now += 5
     assert world.ask(A, revision="r2") == 0.0
+
+
+def test_a_config_that_changes_all_the_time_does_not_restart_its_owners_for_ever(world):
+    """Two tools fight over it, once a minute for a day: a few roll-outs an hour, and nobody else waits."""
+    rolled, began = 0, world.now
+    for number in range(24 * 60):
+        revision = f"r{number % 2}"
+        world.ask(A, revision=revision)
+        world.now += SETTLE_SECONDS
+        if world.ask(A, revision=revision) == 0.0:
+            world.write(A, revision=revision)
+            world.status(A)
+            rolled += 1
+            assert world.gate.rests(DEPLOYMENTS, A) is (rolled >= MAX_ROLLOUTS and rolled % MAX_ROLLOUTS == 0)
+        world.now += 59
+
+    assert rolled <= MAX_ROLLOUTS * ((world.now - began) // REST_SECONDS + 1)
+    assert rolled > MAX_ROLLOUTS, "it goes on after its rest"
+    assert world.value("bubu_rollouts_waiting") == 0
+    world.ask(B, revision="r0")
+    world.now += SETTLE_SECONDS
+    assert world.ask(B, revision="r0") == 0.0
 
 
 def test_a_deleted_owner_holds_up_nobody(world):

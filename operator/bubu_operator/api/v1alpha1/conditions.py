@@ -222,7 +222,7 @@ class EventReason(_Word):
     )
     ROLLOUT_HALTED = (
         "RolloutHalted",
-        "The roll-out of another owner of the same config failed; this one is left as it is.",
+        "Another owner of the config failed to roll out, or this one has rolled too often of late; it waits.",
     )
     CONFIG_NOT_FOUND = (
         "ConfigNotFound",
