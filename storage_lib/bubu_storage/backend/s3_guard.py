@@ -11,10 +11,13 @@ same.
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import socket
 import sys
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, cast
+from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
@@ -59,6 +62,32 @@ def guard_connections(client: Any, policy: str) -> None:
             {"address_policy": policy},
         )
         kinds[scheme] = type(f"Guarded{kind.__name__}", (kind,), {"ConnectionCls": guarded})
+    client.meta.events.register("before-send.s3", functools.partial(_judge_number, policy))
+
+
+def _judge_number(policy: str, request: Any, **_: Any) -> None:
+    """Refuse a numeric host whose address must not be called, however it is written.
+
+    Raises:
+        AddressNotAllowedError: see there; nothing was sent, neither to it nor to a proxy.
+    """
+    host: str = urlsplit(cast("str", request.url)).hostname or ""
+    address = _as_number(host.rstrip("."))
+    # A name is judged when it is connected to, by us or by a proxy.
+    if address:
+        _check(host, address, policy)
+
+
+def _as_number(host: str) -> str:
+    """Return a numeric host as people write it, ``0xa9fea9fe`` and the like included; "" for a name."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, UnicodeError):
+        pass
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return ""
 
 
 class _GuardedConnection(HTTPConnection):

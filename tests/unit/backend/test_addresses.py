@@ -217,6 +217,22 @@ def test_loopback_is_refused_unless_allowed():
         assert server.requests == []
 
 
+@pytest.mark.parametrize("host", [METADATA, "[fd00:ec2::254]", "0xa9.0xfe.0xa9.0xfe", "2852039166"])
+def test_a_number_is_judged_before_a_proxy_sees_it(host, monkeypatch):
+    """A proxy resolves names and may refuse what it likes; a number needs no resolving."""
+    with Counter() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        with store(f"http://{host}") as backend, pytest.raises(AddressNotAllowedError, match="metadata"):
+            backend.head_object("a")
+        assert proxy.requests == []
+
+        with contextlib.suppress(StorageError), store("http://store.example") as backend:
+            backend.head_object("a")
+        assert proxy.requests
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_to_another_host_is_not_followed(status):
     """Also not with the headers by which AWS names another region."""
