@@ -129,17 +129,15 @@ class Restarter:
             if self._asked.get(key) != owner:
                 self._gate.withdraw(owner.resource, owner.key)
         self._context.metrics.heal_given_up.set(sum(item.given_up for item in healed.values()))
-        self._learn(tally, findings)
+        self._learn(tally)
         return healed
 
-    def _learn(self, tally: Tally, findings: Sequence[Finding]) -> None:
+    def _learn(self, tally: Tally) -> None:
         """A restart has helped once its pods are there, all of them well, and its owner has no others.
 
         No drift alone says nothing: between the old pod and the new one an owner may have none. What
         the pods tell, the next process sees as well.
         """
-        if not all(finding.whole for finding in findings):
-            return
         for restart, well in tally.restarts.items():
             if well and restart not in self._doubted:
                 self._helped[restart] = None

@@ -13,12 +13,18 @@ from typing import Final
 from bubu_operator.injection.drift import ConfigName
 from bubu_operator.injection.select import Selection
 from bubu_operator.kube.owners import Owner
+from bubu_operator.kube.resources import DAEMON_SETS, REPLICA_SETS, STATEFUL_SETS
 
 __all__ = ["MAX_RESTARTS_SEEN", "ConfigTally", "OwnerGroup", "Tally", "UnconfiguredGroup"]
 
 MAX_OWNERS_OF_CONFIG: Final = 200
+MAX_OTHERS_OF_CONFIG: Final = 50
+"""Owners that no restart would help: Jobs, and pods without an owner. They must not hide those it would."""
+
 MAX_OWNERS: Final = 2000
 MAX_RESTARTS_SEEN: Final = 4096
+
+_RESTARTED: Final = (REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS)
 
 
 @dataclass(slots=True)
@@ -50,6 +56,7 @@ class ConfigTally:
         unchecked: pods without a record that were not looked at whole in this sweep.
         newest_current: when the newest pod was created that is as it should be; "" without one.
         groups: drifting pods by the uid of their controller.
+        others: how many of the groups are of owners that no restart would help.
     """
 
     carried: int = 0
@@ -59,6 +66,7 @@ class ConfigTally:
     unchecked: int = 0
     newest_current: str = ""
     groups: dict[str, OwnerGroup] = field(default_factory=dict[str, OwnerGroup])
+    others: int = 0
 
     @property
     def drifting(self) -> int:
@@ -118,8 +126,15 @@ class Tally:
             tally.stale += 1
         group = tally.groups.get(owner.uid)
         if group is None:
-            if len(tally.groups) >= MAX_OWNERS_OF_CONFIG or self._owners >= MAX_OWNERS:
+            other = owner.resource not in _RESTARTED
+            room = (
+                tally.others < MAX_OTHERS_OF_CONFIG
+                if other
+                else len(tally.groups) - tally.others < MAX_OWNERS_OF_CONFIG
+            )
+            if not room or self._owners >= MAX_OWNERS:
                 return
+            tally.others += other
             self._owners += 1
             group = tally.groups[owner.uid] = OwnerGroup(owner)
         if missing:

@@ -172,6 +172,19 @@ def test_nothing_is_restarted_without_proof(world, healing):
     assert world.metric("bubu_rollouts_waiting") == 0
 
 
+def test_pods_that_nobody_replaces_do_not_hide_an_owner(world, healing):
+    """Hundreds of bare pods come first in the list; the Deployment after them is found and restarted."""
+    for number in range(300):
+        name = f"bare-{number:03}"
+        metadata = {"name": name, "namespace": NAMESPACE, "uid": name, "labels": dict(ASKING)}
+        world.api.put(PODS, {"metadata": metadata, "spec": {"containers": [{"name": "main"}]}})
+    world.deployment("web", 1)
+
+    healing.sweep()
+
+    assert restarted(world) == ["web"]
+
+
 def test_restarts_that_never_help_end_and_keep_the_others_safe(world, healing):
     """A week of sweeps with a webhook that is never called: three restarts of one owner, no more."""
     world.deployment("a")
