@@ -44,6 +44,9 @@ POLL_SECONDS: Final = 1.0
 SOON_SECONDS: Final = 10.0
 """Until the next look while restarts are under way, or pods were left for it."""
 
+SOON_FACTOR: Final = 4.0
+"""The same in times of the last sweep: a large cluster's pods are not listed all the time for hours."""
+
 RETRY_BASE_SECONDS: Final = 2.0
 JITTER: Final = 0.1
 
@@ -175,9 +178,10 @@ class HealService:
         metrics = self._context.metrics
         metrics.heal_sweeps.labels("complete").inc()
         metrics.heal_last_success.set(self._context.clock().timestamp())
-        metrics.heal_duration.set(self._context.monotonic() - began)
+        took = self._context.monotonic() - began
+        metrics.heal_duration.set(took)
         interval = self._context.options.heal_interval_seconds
-        return min(interval, SOON_SECONDS) if soon else interval
+        return min(interval, max(SOON_SECONDS, SOON_FACTOR * took)) if soon else interval
 
     def _report(self, view: ClusterView, tally: Tally) -> bool:
         """Say and mend what was found; tell whether the next look should be soon."""

@@ -160,6 +160,18 @@ def test_owners_are_restarted_one_at_a_time(world, healing):
     assert world.metric("bubu_heal_restarts_total", kind="Deployment") == 3
 
 
+@pytest.mark.parametrize(("took", "low", "high"), [(1, 9, 11.1), (10, 36, 50), (100, 54, 66)])
+def test_a_large_cluster_is_not_listed_all_the_time_while_owners_roll(world, healing, took, low, high):
+    """Soon is ten seconds, or four times what a sweep takes; never longer than the interval."""
+    world.deployment("web")
+    world.api.on_page = lambda: world.pass_time(took)
+
+    pause = healing.sweep()
+
+    assert restarted(world) == ["web"]
+    assert low <= pause <= high
+
+
 def test_nothing_is_restarted_without_proof(world, healing):
     """The condition says why, and nothing waits in the gate."""
     world.deployment("web")
