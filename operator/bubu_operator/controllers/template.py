@@ -39,10 +39,11 @@ from bubu_operator.errors import (
 from bubu_operator.injection.config import InjectionConfig
 from bubu_operator.injection.names import CONFIG_LABEL, SYSTEM_NAMESPACES
 from bubu_operator.injection.patch import make_patch
+from bubu_operator.injection.select import SelectionReason, demand_for
 from bubu_operator.injection.template import pod_template
 from bubu_operator.kube.client import PatchType
 from bubu_operator.kube.events import EventType
-from bubu_operator.kube.resources import JsonObject, ObjectKey, Resource, metadata_of, section
+from bubu_operator.kube.resources import NAMESPACES, JsonObject, ObjectKey, Resource, metadata_of, section
 
 __all__ = [
     "DIGEST_ANNOTATION",
@@ -121,6 +122,8 @@ class TemplateReconciler:
                 return wait
             try:
                 if self._write(key, workload, decision, config):
+                    if config is not None and decision.action is TemplateAction.INJECTED:
+                        self._warn_of_admission(key, workload, config)
                     return again
             except KubeNotFoundError:
                 return self._leave(key)
@@ -145,6 +148,22 @@ class TemplateReconciler:
         if selection.config is None:
             self._emit(workload, EventType.WARNING, selection.reason.value, selection.message)
         return selection.config
+
+    def _warn_of_admission(self, key: ObjectKey, workload: JsonObject, config: InjectionConfig) -> None:
+        """Say so where pods get another config at admission, which knows their labels, not the workload's."""
+        labels = section(section(pod_template(workload), "metadata"), "labels")
+        if CONFIG_LABEL in labels or CONFIG_LABEL not in section(metadata_of(workload), "labels"):
+            return
+        namespace = self._context.client.get(NAMESPACES, key.namespace)
+        if not demand_for(labels, section(metadata_of(namespace), "labels")).wanted:
+            return
+        chosen = select_for_namespace(self._context.client, key.namespace, labels).config
+        if chosen is not None and config_key(chosen) != config_key(config):
+            note = (
+                f"the pod template has {config}, but its pods are injected at admission, too, and get "
+                f"{chosen} there: put the label {CONFIG_LABEL} on the pod template"
+            )
+            self._emit(workload, EventType.WARNING, SelectionReason.AMBIGUOUS.value, note)
 
     # -- waiting -------------------------------------------------------------------------
 

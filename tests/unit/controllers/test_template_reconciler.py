@@ -229,6 +229,32 @@ def test_the_systems_and_the_operators_own_workloads_are_never_touched(namespace
     assert world.events == []
 
 
+@pytest.mark.parametrize(
+    ("namespace_asks", "on_template", "warned"),
+    [("true", {}, True), (None, {}, False), ("true", {"storage.bubustack.io/config": "other"}, False)],
+)
+def test_a_config_that_admission_would_not_choose_is_told_of(namespace_asks, on_template, warned):
+    """Pods do not have their workload's labels: in a namespace that asks, the webhook gives them its own."""
+    asking = deployment()
+    asking["metadata"]["labels"]["storage.bubustack.io/config"] = "other"
+    asking["spec"]["template"]["metadata"]["labels"] = on_template
+    world = World(asking)
+    labels = {"storage.bubustack.io/inject": namespace_asks} if namespace_asks else {}
+    world.api.put(NAMESPACES, {"metadata": {"name": "team", "labels": labels}})
+    default, other = config(), config("/other")
+    default["spec"]["default"] = True
+    other["metadata"]["name"] = "other"
+    world.api.put(STORAGE_CONFIGS, default)
+    world.api.put(STORAGE_CONFIGS, other)
+
+    world.look(KEY)
+
+    assert world.path() == "/other"
+    assert world.reasons() == ["Injected", *["Ambiguous"] * warned]
+    if warned:
+        assert "get StorageConfig team/main there: put the label" in world.events[-1][2]
+
+
 @pytest.mark.parametrize("leaves", ["label", "release", "no longer rolls"])
 def test_who_leaves_the_queue_frees_it_at_once(leaves):
     """A label that is taken away, a change of the user's, a config that need not roll any more."""

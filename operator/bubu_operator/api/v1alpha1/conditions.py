@@ -236,7 +236,7 @@ class EventReason(_Word):
         "NamespaceNotSelected",
         "The cluster-wide config that a label names is not offered to this namespace.",
     )
-    AMBIGUOUS = ("Ambiguous", "Several configs apply and none is marked default; the note names them.")
+    AMBIGUOUS = ("Ambiguous", "Several configs apply, and nothing says which one counts; the note names them.")
     INVALID_CONFIG = ("InvalidConfig", "The config that applies is invalid; the note says why.")
     NO_CONFIG = ("NoConfig", "Injection is asked for, and no config applies to this namespace.")
 
