@@ -12,7 +12,7 @@ BENCH ?= codec hydrate listing throughput bulk_delete webhook
 BENCH_ARGS ?=
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help venv lint types test unit cluster-test e2e bench demo cluster-up cluster-down generate golden fmt clean
+.PHONY: help venv lint types test unit cluster-test cluster-test-long e2e bench demo cluster-up cluster-down generate golden fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -45,6 +45,11 @@ unit: venv ## Only what needs no server: seconds
 cluster-test: venv ## Only the tests on a real API server
 	$(PY) -m tests.cluster ensure
 	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
+
+cluster-test-long: venv ## Load, faults and scale of the webhook, in their long forms
+	$(PY) -m tests.cluster ensure
+	BUBU_LONG_TESTS=1 $(BIN)/pytest tests/cluster/test_webhook_load.py tests/cluster/test_webhook_faults.py \
+	  tests/cluster/test_webhook_scale.py $(PYTEST_ARGS)
 
 demo: venv ## The main job, shown: STORE=file (default) or STORE=s3
 	$(PY) -m tests.demo --store $(STORE)

@@ -22,9 +22,9 @@ may be followed by an event, a dry run never is.
 from __future__ import annotations
 
 import base64
-import sys
 from typing import Any, Final
 
+import click
 import yaml
 
 from bubu_operator.defaults import OPERATOR_NAMESPACE, WEBHOOK_NAME
@@ -166,5 +166,17 @@ def to_yaml(configuration: dict[str, Any]) -> str:
     return yaml.dump(configuration, Dumper=_NoAliases, sort_keys=False)
 
 
+@click.command()
+@click.option("--operator-namespace", default=OPERATOR_NAMESPACE, show_default=True)
+@click.option("--service-name", default=WEBHOOK_NAME, show_default=True, help="Service of the webhook.")
+@click.option("--url", default="", help="Address of /mutate, where there is no Service.")
+def _main(operator_namespace: str, service_name: str, url: str) -> None:
+    """Print the MutatingWebhookConfiguration for an installation."""
+    rendered = render_webhook_configuration(
+        url=url, operator_namespace=operator_namespace, service_name=service_name
+    )
+    click.echo(to_yaml(rendered), nl=False)
+
+
 if __name__ == "__main__":
-    sys.stdout.write(to_yaml(render_webhook_configuration()))
+    _main()

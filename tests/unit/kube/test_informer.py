@@ -236,6 +236,15 @@ def test_age_grows_from_the_last_contact(follow):
     assert followed.age_seconds < 5
 
 
+def test_a_silent_watch_is_given_up_and_opened_anew(follow):
+    """A connection that somebody in between has forgotten brings nothing, not even bookmarks."""
+    script = Script([(5, [])], [])
+    informer = follow(script, inactivity_seconds=0.2)
+    assert informer.synced.wait(5)
+
+    assert eventually(lambda: sum("watch=true" in path for path in script.paths) >= 2)
+
+
 def test_stopping_ends_the_thread_and_the_connection(follow):
     """`stop` returns promptly although the watch is open."""
     informer = follow(Script([(5, [])], []))

@@ -181,8 +181,9 @@ class InjectionSpec(SpecModel):
     rollout_on_change: Annotated[
         bool,
         Field(
-            description="Let a change of this object roll the labelled workloads whose pod template is "
-            "injected."
+            description="Let the operator restart workloads for this config, one at a time: a change rolls "
+            "labelled workloads whose pod template is injected, and owners of pods that lack the config or "
+            "carry an older form of it are restarted."
         ),
     ] = False
 
