@@ -212,13 +212,17 @@ class EventReason(_Word):
     )
     INJECTION_REVERTED = (
         "InjectionReverted",
-        "Somebody undoes the injection of the pod template again and again; the operator pauses, longer "
-        "each time.",
+        (
+            "Somebody undoes the injection of the pod template again and again; the operator pauses, longer "
+            "each time."
+        ),
     )
     CONFIG_CHANGED = (
         "ConfigChanged",
-        "The config has changed; the pod template gets it when it changes for another reason "
-        "(injection.rolloutOnChange is false).",
+        (
+            "The config has changed; the pod template gets it when it changes for another reason "
+            "(injection.rolloutOnChange is false)."
+        ),
     )
     ROLLOUT_HALTED = (
         "RolloutHalted",
@@ -236,7 +240,7 @@ class EventReason(_Word):
         "NamespaceNotSelected",
         "The cluster-wide config that a label names is not offered to this namespace.",
     )
-    AMBIGUOUS = ("Ambiguous", "Several configs apply, and nothing says which one counts; the note names them.")
+    AMBIGUOUS = ("Ambiguous", "Several configs apply, and nothing says which one; the note names them.")
     INVALID_CONFIG = ("InvalidConfig", "The config that applies is invalid; the note says why.")
     NO_CONFIG = ("NoConfig", "Injection is asked for, and no config applies to this namespace.")
 
