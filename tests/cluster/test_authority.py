@@ -11,6 +11,7 @@ import contextlib
 import functools
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import yaml
 
 from bubu_operator.certificates.issuing import UnusableAuthorityError, load_trusted
 from bubu_operator.certificates.stored import AuthorityState, Stored, decode
+from bubu_operator.errors import KubeApiError
 from bubu_operator.kube.client import KubeClient, PatchType
 from bubu_operator.kube.resources import MUTATING_WEBHOOKS, SECRETS
 from bubu_operator.webhook.configuration import render_webhook_configuration
@@ -477,3 +479,37 @@ def test_rights_are_for_one_secret(field_: Field):
         (keeper, "patch", "mutatingwebhookconfigurations/other"),
     ):
         assert not may(account, verb, resource), (account, verb, resource)
+
+
+@pytest.mark.timeout(90)
+def test_another_writer_of_ca_bundle_is_not_answered_without_end(field_: Field):
+    """A tool that empties it again and again: put right at once at first, then at a pace, and said."""
+    controller, _, _ = started(field_)
+
+    def generation() -> int:
+        return int(field_.client.get(MUTATING_WEBHOOKS, NAME)["metadata"]["generation"])
+
+    stop = threading.Event()
+
+    def empty() -> None:
+        path = "/webhooks/0/clientConfig/caBundle"
+        with KubeClient.load(str(field_.cluster.kubeconfig)) as client:
+            while not stop.wait(0.02):
+                entry = client.get(MUTATING_WEBHOOKS, NAME)["webhooks"][0]
+                if entry["clientConfig"].get("caBundle"):
+                    emptied = [{"op": "add", "path": path, "value": ""}]
+                    with contextlib.suppress(KubeApiError):
+                        client.patch(MUTATING_WEBHOOKS, NAME, emptied, patch_type=PatchType.JSON)
+
+    before = generation()
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(empty)
+        try:
+            wait_until(lambda: "keeps writing" in controller.log, 10, "the words")
+            stop.wait(4)
+            # Two for each time: one to empty it, one to put it right.
+            assert generation() - before < 2 * 9
+        finally:
+            stop.set()
+    wait_until(field_.settled, 10, "caBundle to be put right")
+    assert "Traceback" not in controller.log

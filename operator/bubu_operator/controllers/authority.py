@@ -5,6 +5,7 @@ One thread, one loop: read the webhook's configuration, then the Secret, decide
 to the resourceVersion that was read, so a second controller that has not noticed yet that it
 leads no more can do no harm: the later of two writes is refused, and its author looks again.
 
+Somebody else may write caBundle, too: then it is put right at once a few times, and at a pace after that.
 Watches wake the loop; what is decided on is read anew each time. What this process knows of
 the authority heals a Secret that was deleted or damaged; it is forgotten with the lead.
 """
@@ -15,7 +16,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from bubu_operator.certificates.bundles import (
     ObservedConfiguration,
@@ -60,7 +61,13 @@ LOOK_SECONDS: Final = 30.0
 
 ROTATING_LOOK_SECONDS: Final = 5.0
 BUSY_SECONDS: Final = 0.1
-"""After a write, or a write that came too late."""
+"""At least, between two looks; after a write, or a write that came too late, also at most."""
+
+REPAIRS: Final = 5
+"""How many times in a row caBundle is put right at once."""
+
+REPAIR_SECONDS: Final = 5.0
+"""Between two further ones. Two writers that answer each other would write a hundred times a second."""
 
 BACKOFF_BASE_SECONDS: Final = 0.5
 BACKOFF_MAX_SECONDS: Final = 15.0
@@ -69,6 +76,40 @@ _LABELS: Final = {
     "app.kubernetes.io/name": "bubu-storage-operator",
     "app.kubernetes.io/component": "webhook",
 }
+
+
+class _Repairs:
+    """How many times caBundle may be put right now; one more every `REPAIR_SECONDS`."""
+
+    def __init__(self, elapsed: Callable[[], float]) -> None:
+        self._elapsed = elapsed
+        self._left = float(REPAIRS)
+        self._counted_at = elapsed()
+
+    def take(self) -> bool:
+        """Use one up; False when there is none."""
+        self._count()
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    @property
+    def wait_seconds(self) -> float:
+        """Until there is one."""
+        self._count()
+        return max(0.0, (1 - self._left) * REPAIR_SECONDS)
+
+    @property
+    def plenty(self) -> bool:
+        """Whether it has been quiet for a while."""
+        self._count()
+        return self._left > REPAIRS - 1
+
+    def _count(self) -> None:
+        now = self._elapsed()
+        self._left = min(REPAIRS, self._left + (now - self._counted_at) / REPAIR_SECONDS)
+        self._counted_at = now
 
 
 class AuthorityService:
@@ -105,6 +146,7 @@ class AuthorityService:
         self._thread: threading.Thread | None = None
         self._tracker = Tracker()
         self._remembered: AuthorityState | None = None
+        self._repairs = _Repairs(elapsed)
 
     # -- life ----------------------------------------------------------------------------
 
@@ -159,7 +201,8 @@ class AuthorityService:
                     failures += 1
                     logger.exception("looking after the webhook's authority failed; trying again")
                     pause = self._backoff(failures)
-                if not stopping.is_set():
+                # Our own write wakes us, too: without a least time, two writers would be as fast as they can.
+                if not stopping.wait(BUSY_SECONDS):
                     wake.wait(pause)
                     wake.clear()
         finally:
@@ -198,8 +241,14 @@ class AuthorityService:
         decision = decide(facts, self._issue)
         if decision.write and not self._write(secret, decision):
             return BUSY_SECONDS
+        # What we changed ourselves is no repair: a rotation waits for nobody.
+        is_repair = self._remembered is not None and self._remembered.trusted == decision.state.trusted
         self._remembered = decision.state
-        written = self._write_bundle(observed, decision)
+        patch = self._patch_for(observed, decision)
+        delayed = bool(patch) and is_repair and not self._repairs.take()
+        if delayed or self._repairs.plenty:
+            self._report.contested(is_contested=delayed)
+        written = bool(patch) and not delayed and self._write_bundle(observed, decision, patch)
         self._report.looked(
             decision,
             observed,
@@ -208,6 +257,9 @@ class AuthorityService:
         )
         if decision.write or written:
             return BUSY_SECONDS
+        if delayed:
+            # Woken by each write of the other, this looks again and writes nothing.
+            return self._repairs.wait_seconds
         return self._next_look(decision.state, facts)
 
     def _issue(self) -> Authority:
@@ -245,12 +297,17 @@ class AuthorityService:
             return False
         return True
 
-    def _write_bundle(self, observed: ObservedConfiguration | None, decision: Decision) -> bool:
-        """Make every entry trust what the Secret says; True when something was written."""
+    def _patch_for(self, observed: ObservedConfiguration | None, decision: Decision) -> list[dict[str, Any]]:
+        """What makes every entry trust what the Secret says; empty where nothing is to be written."""
         if observed is None or observed.injector or self._stopping.is_set():
-            return False
-        patch = bundle_patch(observed, decision.state.trusted)
-        if not patch:
+            return []
+        return bundle_patch(observed, decision.state.trusted)
+
+    def _write_bundle(
+        self, observed: ObservedConfiguration | None, decision: Decision, patch: list[dict[str, Any]]
+    ) -> bool:
+        """Write caBundle; True when something was written, here or by somebody else."""
+        if observed is None:
             return False
         self._report.bundle(observed, decision.state)
         try:

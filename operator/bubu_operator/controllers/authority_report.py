@@ -30,6 +30,7 @@ class Trouble(StrEnum):
     NO_CONFIGURATION = "ConfigurationAbsent"
     INJECTOR = "OtherInjector"
     CLOCK = "ClockDiffers"
+    CONTESTED = "BundleContested"
 
 
 _STEPS: Final = {
@@ -66,6 +67,16 @@ class AuthorityReport:
             logger.warning("webhook authority: %s", words, extra={"trouble": kind.value})
         else:
             logger.info("webhook authority: over: %s", before, extra={"trouble": kind.value})
+
+    def contested(self, *, is_contested: bool) -> None:
+        """Tell whether somebody else writes caBundle again and again."""
+        self.trouble(
+            Trouble.CONTESTED,
+            f"something else keeps writing caBundle of {self._configuration}; it is put right every few "
+            "seconds only. Have your GitOps tool ignore caBundle, or look for a second installation"
+            if is_contested
+            else "",
+        )
 
     def bundle(self, observed: ObservedConfiguration, state: AuthorityState) -> None:
         """Say what is about to be written over."""
