@@ -1,4 +1,4 @@
-"""The resilient backend on a real S3 server: ranges, pages, lost answers, broken bodies, circuits, connections, memory."""
+"""The resilient backend on a real S3 server: ranges, pages, lost answers, broken bodies, circuits, memory."""
 
 from __future__ import annotations
 
