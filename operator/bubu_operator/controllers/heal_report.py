@@ -8,6 +8,7 @@ drifts. A sweep that was not whole reports nothing, so the last whole one stays.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -207,6 +208,7 @@ class Reporter:
         self._told: set[tuple[str, str, str]] = set()
         self._series: set[tuple[str, str, str, str]] = set()
         self._reasons: set[str] = set()
+        self._written_last: ConfigName = ("", "", "")
 
     # -- status --------------------------------------------------------------------------
 
@@ -214,7 +216,10 @@ class Reporter:
         """Write the statuses of all configs that changed; ``said`` holds those with drift."""
         left = MAX_WRITES
         nothing = ConfigTally()
-        for name in sorted(view.standing, key=lambda name: (name not in said, name)):
+        names = sorted(view.standing)
+        # Beyond the limit configs take turns, or those whose pods come and go would keep out the others.
+        start = bisect_right(names, self._written_last)
+        for name in sorted([*names[start:], *names[:start]], key=lambda name: name not in said):
             standing = view.standing[name]
             counts = tally.configs.get(name, nothing)
             words = said.get(name)
@@ -222,6 +227,7 @@ class Reporter:
                 words = UP_TO_DATE
             if left > 0 and self._differs(standing, words, counts.carried):
                 left -= 1
+                self._written_last = name
                 self._write(name, standing, words, counts.carried)
 
     def write_words(self, view: ClusterView, said: Mapping[ConfigName, Said]) -> None:

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
+from bubu_operator.controllers import heal_report
 from bubu_operator.controllers.heal import HealService
 from bubu_operator.controllers.heal_report import LISTED_OWNERS
 from bubu_operator.controllers.rollout import MAX_ROLLOUTS, RolloutGate
@@ -112,6 +113,21 @@ def test_a_second_sweep_writes_nothing(world, healing):
 
     assert world.api.get(STORAGE_CONFIGS, "main", NAMESPACE)["metadata"]["resourceVersion"] == version
     assert world.drift()[0] == "PodsUpToDate"
+
+
+def test_statuses_beyond_the_limit_of_a_sweep_take_turns(world, healing, monkeypatch):
+    """Some configs have another number of pods each time; the others are written all the same."""
+    monkeypatch.setattr(heal_report, "MAX_WRITES", 2)
+    for name in "abcdef":
+        world.configure(name)
+
+    for _ in range(4):
+        for name in "abc":
+            obj = world.api.get(STORAGE_CONFIGS, name, NAMESPACE)
+            world.api.put(STORAGE_CONFIGS, obj | {"status": {"injectedPods": 7}})
+        healing.sweep()
+
+    assert [world.drift(name)[0] for name in "def"] == ["PodsUpToDate"] * 3
 
 
 def test_an_owner_that_drifts_again_is_told_of_again(world, healing):
