@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Final, cast
@@ -192,7 +192,7 @@ def decide(
     demand = demand_for(labels, namespace_labels)
     if not demand.wanted:
         problem = _problem(request)
-        return _malformed(request, problem) if problem else Verdict(demand, "")
+        return replace(_malformed(request, problem), unserved=False) if problem else Verdict(demand, "")
     selection = select_config(
         labels, request.namespace, namespace_labels, storage_configs, cluster_storage_configs
     )

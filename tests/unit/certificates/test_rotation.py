@@ -184,3 +184,23 @@ def test_a_replica_does_not_trust_an_authority_that_it_never_saw(api: Api, loop:
 
     assert replica.issuer == held
     assert "changed" not in replica.source.problem()
+
+
+def test_a_configuration_that_never_rests_does_not_end_the_authority(api: Api):
+    """Edited all the time, no new authority is waited for long enough; the last moment promotes it."""
+    leader = rotating(api)
+    first = state_of(api).signing
+    assert api.configuration is not None
+    while api.clock.now() < first.certificate.not_after:
+        api.clock.seconds += 20
+        api.configuration["metadata"]["generation"] += 1
+        if api.clock.seconds % 60 < 20:
+            api.configuration["webhooks"][0]["clientConfig"]["caBundle"] = ""
+        leader.look()
+        leader.look()
+        assert len(state_of(api).trusted) <= 2
+    second = state_of(api).signing
+
+    assert second != first
+    assert second.certificate.valid_at(api.clock.now())
+    assert all(second.certificate.fingerprint in trusted for trusted in api.trusted())

@@ -133,6 +133,11 @@ def test_a_pod_that_does_not_ask_passes_the_strict_entry():
     ):
         view = View(namespaces={"flows": namespace})
         assert call(app_of(view), review_of(labelled(labels)), path=STRICT).review["allowed"] is True
+        # What is wrong with such a pod is for the API server to say.
+        broken = labelled(labels)
+        broken["spec"]["containers"] = [None]
+        response = call(app_of(view), review_of(broken), path=STRICT).review
+        assert (response["allowed"], response["auditAnnotations"]["reason"]) == (True, "MalformedPod")
 
 
 def test_the_strict_entry_injects_as_the_other_one():
