@@ -336,7 +336,11 @@ class AuthorityService:
             due += [ROTATING_LOOK_SECONDS, missing]
         elif state.signing is not None:
             due.append((renewal_of(state.signing, self._lifetimes) - facts.now).total_seconds())
-        due += [(item.until - facts.now).total_seconds() for item in state.retired if item.until is not None]
+        for item in state.retired:
+            if item.until is not None:
+                known_seconds = facts.retired_seconds.get(item.certificate.fingerprint, 0.0)
+                unknown_seconds = self._lifetimes.slack_seconds - known_seconds
+                due.append(max((item.until - facts.now).total_seconds(), unknown_seconds))
         # Half a second: the API server tells the time in whole seconds.
         return max(0.5, min(due))
 

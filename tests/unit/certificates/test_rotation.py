@@ -204,3 +204,21 @@ def test_a_configuration_that_never_rests_does_not_end_the_authority(api: Api):
     assert second != first
     assert second.certificate.valid_at(api.clock.now())
     assert all(second.certificate.fingerprint in trusted for trusted in api.trusted())
+
+
+def test_a_new_leader_does_not_ask_all_the_time_while_it_waits_to_drop(api: Api):
+    """It has to have known a retired authority for a while itself; that wait is no busy one."""
+    leader = rotating(api)
+    api.clock.seconds += LIFETIMES.propagation_seconds + 1
+    for _ in range(2):
+        leader.look()
+    assert len(state_of(api).trusted) == 2
+    api.clock.seconds += LIFETIMES.kept.total_seconds() + 10
+    successor = leader_of(api, api.clock)
+
+    looks = 0
+    while len(state_of(api).trusted) == 2:
+        api.clock.seconds += successor.look()
+        looks += 1
+
+    assert looks < 12
