@@ -112,6 +112,60 @@ def test_a_changed_config_reaches_each_kind_as_it_should(
         assert mark["generation"] == metadata["generation"]
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet"])
+def test_a_config_that_changes_after_a_release_restarts_nothing(
+    cluster: Cluster, namespace: str, controller: ControllerProcess, kind: str
+) -> None:
+    """The user's new image is one change, the config's new path another: without rolloutOnChange it waits."""
+    apply_config(cluster, namespace, controller.root / "a")
+    web = Workload(cluster, namespace, kind)
+    web.create(web.manifest(labels=ASKED))
+    until(web.path, "injection", 15)
+    before = web.read()["metadata"]["annotations"][DIGEST]
+    cluster.kubectl("set", "image", web.reference, "-n", namespace, "main=example/app:2")
+    until(lambda: web.read()["metadata"]["annotations"][DIGEST] != before, "the release to be noted", 15)
+    released = web.template()
+
+    apply_config(cluster, namespace, controller.root / "b")
+
+    until(lambda: "ConfigChanged" in dict(events_about(web)), "the word of it", 15)
+    assert web.template() == released
+
+
+def test_a_roll_out_that_is_undone(cluster: Cluster, namespace: str, controller: ControllerProcess) -> None:
+    """``kubectl rollout undo`` brings an older template back, and the annotations with it: put right once."""
+    apply_config(cluster, namespace, controller.root / "a")
+    web = Workload(cluster, namespace)
+    web.create(web.manifest())
+    bare = web.template()
+
+    def revisions() -> int:
+        return len(cluster.get("replicasets", "-n", namespace, "-l", "app=web")["items"])
+
+    until(lambda: revisions() == 1, "the bare ReplicaSet", 15)
+    web.label("storage.bubustack.io/inject=true")
+    until(lambda: web.path() and revisions() == 2, "the injected ReplicaSet", 15)
+    injected = web.template()
+
+    cluster.kubectl("rollout", "undo", web.reference, "-n", namespace)
+    until(web.path, "the injection again", 15)
+    assert web.template() == injected
+    # Created, injected, undone, injected.
+    assert web.read()["metadata"]["generation"] == 4
+
+    web.label("storage.bubustack.io/inject-")
+    until(lambda: web.template() == bare, "the bare template", 15)
+    until(lambda: revision_of(web) == "5", "the bare revision", 15)
+    cluster.kubectl("rollout", "undo", web.reference, "-n", namespace)
+    until(lambda: web.read()["metadata"]["generation"] == 7, "ours to be taken out of the older template", 15)
+    assert web.template() == bare
+
+
+def revision_of(workload: Workload) -> str:
+    """Return the number that the deployment controller gave the present template."""
+    return str(workload.read()["metadata"]["annotations"].get("deployment.kubernetes.io/revision"))
+
+
 def test_what_does_not_roll_by_itself_is_said_and_not_waited_for(
     cluster: Cluster, namespace: str, controller: ControllerProcess
 ) -> None:
