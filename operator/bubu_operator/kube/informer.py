@@ -3,8 +3,9 @@
 Invariants: once `Informer.synced` is set the copy is complete, and change handlers have been
 told of all of it. It never empties because the API server is away: it grows stale instead, and
 `Informer.age_seconds` says by how much. A forgotten resourceVersion (410) leads to a new list, a
-silent connection to a new watch from where the last one was; every failure waits longer than the one before, with jitter, so that many
-replicas do not return in step. `Informer.snapshot` never changes under its reader.
+silent connection to a new watch from where the last one was; every failure waits longer than the
+one before, with jitter, so that many replicas do not return in step. `Informer.snapshot` never
+changes under its reader.
 """
 
 from __future__ import annotations
