@@ -1,12 +1,14 @@
 """Injection, pure: which config a pod gets, and the pod with it.
 
 ``load_config(obj)`` reads a config, ``demand_for`` and ``select_config`` decide,
-``inject_pod`` and ``inject_template`` do it, ``make_patch`` says what changed.
+``inject_pod`` and ``inject_template`` do it, ``make_patch`` says what changed
+(``patch_text`` the same of an injection, as text).
 """
 
 from bubu_operator.injection.config import InjectionConfig, load_config
 from bubu_operator.injection.inject import InjectionReason, InjectionResult, inject_pod, remove_injection
 from bubu_operator.injection.patch import JsonPatch, apply_patch, make_patch
+from bubu_operator.injection.patch_text import patch_text
 from bubu_operator.injection.podspec import pod_problem
 from bubu_operator.injection.select import (
     Demand,
@@ -39,6 +41,7 @@ __all__ = [
     "injected_record",
     "load_config",
     "make_patch",
+    "patch_text",
     "pod_problem",
     "pod_template",
     "remove_from_template",

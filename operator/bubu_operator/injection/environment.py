@@ -123,6 +123,7 @@ INJECTABLE_VARIABLES: Final = frozenset(_SETTINGS).union(*GROUP_VARIABLES.values
 A name that a later release no longer writes stays here: pods that carry it must still be cleaned.
 """
 
+_canonical: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _GROUP_OF: Final = {name: group for group, names in GROUP_VARIABLES.items() for name in names}
 _GROUP_OF_VOLUME: Final = {VOLUME_NAME: Group.STORE, CA_VOLUME_NAME: Group.CERTIFICATE_AUTHORITY}
 
@@ -167,6 +168,10 @@ class InjectionPlan:
     conflict_policy: ConflictPolicy
     service_account: str
     hash: str
+
+    def __hash__(self) -> int:
+        """By the fingerprint: plans are keys of what is worked out once for each."""
+        return hash(self.hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +234,7 @@ def make_plan(
 
 def canonical_json(value: Any) -> str:
     """JSON text that is equal for equal values; ASCII only."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _canonical(value)
 
 
 def env_digest(entry: Json) -> str:

@@ -12,26 +12,16 @@ config's conflictPolicy. Volumes and mounts of the user's are never touched.
 from __future__ import annotations
 
 import hashlib
-import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from bubu_operator.api.v1alpha1.store import ConflictPolicy
 from bubu_operator.injection.config import InjectionConfig
-from bubu_operator.injection.environment import (
-    GROUP_VARIABLES,
-    Group,
-    InjectionPlan,
-    PlannedEnv,
-    env_digest,
-    mount_digest,
-    volume_identity,
-)
+from bubu_operator.injection.containers import ALL_GROUPS, EnvPart, FilledContainer, fill_container
+from bubu_operator.injection.environment import Group, InjectionPlan, volume_identity
 from bubu_operator.injection.names import INJECTED_LABEL, RECORD_ANNOTATION
 from bubu_operator.injection.ownership import (
-    ContainerRecord,
     InjectionRecord,
     Stripped,
     dump_record,
@@ -107,6 +97,8 @@ class InjectionResult:
         warnings: for the person who creates the pod; one sentence each, no values.
         reason: machine-readable outcome.
         containers: one by one, those that the config is for; empty where none was looked at.
+        parts: what was put before each container's own variables, in the order of `all_containers`;
+            empty where more than additions were made. For `patch_text`.
     """
 
     pod: Json
@@ -114,17 +106,16 @@ class InjectionResult:
     warnings: tuple[str, ...]
     reason: InjectionReason
     containers: tuple[ContainerOutcome, ...] = ()
+    parts: tuple[EnvPart | None, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Filled:
-    """A container with our part, our record and mounts, and what the user's own settings left out."""
+@dataclass(slots=True)
+class _Work:
+    """What comes up while a pod is filled."""
 
-    container: Json
-    record: ContainerRecord
-    mounts: tuple[Json, ...]
-    kept: tuple[str, ...]
-    clashes: tuple[str, ...]
+    warnings: list[str]
+    filled: dict[str, FilledContainer] = field(default_factory=dict[str, FilledContainer])
+    parts: list[EnvPart | None] = field(default_factory=list["EnvPart | None"])
 
 
 def inject_pod(pod: Any, config: InjectionConfig) -> InjectionResult:
@@ -143,19 +134,21 @@ def inject_pod(pod: Any, config: InjectionConfig) -> InjectionResult:
         return InjectionResult(pod, False, (warning,), InjectionReason.INVALID_CONFIG)
     record, complaint = read_record(pod)
     base = Stripped(pod) if record is None else strip(pod, record)
-    warnings = [complaint] if complaint else []
-    filled: dict[str, _Filled] = {}
-    injected, reason = _fill_pod(base, config, config.plan, warnings, filled)
-    containers = tuple(_outcome(name, item) for name, item in filled.items())
+    work = _Work([complaint] if complaint else [])
+    injected, reason = _fill_pod(base, config, config.plan, work)
+    containers = tuple(_outcome(name, item) for name, item in work.filled.items())
+    warnings = tuple(work.warnings)
     if reason is not InjectionReason.INJECTED:
         injected = _with_rescued_volumes(injected, base.volumes)
     if injected == pod:
         same = InjectionReason.ALREADY_INJECTED if reason is InjectionReason.INJECTED else reason
-        return InjectionResult(pod, False, tuple(warnings), same, containers)
-    return InjectionResult(injected, True, tuple(warnings), reason, containers)
+        return InjectionResult(pod, False, warnings, same, containers)
+    only_added = record is None and reason is InjectionReason.INJECTED
+    parts = tuple(work.parts) if only_added else ()
+    return InjectionResult(injected, True, warnings, reason, containers, parts)
 
 
-def _outcome(name: str, item: _Filled) -> ContainerOutcome:
+def _outcome(name: str, item: FilledContainer) -> ContainerOutcome:
     mounts = tuple(mount["name"] for mount in item.mounts)
     return ContainerOutcome(name, tuple(item.record.env), mounts, item.kept, item.clashes)
 
@@ -183,31 +176,30 @@ def label_value(name: str) -> str:
 
 
 def _fill_pod(
-    stripped: Stripped,
-    config: InjectionConfig,
-    plan: InjectionPlan,
-    warnings: list[str],
-    filled: dict[str, _Filled],
+    stripped: Stripped, config: InjectionConfig, plan: InjectionPlan, work: _Work
 ) -> tuple[Json, InjectionReason]:
-    """Add the plan to a pod that has nothing of ours; adds to `warnings` and `filled`."""
+    """Add the plan to a pod that has nothing of ours; adds to `work`."""
+    warnings, filled = work.warnings, work.filled
     base = stripped.pod
     spec = dict(child(base, "spec"))
     user_volumes = items_of(spec, "volumes")
     foreign = {volume["name"]: volume for volume in user_volumes}
     usable = _usable_volumes(plan, foreign, config, warnings)
     matched = False
-    for field in CONTAINER_FIELDS:
+    for name in CONTAINER_FIELDS:
         containers: list[Json] = []
-        for container in items_of(spec, field):
+        for container in items_of(spec, name):
             if plan.containers is not None and container["name"] not in plan.containers:
                 containers.append(container)
+                work.parts.append(None)
                 continue
             matched = True
-            result = _fill_container(container, plan, usable)
+            result = fill_container(container, plan, usable)
             filled[container["name"]] = result
             containers.append(result.container)
+            work.parts.append(result.part)
         if containers:
-            spec[field] = containers
+            spec[name] = containers
     if not matched:
         names = ", ".join(sorted(plan.containers or ()))
         warnings.append(f"{config}: spec.injection.containers names no container of this pod ({names})")
@@ -251,7 +243,7 @@ def _usable_volumes(
     plan: InjectionPlan, foreign: dict[str, Json], config: InjectionConfig, warnings: list[str]
 ) -> frozenset[Group]:
     """Groups whose volumes can be had; the user's volume of our name stays whatever it is."""
-    usable = set(Group)
+    usable = ALL_GROUPS
     for group, volume in plan.volumes:
         theirs = foreign.get(volume["name"])
         if theirs is None:
@@ -265,116 +257,20 @@ def _usable_volumes(
                 f"not what {config} says ({_kind_of(volume)})"
             )
         else:
-            usable.discard(group)
+            usable -= {group}
             warnings.append(
                 f"the pod has a volume {volume['name']} of its own: the {group.value} of {config} "
                 "is left out; rename that volume"
             )
-    return frozenset(usable)
+    return usable
 
 
 def _kind_of(volume: Json) -> str:
     return volume_identity(volume).partition(":")[0]
 
 
-def _fill_container(container: Json, plan: InjectionPlan, usable: frozenset[Group]) -> _Filled:
-    env = items_of(container, "env")
-    theirs = {entry["name"] for entry in env}
-    override = plan.conflict_policy is ConflictPolicy.OVERRIDE
-    mounts, clashed, clashes = _missing_mounts(container, plan, usable)
-    left_out = (set(Group) - usable) | clashed
-    agreed: set[Group] = set()
-    kept: list[str] = []
-    if not override:
-        for group in sorted({item.group for item in plan.env if item.group is not None} - left_out):
-            set_by_user = sorted(GROUP_VARIABLES[group] & theirs)
-            if set_by_user and _agrees(env, group, plan):
-                agreed.add(group)
-            elif set_by_user:
-                left_out.add(group)
-                kept.append(f"{group.value} ({', '.join(set_by_user)})")
-    ours: list[PlannedEnv] = []
-    for item in plan.env:
-        if item.group in left_out or item.group in agreed or item.unless & theirs:
-            continue
-        if item.group is None and item.name in theirs and not override:
-            if not any(entry["name"] == item.name and env_digest(entry) == item.digest for entry in env):
-                kept.append(item.name)
-            continue
-        ours.append(item)
-    # What agrees in words may still lack its mount: without it, data would go into the container itself.
-    our_mounts = tuple(mount for group, mount in mounts if group not in left_out)
-    replaced = _replaced(env, ours)
-    gone = {index for index, _ in replaced}
-    result = dict(container)
-    if ours:
-        result["env"] = [item.entry for item in ours] + [e for i, e in enumerate(env) if i not in gone]
-    if our_mounts:
-        result["volumeMounts"] = [*items_of(container, "volumeMounts"), *our_mounts]
-    record = ContainerRecord(
-        env={item.name: item.digest for item in ours},
-        mounts=tuple(mount_digest(mount) for mount in our_mounts),
-        replaced=replaced,
-    )
-    return _Filled(result, record, our_mounts, tuple(kept), clashes)
-
-
-def _missing_mounts(
-    container: Json, plan: InjectionPlan, usable: frozenset[Group]
-) -> tuple[list[tuple[Group, Json]], set[Group], tuple[str, ...]]:
-    """Mounts that the container lacks, groups whose path is taken, and by what."""
-    missing: list[tuple[Group, Json]] = []
-    clashed: set[Group] = set()
-    clashes: list[str] = []
-    for group, mount in plan.mounts:
-        if group not in usable:
-            continue
-        present, taken_by = _mount_state(container, mount)
-        if taken_by:
-            clashed.add(group)
-            clashes.append(f"{taken_by} is mounted at {mount['mountPath']}")
-        elif not present:
-            missing.append((group, mount))
-    return missing, clashed, tuple(clashes)
-
-
-def _replaced(env: list[Json], ours: list[PlannedEnv]) -> tuple[tuple[int, Json], ...]:
-    """The user's variables that give way: every one of our names, and the rest of our groups.
-
-    A group is replaced whole: the user's endpoint must not meet our bucket and credentials.
-    """
-    names = {item.name for item in ours}
-    for group in {item.group for item in ours if item.group is not None}:
-        names |= GROUP_VARIABLES[group]
-    return tuple((index, entry) for index, entry in enumerate(env) if entry["name"] in names)
-
-
-def _agrees(env: list[Json], group: Group, plan: InjectionPlan) -> bool:
-    """Whether the container already has the whole group exactly as planned, and nothing besides.
-
-    Of two entries of one name the later one counts, as it does for the kubelet.
-    """
-    wanted = {item.name: item.digest for item in plan.env if item.group is group}
-    return wanted == {
-        entry["name"]: env_digest(entry) for entry in env if entry["name"] in GROUP_VARIABLES[group]
-    }
-
-
-def _mount_state(container: Json, wanted: Json) -> tuple[bool, str]:
-    """Whether the mount is there already, and which other volume takes its path ("" for none)."""
-    path = posixpath.normpath(wanted["mountPath"])
-    for mount in items_of(container, "volumeMounts"):
-        if posixpath.normpath(mount["mountPath"]) == path:
-            same = mount["name"] == wanted["name"]
-            return same, "" if same else f"volume {mount['name']}"
-    for device in items_of(container, "volumeDevices"):
-        if posixpath.normpath(device["devicePath"]) == path:
-            return False, f"device {device['name']}"
-    return False, ""
-
-
 def _warn_of_conflicts(
-    filled: dict[str, _Filled], config: InjectionConfig, plan: InjectionPlan, warnings: list[str]
+    filled: dict[str, FilledContainer], config: InjectionConfig, plan: InjectionPlan, warnings: list[str]
 ) -> None:
     for name, item in filled.items():
         warnings += [

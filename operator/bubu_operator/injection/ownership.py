@@ -52,11 +52,13 @@ class ContainerRecord:
         mounts: digests of mounts as we wrote them.
         replaced: the user's variables that were taken out, each with its index among the
             user's own, ascending.
+        env_text: `env` as canonical JSON where somebody has it already, else "".
     """
 
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     mounts: tuple[str, ...] = ()
     replaced: tuple[tuple[int, Json], ...] = ()
+    env_text: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +96,28 @@ class Stripped:
 
 def dump_record(record: InjectionRecord) -> str:
     """The annotation's text: compact, deterministic JSON."""
-    containers: Json = {}
-    for name, owned in record.containers.items():
-        entry: Json = {"env": dict(owned.env)}
-        if owned.mounts:
-            entry["mounts"] = list(owned.mounts)
-        if owned.replaced:
-            entry["replaced"] = [[index, variable] for index, variable in owned.replaced]
-        containers[name] = entry
+    # Put together from texts: most records repeat a part that is encoded already (`EnvPart`).
+    containers = ",".join(
+        f"{canonical_json(name)}:{_container_text(owned)}"
+        for name, owned in sorted(record.containers.items())
+    )
     config: Json = {"kind": record.kind, "name": record.name, "generation": record.generation}
     if record.namespace:
         config["namespace"] = record.namespace
-    content: Json = {
-        "v": RECORD_VERSION,
-        "config": config,
-        "hash": record.hash,
-        "containers": containers,
-    }
-    if record.volumes:
-        content["volumes"] = dict(record.volumes)
-    return canonical_json(content)
+    volumes = f',"volumes":{canonical_json(dict(record.volumes))}' if record.volumes else ""
+    return (
+        f'{{"config":{canonical_json(config)},"containers":{{{containers}}},'
+        f'"hash":{canonical_json(record.hash)},"v":{RECORD_VERSION}{volumes}}}'
+    )
+
+
+def _container_text(owned: ContainerRecord) -> str:
+    text = f'{{"env":{owned.env_text or canonical_json(dict(owned.env))}'
+    if owned.mounts:
+        text += f',"mounts":{canonical_json(owned.mounts)}'
+    if owned.replaced:
+        text += f',"replaced":{canonical_json(owned.replaced)}'
+    return text + "}"
 
 
 def read_record(pod: Json) -> tuple[InjectionRecord | None, str]:

@@ -7,9 +7,10 @@ makes patches of pods cheap: injection shares what it did not change.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, cast
+import json
+from typing import Any, Final, TypeAlias, cast
 
-__all__ = ["JsonPatch", "PatchError", "apply_patch", "make_patch"]
+__all__ = ["JsonPatch", "PatchError", "apply_patch", "compact_json", "make_patch"]
 
 JsonPatch: TypeAlias = list[dict[str, Any]]
 """Operations, in order; ``[]`` when nothing differs."""
@@ -19,14 +20,27 @@ class PatchError(ValueError):
     """A patch does not fit its document."""
 
 
-def make_patch(before: Any, after: Any) -> JsonPatch:
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def compact_json(value: Any) -> str:
+    """JSON text without spaces, in the order of the keys; ASCII only."""
+    return _encode(value)
+
+
+def make_patch(before: Any, after: Any, path: str = "") -> JsonPatch:
     """Operations that turn `before` into `after`; neither is modified.
 
     Lists are compared after their common beginning and end, so that entries put in front
     cost one operation each.
+
+    Args:
+        before: a document, or a part of one.
+        after: what it shall become.
+        path: where the part is, as a JSON pointer.
     """
     operations: JsonPatch = []
-    _diff(before, after, "", operations)
+    _diff(before, after, path, operations)
     return operations
 
 

@@ -7,7 +7,6 @@ A pod that does not ask, or is not ours to touch, is never refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,7 +19,7 @@ from bubu_operator.injection import (
     InjectionReason,
     demand_for,
     inject_pod,
-    make_patch,
+    patch_text,
     pod_problem,
     select_config,
 )
@@ -51,7 +50,6 @@ MAX_CONTAINERS: Final = 1000
 """Nobody runs as many in one pod, and what injection writes for each of them would not be stored."""
 
 _OPTED_OUT: Final = "false"
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _SERVED: Final = frozenset(
     {InjectionReason.INJECTED, InjectionReason.ALREADY_INJECTED, InjectionReason.ALL_KEPT}
 )
@@ -211,7 +209,7 @@ def decide(
         return Verdict(
             SkipReason.MALFORMED_POD, "", tuple(f"the pod {text}" for text in result.warnings), unserved=True
         )
-    patch = _encode(make_patch(pod, result.pod)) if result.changed else ""
+    patch = patch_text(pod, result) if result.changed else ""
     # Pods are stored in a denser form than JSON: the pod must not be refused because of us.
     if patch and request.size_bytes + len(patch) > MAX_POD_BYTES:
         warning = (
