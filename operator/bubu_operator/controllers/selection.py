@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from bubu_operator.injection.config import InjectionConfig, load_config
 from bubu_operator.injection.select import Selection, select_config
+from bubu_operator.injection.template import TemplateChoice, select_for_template
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import (
     CLUSTER_STORAGE_CONFIGS,
     NAMESPACES,
     STORAGE_CONFIGS,
+    JsonObject,
     Resource,
     metadata_of,
     section,
 )
 
-__all__ = ["select_for_namespace"]
+__all__ = ["select_for_namespace", "select_for_workload"]
 
 
-def select_for_namespace(
-    client: KubeClient, namespace: str, pod_labels: Mapping[str, str] | None = None
-) -> Selection:
-    """Choose the config for a namespace, or for pods with some labels in it, as the webhook would.
+def select_for_namespace(client: KubeClient, namespace: str) -> Selection:
+    """Choose the config for a namespace, as the webhook would for pods without labels of ours.
 
     Raises:
         KubeApiError: a list could not be read whole; nothing is guessed.
     """
+    return select_config({}, namespace, *_known(client, namespace))
+
+
+def select_for_workload(client: KubeClient, namespace: str, workload: JsonObject) -> TemplateChoice:
+    """Choose the config for the pod template of a workload that asks; see `select_for_template`.
+
+    Raises:
+        KubeApiError: a list could not be read whole; nothing is guessed.
+    """
+    return select_for_template(workload, namespace, *_known(client, namespace))
+
+
+def _known(
+    client: KubeClient, namespace: str
+) -> tuple[dict[str, str], list[InjectionConfig], list[InjectionConfig]]:
+    """Read the namespace's labels, its own configs and the cluster-wide ones."""
     labels = section(metadata_of(client.get(NAMESPACES, namespace)), "labels")
-    return select_config(
-        pod_labels or {},
-        namespace,
+    return (
         {str(key): str(value) for key, value in labels.items()},
         _configs(client, STORAGE_CONFIGS, namespace),
         _configs(client, CLUSTER_STORAGE_CONFIGS, None),

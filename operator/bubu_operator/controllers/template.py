@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import logging
 import zlib
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.rollout import TOO_OFTEN, RolloutGate, config_key
-from bubu_operator.controllers.selection import select_for_namespace
+from bubu_operator.controllers.selection import select_for_workload
 from bubu_operator.controllers.template_decision import (
     DIGEST_ANNOTATION,
     OUTDATED_ANNOTATION,
@@ -37,15 +37,14 @@ from bubu_operator.errors import (
     KubeNotFoundError,
 )
 from bubu_operator.injection.config import InjectionConfig
-from bubu_operator.injection.names import CONFIG_LABEL, SYSTEM_NAMESPACES
+from bubu_operator.injection.names import SYSTEM_NAMESPACES
 from bubu_operator.injection.patch import make_patch
-from bubu_operator.injection.select import SelectionReason, demand_for
-from bubu_operator.injection.template import pod_template
 from bubu_operator.kube.client import PatchType
 from bubu_operator.kube.events import EventType
-from bubu_operator.kube.resources import NAMESPACES, JsonObject, ObjectKey, Resource, metadata_of, section
+from bubu_operator.kube.resources import JsonObject, ObjectKey, Resource, metadata_of
 
 __all__ = [
+    "ADMISSION_DIFFERS",
     "DIGEST_ANNOTATION",
     "FIELD_MANAGER",
     "HALTED",
@@ -79,6 +78,7 @@ _NOTE: Final = "note"
 REVERTED: Final = "InjectionReverted"
 HALTED: Final = "RolloutHalted"
 REFUSED: Final = "InjectionRefused"
+ADMISSION_DIFFERS: Final = "AdmissionDiffers"
 
 
 class TemplateReconciler:
@@ -91,6 +91,7 @@ class TemplateReconciler:
         self._left_out = frozenset((*SYSTEM_NAMESPACES, context.options.operator_namespace))
         self._fights = Fights(context.monotonic)
         self._notes = Fights(context.monotonic)
+        self._differing: dict[ObjectKey, str] = {}
 
     def __call__(self, key: ObjectKey) -> float | None:
         """Bring one pod template to what it should be; see `Reconcile`."""
@@ -102,6 +103,7 @@ class TemplateReconciler:
             except KubeNotFoundError:
                 self._fights.forget(key)
                 self._notes.forget(key)
+                self._differing.pop(key, None)
                 return self._leave(key)
             if metadata_of(workload).get("deletionTimestamp"):
                 return self._leave(key)
@@ -110,6 +112,8 @@ class TemplateReconciler:
                 config = self._select(key, workload)
                 if config is None:
                     return self._leave(key, RECHECK_SECONDS)
+            else:
+                self._differing.pop(key, None)
             decision = decide_template(workload, config)
             again = None if config is None else _spread(key)
             if decision.workload is workload:
@@ -122,8 +126,6 @@ class TemplateReconciler:
                 return wait
             try:
                 if self._write(key, workload, decision, config):
-                    if config is not None and decision.action is TemplateAction.INJECTED:
-                        self._warn_of_admission(key, workload, config)
                     return again
             except KubeNotFoundError:
                 return self._leave(key)
@@ -140,30 +142,17 @@ class TemplateReconciler:
         return again
 
     def _select(self, key: ObjectKey, workload: JsonObject) -> InjectionConfig | None:
-        """Choose the config as the webhook would for the pods; the workload's own label counts, too."""
-        own = section(metadata_of(workload), "labels")
-        labels: dict[str, Any] = {CONFIG_LABEL: own[CONFIG_LABEL]} if CONFIG_LABEL in own else {}
-        labels |= section(section(pod_template(workload), "metadata"), "labels")
-        selection = select_for_namespace(self._context.client, key.namespace, labels)
+        """Choose the config; where admission makes something else of the pods, say so once."""
+        choice = select_for_workload(self._context.client, key.namespace, workload)
+        selection = choice.selection
         if selection.config is None:
             self._emit(workload, EventType.WARNING, selection.reason.value, selection.message)
+        if not choice.admission:
+            self._differing.pop(key, None)
+        elif self._differing.get(key) != choice.admission:
+            self._differing[key] = choice.admission
+            self._emit(workload, EventType.WARNING, ADMISSION_DIFFERS, choice.admission)
         return selection.config
-
-    def _warn_of_admission(self, key: ObjectKey, workload: JsonObject, config: InjectionConfig) -> None:
-        """Say so where pods get another config at admission, which knows their labels, not the workload's."""
-        labels = section(section(pod_template(workload), "metadata"), "labels")
-        if CONFIG_LABEL in labels or CONFIG_LABEL not in section(metadata_of(workload), "labels"):
-            return
-        namespace = self._context.client.get(NAMESPACES, key.namespace)
-        if not demand_for(labels, section(metadata_of(namespace), "labels")).wanted:
-            return
-        chosen = select_for_namespace(self._context.client, key.namespace, labels).config
-        if chosen is not None and config_key(chosen) != config_key(config):
-            note = (
-                f"the pod template has {config}, but its pods are injected at admission, too, and get "
-                f"{chosen} there: put the label {CONFIG_LABEL} on the pod template"
-            )
-            self._emit(workload, EventType.WARNING, SelectionReason.AMBIGUOUS.value, note)
 
     # -- waiting -------------------------------------------------------------------------
 

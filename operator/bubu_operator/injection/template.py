@@ -2,29 +2,35 @@
 
 Pure, like `inject`: a workload goes in, the wanted workload comes out; whether and how to
 write it is the caller's decision. Pods made from an injected template pass the webhook
-unchanged.
+unchanged, unless it chooses another config for them: pods do not have their workload's
+labels. `select_for_template` tells when that is so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from bubu_operator.injection.config import InjectionConfig
 from bubu_operator.injection.environment import env_digest, mount_digest, volume_identity
 from bubu_operator.injection.inject import InjectionReason, InjectionResult, inject_pod, remove_injection
+from bubu_operator.injection.names import CONFIG_LABEL, STRICT_LABEL
 from bubu_operator.injection.ownership import InjectionRecord, read_record
-from bubu_operator.injection.podspec import all_containers, child, items_of, pod_problem
+from bubu_operator.injection.podspec import all_containers, child, items_of, pod_problem, texts_of
+from bubu_operator.injection.select import Selection, demand_for, select_config
 from bubu_storage.apply_env import Json
 
 __all__ = [
     "TEMPLATE_PATHS",
+    "TemplateChoice",
     "TemplateResult",
     "inject_template",
     "injected_record",
     "injection_is_damaged",
     "pod_template",
     "remove_from_template",
+    "select_for_template",
     "with_pod_template",
 ]
 
@@ -52,6 +58,20 @@ class TemplateResult:
     changed: bool
     warnings: tuple[str, ...]
     reason: InjectionReason
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateChoice:
+    """Which config a pod template gets; see `select_for_template`.
+
+    Attributes:
+        selection: what is written into the template.
+        admission: what the webhook makes of the pods where that is something else, and the way
+            out, as a clause; "" where it is the same, or where they do not ask by themselves.
+    """
+
+    selection: Selection
+    admission: str = ""
 
 
 def pod_template(workload: Json) -> Json:
@@ -92,6 +112,47 @@ def injection_is_damaged(workload: Json) -> bool:
             return True
     volumes = {(volume["name"], volume_identity(volume)) for volume in items_of(spec, "volumes")}
     return not record.volumes.items() <= volumes
+
+
+def select_for_template(
+    workload: Json,
+    namespace: str,
+    namespace_labels: Mapping[str, str],
+    storage_configs: Iterable[InjectionConfig],
+    cluster_storage_configs: Iterable[InjectionConfig],
+) -> TemplateChoice:
+    """Choose the config of a workload that asks by its own label.
+
+    The workload's own config label counts, unless its pod template has one. The webhook cannot
+    see it: if the pods ask for storage by themselves, it chooses by their labels alone.
+
+    Raises:
+        ValueError: the kind has no template that may change.
+    """
+    seen = texts_of(child(pod_template(workload), "metadata"), "labels")
+    own = texts_of(child(workload, "metadata"), "labels")
+    storage, shared = list(storage_configs), list(cluster_storage_configs)
+    if CONFIG_LABEL in seen or CONFIG_LABEL not in own:
+        return TemplateChoice(select_config(seen, namespace, namespace_labels, storage, shared))
+    labels = {**seen, CONFIG_LABEL: own[CONFIG_LABEL]}
+    selection = select_config(labels, namespace, namespace_labels, storage, shared)
+    if not demand_for(seen, namespace_labels).wanted:
+        return TemplateChoice(selection)
+    admitted = select_config(seen, namespace, namespace_labels, storage, shared)
+    if admitted.config is selection.config:
+        return TemplateChoice(selection)
+    if admitted.config is not None:
+        outcome = f"they get {admitted.config}"
+    elif namespace_labels.get(STRICT_LABEL) == "true":
+        outcome = f"they are refused ({admitted.message})"
+    else:
+        outcome = f"they keep what the pod template holds, with a warning ({admitted.message})"
+    path = ".".join((*_path_of(workload), "metadata.labels"))
+    return TemplateChoice(
+        selection,
+        f"the webhook sees these pods, too, but not the label {CONFIG_LABEL} of the {workload['kind']}: "
+        f"{outcome}; put the label on the pod template ({path})",
+    )
 
 
 def inject_template(workload: Json, config: InjectionConfig) -> TemplateResult:

@@ -12,10 +12,11 @@ from typing import Final
 
 import click
 
-from bubu_operator.injection.explain import Explanation, explain_pod
+from bubu_operator.defaults import OPERATOR_NAMESPACE
+from bubu_operator.injection.explain import ExcludedReason, Explanation, explain_pod
 from bubu_operator.injection.names import CONFIG_LABEL, INJECT_LABEL, STRICT_LABEL
 from bubu_operator.injection.podspec import child, texts_of
-from bubu_operator.injection.template import TEMPLATE_PATHS
+from bubu_operator.injection.template import TEMPLATE_PATHS, select_for_template
 from bubu_operator.kube.resources import (
     CRON_JOBS,
     DAEMON_SETS,
@@ -48,6 +49,7 @@ _SHORT: Final = {
     "cj": CRON_JOBS,
 }
 _TEMPLATE: Final = ("spec", "template")
+_EXCLUDED: Final = frozenset(reason.value for reason in ExcludedReason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,23 @@ class Answer:
     gaps: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What of an object is judged.
+
+    Attributes:
+        pod: as it is decided about; the controller counts a workload's own labels as its pods'.
+        seen: as the webhook sees it.
+        notes: what the labels mean.
+        by_controller: the workload asks by its own label: the controller writes its pod template.
+    """
+
+    pod: JsonObject
+    seen: JsonObject
+    notes: tuple[str, ...] = ()
+    by_controller: bool = False
+
+
 _EXAMPLES: Final = """\b
 Examples:
   kubectl bubu explain pod/train-1 -n flows
@@ -84,6 +103,12 @@ Examples:
     multiple=True,
     help="With -f: take configs and namespaces from this file and ask no cluster; repeatable.",
 )
+@click.option(
+    "--operator-namespace",
+    default=OPERATOR_NAMESPACE,
+    show_default=True,
+    help="Where the operator runs; nothing is injected there.",
+)
 @cluster_options
 @output_option
 def explain(
@@ -91,6 +116,7 @@ def explain(
     targets: tuple[str, ...],
     filename: str,
     config_files: tuple[str, ...],
+    operator_namespace: str,
     namespace: str,
     context: str,
     kubeconfig: str,
@@ -106,7 +132,7 @@ def explain(
     if config_files and not filename:
         raise click.UsageError("--config goes with -f: an object of the cluster has the cluster's configs")
     if filename:
-        answers = _of_file(filename, config_files, namespace, context, kubeconfig)
+        judged = _of_file(filename, config_files, namespace, context, kubeconfig)
     else:
         resource, name = _parse_target(targets)
         with reported():
@@ -114,7 +140,8 @@ def explain(
             with access.client as client:
                 obj = client.get(resource, name, access.namespace)
                 facts = facts_of_cluster(client, access.namespace)
-        answers = [answer_for({**obj, "kind": resource.kind}, facts)]
+        judged = [({**obj, "kind": resource.kind}, facts)]
+    answers = [answer_for(obj, facts, operator_namespace=operator_namespace) for obj, facts in judged]
     if output == "text":
         click.echo("\n\n".join(as_text(answer) for answer in answers))
     else:
@@ -123,18 +150,25 @@ def explain(
         raise SystemExit(ExitCode.PARTIAL)
 
 
-def answer_for(obj: JsonObject, facts: Facts) -> Answer:
+def answer_for(obj: JsonObject, facts: Facts, *, operator_namespace: str = OPERATOR_NAMESPACE) -> Answer:
     """Explain a pod or a workload's pod template with what is known of its namespace; pure.
+
+    Args:
+        obj: with its ``kind``.
+        facts: of the namespace in which it is, or would be.
+        operator_namespace: where the operator runs; nothing is injected there.
 
     Raises:
         BadInputError: it is neither, or malformed.
     """
     kind = str(obj.get("kind"))
     what = f"{kind.lower()}/{_name_of(obj)}"
-    pod, notes = (obj, ()) if kind == PODS.kind else _template_of(obj, what)
+    subject = _Subject(obj, obj) if kind == PODS.kind else _template_of(obj, what)
+    known = (facts.namespace, facts.labels, facts.configs, facts.cluster_configs)
     try:
-        explanation = explain_pod(pod, facts.namespace, facts.labels, facts.configs, facts.cluster_configs)
-        verdict = verdict_of(pod, facts)
+        explanation = explain_pod(subject.pod, *known, operator_namespace=operator_namespace)
+        verdict = verdict_of(subject.pod, facts)
+        admitted = verdict_of(subject.seen, facts) if subject.by_controller else verdict
     except (ValueError, TypeError, RecursionError) as error:
         raise BadInputError(f"{what}: {one_line(str(error))}") from error
     if explanation.candidates:
@@ -145,7 +179,14 @@ def answer_for(obj: JsonObject, facts: Facts) -> Answer:
             warnings=verdict.warnings,
             injected=explanation.injected and not verdict.unserved,
         )
-    denial = denial_of(verdict) if explanation.demand.wanted else None
+    if explanation.outcome in _EXCLUDED:
+        # Neither the webhook nor the controller looks at it: there is nothing to say about its labels.
+        return Answer(what, explanation, facts.notes, facts.gaps)
+    notes = subject.notes
+    if subject.by_controller:
+        admission = select_for_template(obj, *known).admission
+        notes += (admission,) if admission else ()
+    denial = denial_of(admitted) if admitted.wanted else None
     if facts.labels.get(STRICT_LABEL) == "true" and denial is not None:
         notes += (f"the pod is refused: {denial.message}",)
     return Answer(what, explanation, (*notes, *facts.notes), facts.gaps)
@@ -153,7 +194,7 @@ def answer_for(obj: JsonObject, facts: Facts) -> Answer:
 
 def _of_file(
     filename: str, config_files: Sequence[str], namespace: str, context: str, kubeconfig: str
-) -> list[Answer]:
+) -> list[tuple[JsonObject, Facts]]:
     documents = read_documents(filename)
     kinds = {resource.kind for resource in _RESOURCES}
     wanted = [document for document in documents if document["kind"] in kinds]
@@ -163,20 +204,20 @@ def _of_file(
     if config_files:
         given = [document for name in config_files for document in read_documents(name)]
         return [
-            answer_for(document, facts_of_documents(given, _namespace_of(document, namespace, "default")))
+            (document, facts_of_documents(given, _namespace_of(document, namespace, "default")))
             for document in wanted
         ]
     with reported():
         access = open_access(kubeconfig, context, namespace)
         with access.client as client:
             known: dict[str, Facts] = {}
-            answers: list[Answer] = []
+            judged: list[tuple[JsonObject, Facts]] = []
             for document in wanted:
                 place = _namespace_of(document, namespace, access.namespace)
                 if place not in known:
                     known[place] = facts_of_cluster(client, place)
-                answers.append(answer_for(document, known[place]))
-            return answers
+                judged.append((document, known[place]))
+            return judged
 
 
 def _parse_target(targets: tuple[str, ...]) -> tuple[Resource, str]:
@@ -198,7 +239,7 @@ def _parse_target(targets: tuple[str, ...]) -> tuple[Resource, str]:
     raise click.UsageError(f"kind {one_line(words[0])!r} cannot be explained; known: {known}")
 
 
-def _template_of(obj: JsonObject, what: str) -> tuple[JsonObject, tuple[str, ...]]:
+def _template_of(obj: JsonObject, what: str) -> _Subject:
     """A workload's pod template as a pod, and what its own labels mean.
 
     The controller writes the templates of workloads that ask by their own label; for those the
@@ -212,27 +253,27 @@ def _template_of(obj: JsonObject, what: str) -> tuple[JsonObject, tuple[str, ...
         raise BadInputError(f"{what} has no pod template")
     metadata = child(template, "metadata")
     labels, own = texts_of(metadata, "labels"), texts_of(child(obj, "metadata"), "labels")
-    notes: list[str] = []
-    if kind in TEMPLATE_PATHS and own.get(INJECT_LABEL) == "true" and labels.get(INJECT_LABEL) != "false":
-        notes.append(
-            f"the {kind}'s own label {INJECT_LABEL} asks: the controller writes its pod template, "
-            "with or without the webhook"
-        )
-        labels = {**{key: own[key] for key in (CONFIG_LABEL, INJECT_LABEL) if key in own}, **labels}
-    else:
-        notes += [
-            f"the label {key} stands on the {kind} itself, where the webhook does not see it: "
-            "put it on the pod template (spec.template.metadata.labels)"
-            for key in (INJECT_LABEL, CONFIG_LABEL)
-            if key in own and key not in labels
-        ]
-    pod = {
+    seen: JsonObject = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {**metadata, "generateName": f"{_name_of(obj)}-", "labels": labels},
         "spec": template.get("spec"),
     }
-    return pod, tuple(notes)
+    if kind in TEMPLATE_PATHS and own.get(INJECT_LABEL) == "true" and labels.get(INJECT_LABEL) != "false":
+        note = (
+            f"the {kind}'s own label {INJECT_LABEL} asks: the controller writes its pod template, "
+            "with or without the webhook"
+        )
+        labels = {**{key: own[key] for key in (CONFIG_LABEL, INJECT_LABEL) if key in own}, **labels}
+        pod = {**seen, "metadata": {**seen["metadata"], "labels": labels}}
+        return _Subject(pod, seen, (note,), by_controller=True)
+    notes = tuple(
+        f"the label {key} stands on the {kind} itself, where the webhook does not see it: "
+        "put it on the pod template (spec.template.metadata.labels)"
+        for key in (INJECT_LABEL, CONFIG_LABEL)
+        if key in own and key not in labels
+    )
+    return _Subject(seen, seen, notes)
 
 
 def _name_of(obj: JsonObject) -> str:

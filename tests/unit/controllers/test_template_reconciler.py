@@ -230,29 +230,38 @@ def test_the_systems_and_the_operators_own_workloads_are_never_touched(namespace
 
 
 @pytest.mark.parametrize(
-    ("namespace_asks", "on_template", "warned"),
-    [("true", {}, True), (None, {}, False), ("true", {"storage.bubustack.io/config": "other"}, False)],
+    ("namespace_labels", "on_template", "default", "said"),
+    [
+        ({"inject": "true"}, {}, True, "they get StorageConfig team/main; put the label"),
+        ({"inject": "true"}, {}, False, "they keep what the pod template holds, with a warning (namespace"),
+        ({"inject": "true", "strict": "true"}, {}, False, "they are refused (namespace team has several"),
+        ({"inject": "true", "config": "other"}, {}, True, ""),
+        ({"inject": "true"}, {"storage.bubustack.io/config": "other"}, True, ""),
+        ({}, {}, True, ""),
+    ],
 )
-def test_a_config_that_admission_would_not_choose_is_told_of(namespace_asks, on_template, warned):
-    """Pods do not have their workload's labels: in a namespace that asks, the webhook gives them its own."""
+def test_a_config_that_admission_would_not_choose_is_told_of(namespace_labels, on_template, default, said):
+    """Pods do not have their workload's labels; where they ask by themselves, the webhook goes by theirs."""
     asking = deployment()
     asking["metadata"]["labels"]["storage.bubustack.io/config"] = "other"
     asking["spec"]["template"]["metadata"]["labels"] = on_template
     world = World(asking)
-    labels = {"storage.bubustack.io/inject": namespace_asks} if namespace_asks else {}
-    world.api.put(NAMESPACES, {"metadata": {"name": "team", "labels": labels}})
-    default, other = config(), config("/other")
-    default["spec"]["default"] = True
+    labels = {f"storage.bubustack.io/{name}": value for name, value in namespace_labels.items()}
+    main, other = config(), config("/other")
+    main["spec"]["default"] = default
     other["metadata"]["name"] = "other"
-    world.api.put(STORAGE_CONFIGS, default)
+    world.api.put(STORAGE_CONFIGS, main)
     world.api.put(STORAGE_CONFIGS, other)
+    world.look(KEY)
+    assert (world.path(), world.reasons()) == ("/other", ["Injected"])
 
+    world.api.put(NAMESPACES, {"metadata": {"name": "team", "labels": labels}})
+    world.look(KEY)
     world.look(KEY)
 
     assert world.path() == "/other"
-    assert world.reasons() == ["Injected", *["Ambiguous"] * warned]
-    if warned:
-        assert "get StorageConfig team/main there: put the label" in world.events[-1][2]
+    assert world.reasons() == ["Injected", *["AdmissionDiffers"] * bool(said)], "once, also without a write"
+    assert said in world.events[-1][2]
 
 
 @pytest.mark.parametrize("leaves", ["label", "release", "no longer rolls"])

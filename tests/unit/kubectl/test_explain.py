@@ -221,6 +221,68 @@ def test_a_workload_that_asks_by_its_own_label():
     assert any("the controller writes its pod template" in note for note in answer.notes)
 
 
+ASKING = {INJECT: "true"}
+STRICT = {**ASKING, "storage.bubustack.io/strict": "true"}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "template", "default", "notes"),
+    [
+        (ASKING, {}, True, ["they get StorageConfig flows/one; put the label"]),
+        ({}, ENGRAM, True, ["they get StorageConfig flows/one; put the label"]),
+        (ASKING, {}, False, ["they keep what the pod template holds, with a warning"]),
+        (
+            STRICT,
+            {},
+            False,
+            ["they are refused (namespace flows has several", "the pod is refused: no storage"],
+        ),
+        (ASKING, {CONFIG: "two"}, False, []),
+        ({**ASKING, CONFIG: "two"}, {}, False, []),
+        ({}, {}, False, []),
+    ],
+)
+def test_a_workloads_config_label_where_the_webhook_sees_the_pods(
+    namespace: dict[str, str], template: dict[str, str], default: bool, notes: list[str]
+):
+    """The pods have not their workload's label: what the webhook makes of them is told beside."""
+    facts = Facts("flows", namespace, (config("one", default=default), config("two")))
+
+    answer = answer_for(deployment({INJECT: "true", CONFIG: "two"}, template), facts)
+
+    assert answer.explanation.config == "StorageConfig flows/two"
+    told = answer.notes[1:]
+    assert len(told) == len(notes)
+    assert all(expected in note for expected, note in zip(notes, told, strict=True))
+    if told:
+        seen = {"metadata": {"name": "p", "labels": template}, "spec": pod()["spec"]}
+        verdict = verdict_of(seen, facts)
+        assert (verdict.config or verdict.warnings[0].removeprefix("no storage was injected: ")) in told[0]
+
+
+def test_pods_that_do_not_ask_by_themselves_are_not_refused():
+    """A strict namespace refuses pods that ask; this workload asks, and its template is left alone."""
+    strict = Facts("flows", {"storage.bubustack.io/strict": "true"})
+
+    answer = answer_for(deployment({INJECT: "true"}, {}), strict)
+
+    assert answer.explanation.outcome == "NoConfig"
+    assert not any("refused" in note for note in answer.notes)
+
+
+@pytest.mark.parametrize("namespace", ["kube-system", "bubu-storage-system", "storage-operator"])
+def test_nothing_is_said_of_the_labels_of_what_is_excluded(namespace: str):
+    """Neither the controller nor the webhook looks there, not even to refuse."""
+    facts = Facts(namespace, STRICT)
+    place = namespace if namespace != "kube-system" else "bubu-storage-system"
+
+    for item in (deployment({INJECT: "true", CONFIG: "two"}, ENGRAM), running(pod())):
+        kind = item.get("kind", "Pod")
+        answer = answer_for({**item, "kind": kind}, facts, operator_namespace=place)
+        assert answer.explanation.outcome in ("SystemNamespace", "OperatorNamespace")
+        assert answer.notes == ()
+
+
 def test_a_config_label_that_the_webhook_does_not_see():
     """On the metadata of a Deployment whose pods ask by themselves it counts for nothing."""
     facts = Facts("flows", {}, (config("one"), config("two")))
@@ -314,6 +376,19 @@ def test_malformed_files_are_one_line(files, text: str | bytes, said: str):
     assert (2, "") == (done.exit_code, done.stdout)
     assert said in done.stderr
     assert 1 == len(done.stderr.strip().splitlines())
+
+
+def test_the_operator_may_run_in_another_namespace(files):
+    """Nothing is injected where it runs, and in the usual place something is."""
+    path, given = files
+
+    there, here = (
+        run("-f", path, "--config", given, "--operator-namespace", name, "-o", "json")
+        for name in ("flows", "elsewhere")
+    )
+
+    assert "OperatorNamespace" == json.loads(there.stdout)["outcome"]
+    assert "Injected" == json.loads(here.stdout)["outcome"]
 
 
 def test_a_time_in_a_file_stays_a_text(files):

@@ -224,6 +224,13 @@ class EventReason(_Word):
             "(injection.rolloutOnChange is false)."
         ),
     )
+    ADMISSION_DIFFERS = (
+        "AdmissionDiffers",
+        (
+            "The webhook sees the pods, too, but not their workload's config label: it chooses another "
+            "config than the pod template has, or none."
+        ),
+    )
     ROLLOUT_HALTED = (
         "RolloutHalted",
         "Another owner of the config failed to roll out, or this one has rolled too often of late; it waits.",
