@@ -34,7 +34,10 @@ BACKOFF_BASE_SECONDS: Final = 0.5
 BACKOFF_MAX_SECONDS: Final = 10.0
 """After an outage of any length the copy is right again this soon."""
 
-PAGE_OBJECTS: Final = 250
+PAGE_OBJECTS: Final = 100
+"""A tenant's objects may carry 256 KiB of annotations each: a page of 250 such took 260 MiB while it
+was parsed, and kept every other thread waiting for 0.3 s (measured)."""
+
 LIST_SECONDS: Final = 30.0
 WATCH_SECONDS: Final = 300.0
 INACTIVITY_SECONDS: Final = 90.0
