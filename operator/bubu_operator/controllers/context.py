@@ -72,37 +72,46 @@ class ControllerOptions:
 
 
 class ObjectCache:
-    """The last seen object of each key, fed by watch events; thread-safe."""
+    """The last seen object of each key, fed by watch events; thread-safe.
+
+    Kept by kind and namespace: each config that is heard of asks for its namespace's workloads, and
+    looking through all objects for that took a quarter of a minute with 10,000 configs.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._objects: dict[tuple[str, ObjectKey], JsonObject] = {}
+        self._kinds: dict[str, dict[str, dict[ObjectKey, JsonObject]]] = {}
 
     def put(self, resource: Resource, key: ObjectKey, obj: JsonObject) -> JsonObject | None:
         """Store an object; return the one that was there."""
         with self._lock:
-            before = self._objects.get((resource.plural, key))
-            self._objects[resource.plural, key] = obj
+            objects = self._kinds.setdefault(resource.plural, {}).setdefault(key.namespace, {})
+            before = objects.get(key)
+            objects[key] = obj
             return before
 
     def remove(self, resource: Resource, key: ObjectKey) -> JsonObject | None:
         """Forget an object; return the one that was there."""
         with self._lock:
-            return self._objects.pop((resource.plural, key), None)
+            namespaces = self._kinds.get(resource.plural, {})
+            objects = namespaces.get(key.namespace, {})
+            before = objects.pop(key, None)
+            if not objects:
+                namespaces.pop(key.namespace, None)
+            return before
 
     def get(self, resource: Resource, key: ObjectKey) -> JsonObject | None:
         """Return the last seen object, None if it is unknown or deleted."""
         with self._lock:
-            return self._objects.get((resource.plural, key))
+            return self._kinds.get(resource.plural, {}).get(key.namespace, {}).get(key)
 
     def keys(self, resource: Resource, namespace: str | None = None) -> list[ObjectKey]:
         """Return the known keys of a kind, of one namespace or of all."""
         with self._lock:
-            return [
-                key
-                for plural, key in self._objects
-                if plural == resource.plural and (namespace is None or key.namespace == namespace)
-            ]
+            namespaces = self._kinds.get(resource.plural, {})
+            if namespace is not None:
+                return list(namespaces.get(namespace, {}))
+            return [key for objects in namespaces.values() for key in objects]
 
 
 @dataclass(frozen=True, slots=True)

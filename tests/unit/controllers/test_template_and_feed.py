@@ -376,6 +376,26 @@ def test_kinds_of_one_name_are_told_apart(feed):
     assert len(feed.lanes["statefulsets"].offered) == 2
 
 
+def test_what_is_remembered_is_found_by_kind_and_namespace():
+    """And nothing is left of what is gone."""
+    cache = ObjectCache()
+    here, there = ObjectKey("a", "x"), ObjectKey("b", "x")
+    assert cache.put(DEPLOYMENTS, here, {"v": 1}) is None
+    assert cache.put(DEPLOYMENTS, here, {"v": 2}) == {"v": 1}
+    cache.put(DEPLOYMENTS, there, {"v": 3})
+    cache.put(STATEFUL_SETS, there, {"v": 4})
+
+    assert cache.keys(DEPLOYMENTS) == [here, there]
+    assert cache.keys(DEPLOYMENTS, "b") == [there]
+    assert cache.keys(CRON_JOBS) == cache.keys(DEPLOYMENTS, "c") == []
+    assert cache.get(STATEFUL_SETS, there) == {"v": 4}
+    assert cache.remove(DEPLOYMENTS, there) == {"v": 3}
+    assert cache.remove(DEPLOYMENTS, there) is None
+    assert cache.get(DEPLOYMENTS, there) is None
+    assert cache.keys(DEPLOYMENTS) == [here]
+    assert cache.keys(STATEFUL_SETS, "b") == [there]
+
+
 def test_every_reason_of_an_event_is_documented():
     """What a template's event says is in the generated reference; refused selections included."""
     posted = {TemplateAction.INJECTED, TemplateAction.REMOVED, TemplateAction.CONFIG_CHANGED}
