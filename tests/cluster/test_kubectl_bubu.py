@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from bubu_operator.injection import inject_template, load_config, pod_template
 from bubu_operator.webhook.configuration import render_webhook_configuration
 from tests.cluster import Cluster
 from tests.cluster.certs import write_serving_files
+from tests.cluster.processes import wait_until
 from tests.cluster.webhook_harness import (
     ACCOUNT,
     OPERATOR_NAMESPACE,
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.cluster
 
 Json = dict[str, Any]
 ENGRAM = {"bubustack.io/engram": "train"}
+INJECT = "storage.bubustack.io/inject"
 PLUGIN_FOLDER = Path(sys.executable).parent
 LEASE = "bubu-storage-controller"
 
@@ -203,6 +206,48 @@ def test_explain_a_file_against_the_cluster(cluster: Cluster, namespace: str, bu
     assert "it gets no storage (Ambiguous)" in told
     assert "one, two" in told
     assert "stands on the Deployment itself, where the webhook does not see it" in told
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_explain_tells_what_the_webhook_makes_of_a_written_template(
+    cluster: Cluster, webhook: Webhook, namespace: str, bubu: Plugin, *, default: bool
+) -> None:
+    """The workload's own label names a config, its pods ask by themselves: the webhook goes by theirs."""
+    configs = (config_of("aa", namespace, default=default), config_of("bb", namespace))
+    cluster.apply(*configs)
+    cluster.kubectl("label", "namespace", namespace, f"{INJECT}=true")
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "web",
+            "namespace": namespace,
+            "labels": {INJECT: "true", "storage.bubustack.io/config": "bb"},
+        },
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": pod_of("p", namespace)["spec"]},
+        },
+    }
+    cluster.apply(deployment)
+    template = pod_template(inject_template(deployment, load_config(configs[1])).workload)
+    pod = {"apiVersion": "v1", "kind": "Pod", **template}
+    pod["metadata"] = {**template["metadata"], "name": "web-1", "namespace": namespace}
+
+    def is_admitted_so() -> bool:
+        """The webhook and the API server learn of namespaces and configs by watches."""
+        tried = cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", input=json.dumps(pod))
+        chosen = json.loads(tried.stdout)["metadata"]["labels"]["storage.bubustack.io/injected"]
+        return chosen == "aa" if default else chosen == "bb" and "none is marked default" in tried.stderr
+
+    wait_until(is_admitted_so, 20, "the webhook to overrule the template, or to warn")
+
+    done = bubu("explain", "deployment/web", "-n", namespace)
+
+    told = " ".join(done.stdout.split())
+    assert f"config StorageConfig {namespace}/bb" in told
+    said = f"they get StorageConfig {namespace}/aa" if default else "they keep what the pod template holds"
+    assert said in told
 
 
 def test_what_the_user_may_not_see_is_said(

@@ -1,10 +1,10 @@
 """Why a pod gets what it gets: the decision of injection, step by step, as data.
 
 The same pure functions decide here and in the webhook (`demand_for`, `select_config`,
-`inject_pod`), so an explanation cannot say something else than what happens. This module
-adds who was passed over and why, what would be written into which container, and what the pod
-carries already. Values of the user's own variables are never in it, and credentials are
-references; how it is shown is the caller's business.
+`inject_pod`): what is told is their decision, not a second opinion. This module adds who was
+passed over and why, what would be written into which container, and what the pod carries
+already. Values of the user's own variables are never in it, and credentials are references;
+how it is shown is the caller's business.
 """
 
 from __future__ import annotations
