@@ -222,3 +222,24 @@ def test_a_new_leader_does_not_ask_all_the_time_while_it_waits_to_drop(api: Api)
         looks += 1
 
     assert looks < 12
+
+
+@pytest.mark.parametrize("lifetimes_away", [0.2, 0.9, 1.5, 10.0])
+def test_everything_asleep_for_long_recovers_at_the_first_look(
+    api: Api, loop: asyncio.AbstractEventLoop, lifetimes_away: float
+):
+    """Leader and replicas down until leaves, the authority or all are past: one round, and it serves."""
+    leader_of(api, api.clock).look()
+    api.clock.seconds += lifetimes_away * LIFETIMES.ca_seconds
+    replica = Replica(api, api.clock, loop)
+    leader = leader_of(api, api.clock)
+
+    leader.look()
+    replica.look()
+
+    signing = state_of(api).signing
+    assert signing is not None
+    assert signing.certificate.valid_at(api.clock.now())
+    assert replica.issuer == signing.certificate.fingerprint
+    assert all(replica.issuer in trusted for trusted in api.trusted())
+    assert replica.source.problem() == ""
