@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import socket
 import threading
@@ -48,7 +49,7 @@ from bubu_operator.kube.resources import (
 from bubu_operator.kube.scrub import Redactor
 from bubu_operator.observability.logging import setup_logging
 
-__all__ = ["ControllerOptions", "run_controller"]
+__all__ = ["ControllerOptions", "StopSignals", "run_controller"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,31 @@ def run_controller(options: ControllerOptions) -> int:
         return EXIT_USAGE
     with client, lease_client:
         return _Controller(options, client, lease_client, fence, redactor).run()
+
+
+class StopSignals:
+    """A signal handler: the first signal sets ``stopping``, the second one ends the process.
+
+    The event is set by a thread. A handler runs in the main thread, which waits for that very
+    event and may hold its lock at that moment: setting it right there could wait for ever.
+    """
+
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
+        self._signals = 0
+        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, name="signals", daemon=True).start()
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
+        self._signals += 1
+        if self._signals > 1:
+            os._exit(128 + number)
+        self._told.put(None)
+
+    def _listen(self) -> None:
+        self._told.get()
+        self._stopping.set()
 
 
 class _Controller:
@@ -152,7 +178,6 @@ class _Controller:
         self._services.append(WorkloadWatcher(client, options.namespaces, self._feed.handle))
         self._watcher = Watcher(options.namespaces)
         self._crds_found = threading.Event()
-        self._signals = 0
 
     # Reconcilers are made before the lanes and the feed that they wake; these close the circle.
 
@@ -165,8 +190,9 @@ class _Controller:
     # -- life ----------------------------------------------------------------------------
 
     def run(self) -> int:
+        handler = StopSignals(self._stopping)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+            signal.signal(number, handler)
         try:
             health = HealthServer(
                 self._options.health_host,
@@ -288,12 +314,6 @@ class _Controller:
             # Most likely away for a moment; if not, the watch will say so.
             logger.info("whether ClusterStorageConfigs may be read is not known: %s", error)
         return list(WATCHED)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._signals += 1
-        if self._signals > 1:
-            os._exit(128 + number)
-        self._stopping.set()
 
     # -- health --------------------------------------------------------------------------
 

@@ -174,3 +174,34 @@ def test_a_signal_while_the_command_is_loaded_ends_it_with_zero(number):
         _, complaint = process.communicate(timeout=10)
 
     assert (process.returncode, complaint) == (0, "")
+
+
+def test_a_signal_at_any_moment_is_heard():
+    """The main thread waits for the event that the handler sets, and may hold its lock just then."""
+    code = (
+        "import os, signal, threading\n"
+        "from bubu_operator.controllers.main import StopSignals\n"
+        "stopping = threading.Event()\n"
+        "signal.signal(signal.SIGTERM, StopSignals(stopping))\n"
+        "with stopping._cond:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "assert stopping.wait(10)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=20, check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    """Whatever the first one waits for."""
+    code = (
+        "import os, signal, threading\n"
+        "from bubu_operator.controllers.main import StopSignals\n"
+        "signal.signal(signal.SIGTERM, StopSignals(threading.Event()))\n"
+        "for _ in range(2):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "threading.Event().wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=20, check=False)
+
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, b"")
