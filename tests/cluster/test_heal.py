@@ -221,6 +221,8 @@ def test_missed_pods_are_found_said_and_healed(
 
     assert at.endswith(" 1")
     assert missed.restarted() == at
+    pods = cluster.get("pods", "-n", namespace, "-l", "app=missed")["items"]
+    assert {pod["metadata"]["annotations"].get(RESTARTED) for pod in pods} == {at}, "by this help is known"
     assert healthy.restarted() == ""
     assert events_of(cluster, namespace, "InjectionMissing") == [("Deployment", "missed")]
     assert events_of(cluster, namespace, "RestartedForInjection") == [("Deployment", "missed")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -64,7 +64,11 @@ class Attempt:
         at = parse_time(words[0])
         if at is None or len(words[2]) > len(str(_MAX_NUMBER)):
             return None
-        return cls(at, words[1], int(words[2]))
+        try:
+            return cls(at.astimezone(UTC), words[1], int(words[2]))
+        except OverflowError:
+            # The first or the last day that there is, in another zone: nobody's restart.
+            return None
 
 
 class RestartAction(StrEnum):

@@ -8,8 +8,9 @@ cluster. Configs do not wait for each other; two starts are `START_INTERVAL_SECO
 
 A roll-out that takes longer than the timeout no longer holds up the next one: it may wait
 for a node. One that Kubernetes calls failed (its progress deadline passed) holds up all
-further ones of the same revision of the config, until its owner is well again or gone. An owner
-whose config changes all the time is rolled a few times, and then rests.
+further ones of the same revision of the config, until its owner is well again or gone; unless
+that owner was broken before. An owner whose config changes all the time is rolled a few
+times, and then rests.
 
 The truth is in the cluster: each write carries a mark on its owner (`RolloutGate.mark`), and
 a new process finds by the marks what is under way before it lets anybody go.
@@ -17,19 +18,17 @@ a new process finds by the marks what is under way before it lets anybody go.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Final
 
 from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.rollout_mark import generation_of, read_mark, write_mark
 from bubu_operator.controllers.rollout_state import RolloutState, rollout_done, rollout_state, waits_longer
 from bubu_operator.errors import KubeNotFoundError
 from bubu_operator.injection.config import InjectionConfig
-from bubu_operator.injection.names import ROLLOUT_ANNOTATION
 from bubu_operator.kube.resources import (
     DAEMON_SETS,
     DEPLOYMENTS,
@@ -38,8 +37,6 @@ from bubu_operator.kube.resources import (
     ObjectKey,
     Resource,
     key_of,
-    metadata_of,
-    section,
 )
 
 __all__ = [
@@ -100,6 +97,7 @@ class _Rollout:
         began: monotonic seconds; of the grant until `began` is called.
         granted_only: let go, and not yet written.
         failed: Kubernetes says so.
+        broken: it had failed before this one, too; that it fails again says nothing of the config.
         judged: when it was looked at last, monotonic seconds.
     """
 
@@ -109,20 +107,11 @@ class _Rollout:
     began: float
     granted_only: bool = True
     failed: bool = False
+    broken: bool = False
     judged: float = float("-inf")
 
     def is_of(self, resource: Resource, key: ObjectKey) -> bool:
         return self.resource is resource and self.key == key
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """What a workload's annotation says of its last roll-out by us; ``generation`` is the one it made."""
-
-    config: str
-    revision: str
-    began: datetime
-    generation: int
 
 
 _Waiter = tuple[str, str, str]
@@ -230,7 +219,7 @@ class RolloutGate:
             key: the owner.
             workload: as it was written, with its mark.
         """
-        mark = _read_mark(workload)
+        mark = read_mark(workload)
         me = _waiter(resource, key)
         with self._lock:
             self._begun[me] = (*self._begun.get(me, ()), self._context.monotonic())[-MAX_ROLLOUTS:]
@@ -248,6 +237,7 @@ class RolloutGate:
                     revision=mark.revision if mark else "",
                     began=self._context.monotonic(),
                     granted_only=False,
+                    broken=mark is not None and mark.broken,
                 ),
             ]
 
@@ -279,13 +269,7 @@ class RolloutGate:
             workload: as read, before the write.
             revision: as given to `request`.
         """
-        content = {
-            "config": config,
-            "revision": revision,
-            "began": self._context.clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "generation": _generation(workload) + 1,
-        }
-        return {ROLLOUT_ANNOTATION: json.dumps(content, separators=(",", ":"))}
+        return write_mark(config, workload, revision=revision, now=self._context.clock())
 
     # -- judging -------------------------------------------------------------------------
 
@@ -312,6 +296,8 @@ class RolloutGate:
         state = rollout_state(workload, kind=item.resource.kind)
         metrics = self._context.metrics
         if state is RolloutState.FAILED:
+            if item.broken:
+                return False
             if not item.failed:
                 item.failed = True
                 metrics.rollouts_failed.inc()
@@ -352,14 +338,18 @@ class RolloutGate:
         self._recovered = True
 
     def _take_up(self, scopes: dict[str, _Scope], resource: Resource, workload: JsonObject) -> None:
-        mark = _read_mark(workload)
+        mark = read_mark(workload)
         if mark is None:
             return
         state = rollout_state(workload, kind=resource.kind)
         age = max(0.0, (self._context.clock() - mark.began).total_seconds())
         recent = age < self._context.options.rollout_timeout_seconds
         # An old mark says nothing of a roll-out that somebody else has begun since.
-        failed = state is RolloutState.FAILED and (recent or mark.generation == _generation(workload))
+        failed = (
+            not mark.broken
+            and state is RolloutState.FAILED
+            and (recent or mark.generation == generation_of(workload))
+        )
         if not failed and not (recent and state is RolloutState.PROGRESSING):
             return
         scopes.setdefault(mark.config, _Scope()).rollouts.append(
@@ -377,20 +367,3 @@ class RolloutGate:
 
 def _waiter(resource: Resource, key: ObjectKey) -> _Waiter:
     return key.namespace, resource.kind, key.name
-
-
-def _generation(workload: JsonObject) -> int:
-    generation: Any = metadata_of(workload).get("generation")
-    return generation if isinstance(generation, int) else 0
-
-
-def _read_mark(workload: JsonObject) -> _Mark | None:
-    """Read what `RolloutGate.mark` wrote; None for anything else, which counts as no mark."""
-    text = section(metadata_of(workload), "annotations").get(ROLLOUT_ANNOTATION)
-    try:
-        content: Any = json.loads(str(text))
-        fields = cast("dict[str, Any]", content)
-        began = datetime.strptime(fields["began"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        return _Mark(str(fields["config"]), str(fields["revision"]), began, int(fields["generation"]))
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None

@@ -163,8 +163,25 @@ def test_any_text_is_read_without_trouble(text):
     Attempt.parse(text)
 
 
+@given(st.datetimes(timezones=st.timezones()), st.integers(0, 9))
+def test_any_time_is_read_without_trouble(when, number):
+    """Of the first and the last day, too; one owner's annotation must not end the sweep of all."""
+    attempt = Attempt.parse(f"{when.isoformat()} abc {number}")
+
+    assert attempt is None or str(attempt).endswith(f" abc {number}")
+
+
 @pytest.mark.parametrize(
-    "text", ["", "now", "2026-01-31T12:00:00Z abc", "2026-01-31T12:00:00Z abc -1", "x abc 1"]
+    "text",
+    [
+        "",
+        "now",
+        "2026-01-31T12:00:00Z abc",
+        "2026-01-31T12:00:00Z abc -1",
+        "x abc 1",
+        "0001-01-01T00:00:00+23:59 abc 3",
+        "9999-12-31T23:59:59-23:59 abc 3",
+    ],
 )
 def test_other_texts_are_no_attempts(text):
     """As that of another tool."""

@@ -265,6 +265,39 @@ def test_a_failed_roll_out_stops_the_others_of_its_revision(world):
     assert world.ask(C) == 0.0
 
 
+def test_an_owner_that_was_broken_before_stops_nobody(world):
+    """It says nothing of the config that it fails again; nor does it to the next process."""
+    world.status(A, available=0, reason="ProgressDeadlineExceeded")
+    world.roll(A)
+    world.now += 5
+    assert world.ask(B) > 0, "it may become well by the change"
+    world.status(A, available=0, reason="ProgressDeadlineExceeded")
+    world.now += 5
+    assert world.gate.halted_by(CONFIG, "r1") == ""
+    world.ask(B)
+    world.now += SETTLE_SECONDS
+    assert world.ask(B) == 0.0
+    assert world.value("bubu_rollouts_failed_total") == 0
+
+    world.restart()
+    world.ask(C)
+    world.now += SETTLE_SECONDS
+    assert world.ask(C) == 0.0
+
+
+def test_what_an_earlier_revision_broke_still_stops_the_next_bad_one(world):
+    """The first owner goes on to show what a change does, or each bad one would break another owner."""
+    world.roll(A)
+    world.status(A, available=0, reason="ProgressDeadlineExceeded")
+    world.now += 5
+    assert world.ask(A, revision="r2") == 0.0
+    world.write(A, revision="r2")
+    world.status(A, available=0, reason="ProgressDeadlineExceeded")
+    world.now += 5
+
+    assert world.ask(B, revision="r2") == HALTED_SECONDS
+
+
 def test_the_failed_owner_may_be_mended_by_a_new_revision(world):
     """It waits for nobody, least of all for itself."""
     world.roll(A)
@@ -386,7 +419,12 @@ def test_a_new_process_finds_a_failed_roll_out(world):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no json", "[]", "{}", '{"config":1,"revision":2,"began":3}', "[" * 5000]
+    "text",
+    [
+        *("", "no json", "[]", "{}", '{"config":1,"revision":2,"began":3}', "[" * 5000),
+        '{"config":"c","revision":"r","began":"2026-01-01T00:00:00Z","generation":Infinity}',
+        '{"config":"c","revision":"r","began":"2026-01-01T00:00:00Z","generation":NaN}',
+    ],
 )
 def test_a_mark_that_nobody_of_us_wrote_counts_as_none(world, text):
     """Anybody may write annotations."""
