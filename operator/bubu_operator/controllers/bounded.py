@@ -3,22 +3,26 @@
 Timeouts of a client are for one socket operation; a server that drips one byte at a time
 keeps each of them alive. Here the whole call has a limit: afterwards the caller goes on,
 and the thread is left to end on its own. A second call for the same key is refused while
-such a thread is alive, so that a hanging endpoint costs one thread and no more.
+such a thread is alive, so that a hanging endpoint costs one thread and no more; and so is one
+of a group that has very many of them, so that nobody can fill our memory with endpoints.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-__all__ = ["BoundedCalls", "CallTimeoutError"]
+__all__ = ["MAX_CALLS_OF_GROUP", "BoundedCalls", "CallTimeoutError"]
+
+MAX_CALLS_OF_GROUP: Final = 16
+"""More than there are workers: only with calls that hang does a group come to so many."""
 
 T = TypeVar("T")
 
 
 class CallTimeoutError(TimeoutError):
-    """The call did not end in time, or an earlier one of the same key still hangs."""
+    """The call did not end in time, or an earlier one still hangs, or too many of its group."""
 
 
 class _Outcome(Generic[T]):
@@ -32,10 +36,16 @@ class BoundedCalls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: set[Hashable] = set()
+        self._under_way: dict[Hashable, str] = {}
 
-    def call(self, key: Hashable, timeout_seconds: float, function: Callable[[], T]) -> T:
+    def call(self, key: Hashable, timeout_seconds: float, function: Callable[[], T], *, group: str = "") -> T:
         """Return ``function()``, or give up after ``timeout_seconds``.
+
+        Args:
+            key: of which one call at a time is made.
+            timeout_seconds: of the whole call.
+            function: what may hang.
+            group: of whom too many may not hang at once, as a namespace; "" for no such bound.
 
         Raises:
             CallTimeoutError: see there.
@@ -44,7 +54,10 @@ class BoundedCalls:
         with self._lock:
             if key in self._under_way:
                 raise CallTimeoutError("an earlier call still hangs")
-            self._under_way.add(key)
+            theirs = sum(1 for one in self._under_way.values() if one == group) if group else 0
+            if theirs >= MAX_CALLS_OF_GROUP:
+                raise CallTimeoutError(f"{theirs} calls of {group} hang already; mend or delete those first")
+            self._under_way[key] = group
         outcome: _Outcome[T] = _Outcome()
 
         def run() -> None:
@@ -54,7 +67,7 @@ class BoundedCalls:
                 outcome.error = error
             finally:
                 with self._lock:
-                    self._under_way.discard(key)
+                    del self._under_way[key]
 
         thread = threading.Thread(target=run, name=f"bounded-{key}", daemon=True)
         thread.start()

@@ -142,7 +142,11 @@ class ConfigReconciler:
         self._context.fence.check(f"probe of {_name(config)}")
         try:
             outcome = self._calls.call(
-                config.key, PROBE_LIMIT_SECONDS, lambda: _probe(settings, self._context.monotonic)
+                # A spec that was corrected does not wait for what the one before it left hanging.
+                (config.key, config.metadata.uid, config.metadata.generation),
+                PROBE_LIMIT_SECONDS,
+                lambda: _probe(settings, self._context.monotonic),
+                group=config.metadata.namespace,
             )
         except CallTimeoutError as error:
             outcome = CallTimeoutError(f"{_name(config)} did not answer in time: {error}")

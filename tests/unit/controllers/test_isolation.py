@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 
 import pytest
 
-from bubu_operator.controllers.bounded import BoundedCalls, CallTimeoutError
+from bubu_operator.controllers.bounded import MAX_CALLS_OF_GROUP, BoundedCalls, CallTimeoutError
 from bubu_operator.controllers.isolation import child_environment, isolate_environment
 
 
@@ -67,8 +69,6 @@ def test_bounded_calls_return_and_raise_as_usual():
 
 def test_a_call_that_hangs_costs_one_thread_and_its_time():
     """The caller goes on; a second call for the same key does not pile up; others are not affected."""
-    import threading
-
     calls, gate = BoundedCalls(), threading.Event()
     began = time.monotonic()
     try:
@@ -80,3 +80,24 @@ def test_a_call_that_hangs_costs_one_thread_and_its_time():
     finally:
         gate.set()
     assert time.monotonic() - began < 2
+
+
+def test_no_group_can_have_very_many_calls_that_hang():
+    """Whatever the number of its keys; another group, and calls without one, are served."""
+    calls, gate = BoundedCalls(), threading.Event()
+    try:
+        for number in range(MAX_CALLS_OF_GROUP):
+            with pytest.raises(CallTimeoutError, match="within"):
+                calls.call(number, 0.01, gate.wait, group="team-a")
+        with pytest.raises(CallTimeoutError, match=f"{MAX_CALLS_OF_GROUP} calls of team-a hang already"):
+            calls.call("one more", 5, lambda: None, group="team-a")
+        assert calls.call("other", 5, lambda: 1, group="team-b") == 1
+        assert calls.call("none", 5, lambda: 2) == 2
+    finally:
+        gate.set()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with contextlib.suppress(CallTimeoutError):
+            assert calls.call("one more", 5, lambda: 3, group="team-a") == 3
+            return
+    raise AssertionError("calls that have ended still count")
