@@ -5,7 +5,7 @@ One thread, one loop: read the webhook's configuration, then the Secret, decide
 to the resourceVersion that was read, so a second controller that has not noticed yet that it
 leads no more can do no harm: the later of two writes is refused, and its author looks again.
 
-Somebody else may write caBundle, too: then it is put right at once a few times, and at a pace after that.
+Somebody else may write both, too: what they did is put right at once a few times, then at a pace.
 Watches wake the loop; what is decided on is read anew each time. What this process knows of
 the authority heals a Secret that was deleted or damaged; it is forgotten with the lead.
 """
@@ -25,7 +25,7 @@ from bubu_operator.certificates.bundles import (
 )
 from bubu_operator.certificates.issuing import Authority, issue_authority
 from bubu_operator.certificates.lifetimes import Lifetimes
-from bubu_operator.certificates.rotation import Decision, Facts, Tracker, decide, renewal_of
+from bubu_operator.certificates.rotation import Decision, Facts, Step, Tracker, decide, renewal_of
 from bubu_operator.certificates.stored import AuthorityState, decode, encode
 from bubu_operator.controllers.authority_report import AuthorityReport, Trouble
 from bubu_operator.controllers.context import Context
@@ -64,7 +64,7 @@ BUSY_SECONDS: Final = 0.1
 """At least, between two looks; after a write, or a write that came too late, also at most."""
 
 REPAIRS: Final = 5
-"""How many times in a row caBundle is put right at once."""
+"""How many times in a row the Secret or caBundle is put right at once."""
 
 REPAIR_SECONDS: Final = 5.0
 """Between two further ones. Two writers that answer each other would write a hundred times a second."""
@@ -79,7 +79,7 @@ _LABELS: Final = {
 
 
 class _Repairs:
-    """How many times caBundle may be put right now; one more every `REPAIR_SECONDS`."""
+    """How many times what others wrote may be put right now; one more every `REPAIR_SECONDS`."""
 
     def __init__(self, elapsed: Callable[[], float]) -> None:
         self._elapsed = elapsed
@@ -239,6 +239,9 @@ class AuthorityService:
             rotate_request=_rotate_request(secret),
         )
         decision = decide(facts, self._issue)
+        if Step.RESTORED in decision.steps and not self._repairs.take():
+            self._report.contested(is_contested=True)
+            return self._repairs.wait_seconds
         if decision.write and not self._write(secret, decision):
             return BUSY_SECONDS
         # What we changed ourselves is no repair: a rotation waits for nobody.

@@ -30,7 +30,7 @@ class Trouble(StrEnum):
     NO_CONFIGURATION = "ConfigurationAbsent"
     INJECTOR = "OtherInjector"
     CLOCK = "ClockDiffers"
-    CONTESTED = "BundleContested"
+    CONTESTED = "Contested"
 
 
 _STEPS: Final = {
@@ -69,11 +69,12 @@ class AuthorityReport:
             logger.info("webhook authority: over: %s", before, extra={"trouble": kind.value})
 
     def contested(self, *, is_contested: bool) -> None:
-        """Tell whether somebody else writes caBundle again and again."""
+        """Tell whether somebody else writes what is ours again and again."""
         self.trouble(
             Trouble.CONTESTED,
-            f"something else keeps writing caBundle of {self._configuration}; it is put right every few "
-            "seconds only. Have your GitOps tool ignore caBundle, or look for a second installation"
+            f"something else keeps writing caBundle of {self._configuration}, or the Secret {self._secret}; "
+            "that is put right every few seconds only. Have your GitOps tool ignore both, or look for a "
+            "second installation"
             if is_contested
             else "",
         )

@@ -243,3 +243,24 @@ def test_everything_asleep_for_long_recovers_at_the_first_look(
     assert replica.issuer == signing.certificate.fingerprint
     assert all(replica.issuer in trusted for trusted in api.trusted())
     assert replica.source.problem() == ""
+
+
+def test_another_writer_of_the_secret_is_not_answered_without_end(api: Api):
+    """Set back again and again: put right at once a few times, then every few seconds."""
+    leader = leader_of(api, api.clock)
+    for _ in range(2):
+        leader.look()
+    assert api.secret is not None
+    signing = state_of(api).signing
+    writes = 0
+    for _ in range(600):
+        api.edit("signing.key", b"garbage")
+        before = api.version
+        leader.look()
+        writes += api.version - before
+        api.clock.seconds += 0.1
+    assert 5 <= writes <= 5 + 60 / 5 + 1
+
+    api.clock.seconds += 5
+    leader.look()
+    assert state_of(api).signing == signing
