@@ -28,6 +28,9 @@ from bubu_storage.errors import AddressNotAllowedError, ConfigurationError
 __all__ = ["guard_connections"]
 
 SocketAddress: TypeAlias = tuple[Any, ...]
+MOST_TRIED: Final = 8
+"""Each address may take the whole connect timeout, and a name can have thousands."""
+
 _FOUND: Final = 4
 """Where ``getaddrinfo`` keeps the socket address."""
 
@@ -116,7 +119,7 @@ class _GuardedConnection(HTTPConnection):
 
     def _connect_first(self, found: list[Any]) -> socket.socket:
         last: OSError | None = None
-        for family, kind, protocol, _, address in found:
+        for family, kind, protocol, _, address in found[:MOST_TRIED]:
             try:
                 return self._connect_one(lambda: socket.socket(family, kind, protocol), address)  # noqa: B023 - called at once
             except OSError as error:

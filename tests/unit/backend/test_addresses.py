@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bubu_storage.backend.addresses import ADDRESS_POLICIES, address_refusal
 from bubu_storage.backend.factory import open_backend
+from bubu_storage.backend.s3_guard import MOST_TRIED
 from bubu_storage.errors import AddressNotAllowedError, ConfigurationError, StorageError
 from bubu_storage.settings import S3Settings
 
@@ -178,6 +179,23 @@ def test_one_bad_address_among_good_ones_is_enough(monkeypatch):
         backend.head_object("a")
 
     assert names.tried == []
+
+
+def test_a_name_with_very_many_addresses_is_not_tried_for_hours(monkeypatch):
+    """Each of them may take the connect timeout; all are judged, and the first few are tried."""
+    names = Names(monkeypatch, [f"127.0.1.{number}" for number in range(200)])
+    with (
+        store("http://store.example:9") as backend,
+        pytest.raises(StorageError),
+    ):
+        backend.get_object("a")
+    attempts = 3
+    assert len(names.tried) == attempts * MOST_TRIED
+
+    names.answers[0].append(METADATA)
+    with store("http://store.example:9") as backend, pytest.raises(AddressNotAllowedError):
+        backend.get_object("a")
+    assert len(names.tried) == attempts * MOST_TRIED
 
 
 def test_a_second_connection_is_judged_anew(monkeypatch):
