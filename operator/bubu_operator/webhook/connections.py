@@ -24,6 +24,7 @@ __all__ = ["MAX_CONNECTIONS", "BoundedProtocol", "ServerLoop"]
 MAX_CONNECTIONS: Final = 512
 """An API server has at most some hundreds of requests that write under way."""
 
+MAX_HEAD_BYTES: Final = 16 * 1024
 HEAD_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 30.0
 HANDSHAKE_SECONDS: Final = 10.0
@@ -40,12 +41,35 @@ class _Phase(Enum):
 _SECONDS: Final = {_Phase.HEAD: HEAD_SECONDS, _Phase.REQUEST: REQUEST_SECONDS}
 
 
+class _Connection(h11.Connection):
+    """Gives out the head of an answer with what follows it: one TLS record and one packet, not two.
+
+    Every answer of ours is there as a whole when its head is; one that broke off between the two
+    would be worth nothing without its head either.
+    """
+
+    _head: bytes = b""
+
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
+        data = super().send(event)
+        if isinstance(event, h11.Response):
+            self._head = data or b""
+            return b""
+        if self._head and data is not None:
+            data, self._head = self._head + data, b""
+        return data
+
+
 class BoundedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 with deadlines and a limit."""
 
     _phase: _Phase = _Phase.IDLE
     _deadline: asyncio.TimerHandle | None = None
     waiting_since: float = 0.0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn = _Connection(h11.SERVER, self.config.h11_max_incomplete_event_size or MAX_HEAD_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; make room if there are too many."""

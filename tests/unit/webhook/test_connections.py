@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Self
 
+import h11
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
@@ -255,3 +256,24 @@ async def _listen_twice() -> None:
     loop: Any = asyncio.get_running_loop()
     await loop.create_server(None, ssl="context")
     await loop.create_server(None, ssl=None)
+
+
+@pytest.mark.parametrize("body", [b"ok", b""])
+def test_the_head_of_an_answer_leaves_with_its_body(body: bytes):
+    """In one piece, an empty body included; an interim answer is not held back."""
+    connection = connections._Connection(h11.SERVER)
+    connection.receive_data(HEAD.replace(b"Host", b"Expect: 100-continue\r\nHost"))
+    assert isinstance(connection.next_event(), h11.Request)
+
+    interim = connection.send(h11.InformationalResponse(status_code=100, headers=[]))
+    length = str(len(body)).encode()
+    held = connection.send(h11.Response(status_code=200, headers=[(b"content-length", length)]))
+    sent = connection.send(h11.Data(data=body))
+    rest = connection.send(h11.EndOfMessage())
+
+    assert interim is not None
+    assert interim.startswith(b"HTTP/1.1 100 ")
+    assert (held, rest) == (b"", b"")
+    assert sent is not None
+    assert sent.startswith(b"HTTP/1.1 200 ")
+    assert sent.endswith(b"\r\n\r\n" + body)
