@@ -212,8 +212,12 @@ class WebhookApp:
             await self._reply(send, HTTPStatus.INTERNAL_SERVER_ERROR, text, close=True)
             return
         verdict, denial, answer = await self._answer(policy, request, arrived)
-        self._metrics.count_review(policy, _result(verdict, denial), verdict.reason, loop.time() - arrived)
-        await self._send(send, HTTPStatus.OK, answer, _JSON)
+        try:
+            await self._send(send, HTTPStatus.OK, answer, _JSON)
+        finally:
+            self._metrics.count_review(
+                policy, _result(verdict, denial), verdict.reason, loop.time() - arrived
+            )
         # The creator of the pod need not wait for our log: what was just written goes out first.
         loop.call_soon(_log, request, verdict, denial)
 
