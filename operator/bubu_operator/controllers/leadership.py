@@ -27,6 +27,7 @@ __all__ = ["LeaseLeadership", "NoElection", "fenced", "make_identity"]
 
 POLL_SECONDS: Final = 0.1
 JOIN_SECONDS: Final = 3.0
+STANDBY_JOIN_SECONDS: Final = 0.5
 
 
 def make_identity() -> str:
@@ -110,8 +111,8 @@ class LeaseLeadership:
         """Let the next one take over; only when nothing acts any more."""
         self._over = True
         self._elector.stop()
-        if self.leads:
-            self._elector.join(JOIN_SECONDS)
+        # One that stood by may be taking over at this very moment, and would leave it to nobody.
+        self._elector.join(JOIN_SECONDS if self.leads else STANDBY_JOIN_SECONDS)
         self._elector.release()
         self._metrics.leader.set(0)
 

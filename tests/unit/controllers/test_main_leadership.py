@@ -96,6 +96,31 @@ def test_one_that_waits_hears_a_signal_at_once(api, metrics, leadership):
     other.release()
 
 
+def test_a_lease_that_comes_with_the_signal_is_given_back(api, leadership):
+    """Told to stop while its own take-over is under way, it leaves no Lease of a dead process behind."""
+    under_way = threading.Event()
+    create = api.create
+
+    def slowly(*args, **options):
+        under_way.set()
+        answered.wait(5)
+        return create(*args, **options)
+
+    answered = threading.Event()
+    api.create = slowly
+    stopping = threading.Event()
+    waiting = threading.Thread(target=leadership.wait, args=(stopping,))
+    waiting.start()
+    assert under_way.wait(5)
+    stopping.set()
+    waiting.join(5)
+    threading.Timer(0.1, answered.set).start()
+
+    leadership.release()
+
+    assert api.lease["spec"]["holderIdentity"] == ""
+
+
 def test_a_closed_fence_is_a_loss_whoever_notices_first(api, metrics):
     """The main thread need not wait for the election's: the clock is enough; until then it is unhealthy."""
     fence = LeadershipFence()
