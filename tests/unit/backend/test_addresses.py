@@ -274,7 +274,7 @@ def test_a_redirect_to_another_host_is_not_followed(status):
 def test_an_unknown_policy_is_refused_when_the_store_is_opened():
     """A typing error must not mean "any"."""
     with pytest.raises(ConfigurationError, match="address policy"):
-        store("http://127.0.0.1:9", address_policy="remot")
+        store("http://127.0.0.1:9", address_policy="distant")
 
 
 def test_the_fast_engine_cannot_be_guarded():
