@@ -24,7 +24,16 @@ from bubu_storage import __version__
 __all__ = ["cli", "main"]
 
 INSTALL_LINE: Final = "pip install 'bubu-storage[operator]'"
-REQUIRED_MODULES: Final = ("kopf", "kubernetes", "pydantic", "uvicorn", "structlog", "yaml", "cryptography")
+REQUIRED_MODULES: Final = (
+    "kopf",
+    "kubernetes",
+    "pydantic",
+    "uvicorn",
+    "uvloop",
+    "structlog",
+    "yaml",
+    "cryptography",
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

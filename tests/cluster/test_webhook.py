@@ -413,7 +413,7 @@ def test_reviews_of_three_megabytes(webhook: Webhook, namespace: str):
     pod["spec"]["containers"][0]["env"] = filler[:28]  # the API server takes 3 MiB
     shown, stderr = create(cluster, pod, "--dry-run=server")
     assert "BUBU_STORAGE_PROVIDER" not in env_of(shown)
-    assert "the pod would be larger" in stderr
+    assert "the pod is larger" in stderr
     pod["spec"]["containers"][0]["env"] = filler[:12]  # and etcd 1.5 MiB
     stored, _ = create(cluster, pod)
     assert "BUBU_STORAGE_PROVIDER" in env_of(stored)

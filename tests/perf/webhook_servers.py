@@ -294,7 +294,8 @@ def passes_beside(cpus: set[int]) -> Generator[None]:
                         os.sched_setaffinity(child.pid, cpus)
                     child.stdin.write(line)
                     child.stdin.flush()
-                    child.stdout.read()  # stdin is its lifeline until it has ended
+                    child.stdout.read()
+                    child.wait(30)  # stdin is its lifeline until it has ended
                 if child.returncode != 0:
                     failures.append(f"a retention pass ended with {child.returncode}")
                     return

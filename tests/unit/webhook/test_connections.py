@@ -13,6 +13,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from bubu_operator.webhook import connections
+from bubu_operator.webhook.certs import server_context
 from bubu_operator.webhook.connections import BoundedProtocol, ServerLoop
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
@@ -234,28 +235,24 @@ def test_where_all_are_busy_the_newcomer_is_turned_away(monkeypatch: pytest.Monk
     run(test)
 
 
-def test_a_handshake_that_never_comes_is_given_up():
-    """The loop passes short times on to TLS listeners, and leaves others alone."""
-    seen: list[dict[str, Any]] = []
+def test_a_handshake_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    """A client that connects and stays silent is cut off after the time for a handshake."""
+    monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.3)
 
-    class Recorder(asyncio.SelectorEventLoop):
-        async def create_server(self, *_: Any, **options: Any) -> Any:
-            seen.append(options)
+    async def silent() -> bytes:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context())
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+            try:
+                return await asyncio.wait_for(reader.read(), 5)
+            except ConnectionError:
+                return b""
+            finally:
+                writer.transport.abort()
 
-    loop_type = type("Loop", (ServerLoop, Recorder), {})
-    with asyncio.Runner(loop_factory=loop_type) as runner:
-        runner.run(_listen_twice())
-
-    assert seen == [
-        {"ssl": "context", "ssl_handshake_timeout": 10.0, "ssl_shutdown_timeout": 10.0},
-        {"ssl": None},
-    ]
-
-
-async def _listen_twice() -> None:
-    loop: Any = asyncio.get_running_loop()
-    await loop.create_server(None, ssl="context")
-    await loop.create_server(None, ssl=None)
+    with asyncio.Runner(loop_factory=ServerLoop) as runner:
+        assert runner.run(silent()) == b""
 
 
 @pytest.mark.parametrize("body", [b"ok", b""])
