@@ -21,7 +21,6 @@ from typing import Final, NoReturn
 
 from bubu_operator.controllers.context import Context, ControllerOptions
 from bubu_operator.controllers.feed import WORKLOADS, Feed
-from bubu_operator.controllers.health import HealthServer
 from bubu_operator.controllers.isolation import isolate_environment
 from bubu_operator.controllers.leadership import LeaseLeadership, NoElection, fenced
 from bubu_operator.controllers.passes import PassRunner
@@ -48,6 +47,7 @@ from bubu_operator.kube.resources import (
 )
 from bubu_operator.kube.scrub import Redactor
 from bubu_operator.observability.logging import setup_logging
+from bubu_operator.observability.metrics_server import MetricsServer
 
 __all__ = ["ControllerOptions", "StopSignals", "run_controller"]
 
@@ -194,7 +194,7 @@ class _Controller:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, handler)
         try:
-            health = HealthServer(
+            health = MetricsServer(
                 self._options.health_host,
                 self._options.health_port,
                 healthy=self._healthy,

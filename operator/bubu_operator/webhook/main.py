@@ -32,6 +32,7 @@ from bubu_operator.kube.resources import GROUP
 from bubu_operator.kube.scrub import Redactor
 from bubu_operator.kube.server_clock import ServerClock
 from bubu_operator.observability.logging import setup_logging
+from bubu_operator.observability.metrics_server import MetricsServer
 from bubu_operator.observability.webhook_metrics import WebhookMetrics
 from bubu_operator.webhook.app import WebhookApp
 from bubu_operator.webhook.authority_source import AuthoritySource
@@ -39,7 +40,7 @@ from bubu_operator.webhook.cache import ConfigCache
 from bubu_operator.webhook.certs import CertificateSource, FileSource, server_context
 from bubu_operator.webhook.connections import BoundedProtocol, ServerLoop
 from bubu_operator.webhook.fallback import Fallback, LiveReader
-from bubu_operator.webhook.metrics_server import LoopMonitor, MetricsServer
+from bubu_operator.webhook.loop_monitor import LoopMonitor
 from bubu_operator.webhook.owner_events import OwnerEvents
 
 __all__ = ["WebhookOptions", "make_server", "run_webhook"]

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from bubu_operator.webhook import metrics_server
-from bubu_operator.webhook.metrics_server import MAX_LAG_SECONDS, MAX_REQUESTS, LoopMonitor, MetricsServer
+from bubu_operator.observability import metrics_server
+from bubu_operator.observability.metrics_server import MAX_REQUESTS, MetricsServer
+from bubu_operator.webhook.loop_monitor import MAX_LAG_SECONDS, LoopMonitor
 
 STATE = {"healthy": "", "ready": ""}
 

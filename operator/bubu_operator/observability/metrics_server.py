@@ -1,62 +1,25 @@
-"""``/metrics``, ``/healthz`` and ``/readyz`` on a plain HTTP port, and the lag of the event loop.
+"""``/metrics``, ``/healthz`` and ``/readyz`` on a plain HTTP port, for controller and webhook alike.
 
-The server has threads of its own, so it answers, and can say so, when the event loop is stuck.
+The server has threads of its own, so it answers, and can say so, when the rest of the process is stuck.
 Invariants: at most `MAX_REQUESTS` are served at once, each within `REQUEST_SECONDS`; nothing here
 tells more than numbers and short sentences.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-__all__ = ["MAX_LAG_SECONDS", "LoopMonitor", "MetricsServer"]
+__all__ = ["MetricsServer"]
 
 MAX_REQUESTS: Final = 8
 REQUEST_SECONDS: Final = 5.0
-BEAT_SECONDS: Final = 0.1
-MAX_LAG_SECONDS: Final = 5.0
-"""An event loop that is later than this answers no review within its time: a restart is better."""
-
-
-class LoopMonitor:
-    """Measures by how much the event loop's timers are late; readable from any thread."""
-
-    def __init__(
-        self,
-        observe: Callable[[float], None] = lambda _seconds: None,
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._observe = observe
-        self._monotonic = monotonic
-        self._due: float | None = None
-
-    async def run(self) -> None:
-        """Beat until cancelled."""
-        while True:
-            due = self._due = self._monotonic() + BEAT_SECONDS
-            await asyncio.sleep(BEAT_SECONDS)
-            self._observe(max(0.0, self._monotonic() - due))
-
-    @property
-    def lag_seconds(self) -> float:
-        """How late the next beat is already; 0 before the first."""
-        due = self._due
-        return 0.0 if due is None else max(0.0, self._monotonic() - due)
-
-    def problem(self) -> str:
-        """Why the process should be restarted; "" when it is alive."""
-        lag = self.lag_seconds
-        return f"the event loop has been stuck for {lag:.0f} s" if lag > MAX_LAG_SECONDS else ""
 
 
 class MetricsServer:
@@ -65,7 +28,7 @@ class MetricsServer:
     Args:
         host, port: where to listen; port 0 picks a free one, see `port`.
         healthy: returns "" or why the process should be restarted.
-        ready: returns "" or why it must not be sent reviews.
+        ready: returns "" or why it must not be sent work.
         registry: what ``/metrics`` shows.
 
     Raises:
