@@ -26,7 +26,6 @@ from bubu_operator.api.v1alpha1.common import LabelSelector
 from bubu_operator.controllers.context import Context
 from bubu_operator.errors import KubeApiError, KubeNotFoundError
 from bubu_operator.injection.config import InjectionConfig
-from bubu_operator.injection.drift import config_name
 from bubu_operator.injection.ownership import read_record
 from bubu_operator.injection.patch import apply_patch
 from bubu_operator.injection.podspec import child, items_of, texts_of
@@ -115,8 +114,7 @@ def proof_problem(review: JsonObject, status: int, answer: bytes, config: Inject
     if record is None:
         return "the webhook does not inject its pods"
     plan = config.plan
-    named = (record.kind, record.namespace, record.name)
-    if plan is None or named != config_name(config) or record.hash != plan.hash:
+    if plan is None or record.config_name != config.config_name or record.hash != plan.hash:
         return "the webhook does not know the config as it is now"
     return ""
 

@@ -18,7 +18,7 @@ from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.heal_tally import ConfigTally, Tally
 from bubu_operator.controllers.heal_view import ClusterView, Standing
 from bubu_operator.errors import KubeApiError, KubeNotFoundError
-from bubu_operator.injection.drift import ConfigName
+from bubu_operator.injection.config import ConfigName
 from bubu_operator.kube.conditions import ConditionStatus, set_condition
 from bubu_operator.kube.events import EventType
 from bubu_operator.kube.owners import Owner, OwnerLookup

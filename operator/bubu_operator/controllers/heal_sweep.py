@@ -22,7 +22,6 @@ from bubu_operator.injection.config import InjectionConfig
 from bubu_operator.injection.drift import (
     DriftState,
     PodJudgement,
-    config_name,
     judge_pod,
     lacks_injection,
 )
@@ -146,7 +145,7 @@ class Sweeper:
         config = judged.config
         if config is None:
             return
-        name = config_name(config)
+        name = config.config_name
         match judged.state:
             case DriftState.CURRENT:
                 counts = tally.of(name)

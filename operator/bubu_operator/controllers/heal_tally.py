@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from bubu_operator.injection.drift import ConfigName
+from bubu_operator.injection.config import ConfigName
 from bubu_operator.injection.select import Selection
 from bubu_operator.kube.owners import Owner
 from bubu_operator.kube.resources import DAEMON_SETS, REPLICA_SETS, STATEFUL_SETS

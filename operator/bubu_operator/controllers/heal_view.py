@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from bubu_operator.api.v1alpha1.conditions import ConditionType
 from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError
-from bubu_operator.injection.config import CLUSTER_STORAGE_CONFIG, InjectionConfig, load_config
-from bubu_operator.injection.drift import ConfigName
+from bubu_operator.injection.config import CLUSTER_STORAGE_CONFIG, ConfigName, InjectionConfig, load_config
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.conditions import find_condition
 from bubu_operator.kube.resources import (

@@ -79,8 +79,7 @@ def carried_by(pod: Json, result: InjectionResult, config: InjectionConfig, *, e
         return Carried(CarriedState.NOTHING, note="it carries nothing of ours")
     if not wants:
         return _found(record, CarriedState.LEFT_OVER, f"it would get nothing now. {_remedy(pod)}")
-    same = (record.kind, record.namespace, record.name) == (config.kind, config.namespace, config.name)
-    if not same:
+    if record.config_name != config.config_name:
         return _found(record, CarriedState.STALE, f"{config} is the one that counts now. {_remedy(pod)}")
     if config.plan is not None and record.hash != config.plan.hash:
         return _found(
@@ -116,8 +115,7 @@ def carried_from_template(carried: Carried, configs: Sequence[InjectionConfig]) 
 
 
 def _found(record: InjectionRecord, state: CarriedState, note: str) -> Carried:
-    place = f"{record.namespace}/{record.name}" if record.namespace else record.name
-    return Carried(state, f"{record.kind} {place}", record.generation, record.hash, note)
+    return Carried(state, record.config_text, record.generation, record.hash, note)
 
 
 def objects_of(obj: Json, key: str) -> list[Json]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from pydantic import ValidationError
 
@@ -20,10 +20,14 @@ from bubu_operator.api.v1alpha1.common import LabelSelector
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.injection.environment import InjectionPlan, StoreLimits, make_plan
 
-__all__ = ["CLUSTER_STORAGE_CONFIG", "STORAGE_CONFIG", "InjectionConfig", "load_config"]
+__all__ = ["CLUSTER_STORAGE_CONFIG", "STORAGE_CONFIG", "ConfigName", "InjectionConfig", "load_config"]
 
 STORAGE_CONFIG: Final = StorageConfig.KIND
 CLUSTER_STORAGE_CONFIG: Final = ClusterStorageConfig.KIND
+
+
+ConfigName: TypeAlias = tuple[str, str, str]
+"""Kind, namespace ("" for a cluster-wide one) and name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,11 @@ class InjectionConfig:
     def __str__(self) -> str:
         """``StorageConfig flows/main``, for messages."""
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+    @property
+    def config_name(self) -> ConfigName:
+        """The name under which records and tallies know it."""
+        return self.kind, self.namespace, self.name
 
     def selects(self, namespace_labels: Mapping[str, str]) -> bool:
         """Tell whether a cluster-wide config is offered to a namespace with these labels."""

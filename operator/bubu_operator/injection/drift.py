@@ -18,26 +18,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from bubu_operator.injection.config import InjectionConfig
+from bubu_operator.injection.config import ConfigName, InjectionConfig
 from bubu_operator.injection.inject import inject_pod
 from bubu_operator.injection.names import MIRROR_ANNOTATION
-from bubu_operator.injection.ownership import InjectionRecord, read_record
+from bubu_operator.injection.ownership import read_record
 from bubu_operator.injection.podspec import child, texts_of
 from bubu_operator.injection.select import Demand, Selection, demand_for, select_config
 from bubu_storage.apply_env import Json
 
 __all__ = [
-    "ConfigName",
     "DriftState",
     "PodJudgement",
-    "config_name",
     "judge_pod",
     "lacks_injection",
     "template_problem",
 ]
-
-ConfigName = tuple[str, str, str]
-"""Kind, namespace ("" for a cluster-wide one) and name."""
 
 
 class DriftState(StrEnum):
@@ -74,11 +69,6 @@ class PodJudgement:
 _NOTHING: Final = PodJudgement(DriftState.NOT_CONCERNED)
 
 
-def config_name(config: InjectionConfig) -> ConfigName:
-    """The name under which records and tallies know a config."""
-    return config.kind, config.namespace, config.name
-
-
 def judge_pod(
     metadata: Json,
     namespace_labels: Mapping[str, str],
@@ -102,13 +92,13 @@ def judge_pod(
     if MIRROR_ANNOTATION in texts_of(metadata, "annotations"):
         return _NOTHING
     record, _ = read_record({"metadata": metadata})
-    carries = None if record is None else _carried(record)
+    carries = None if record is None else record.config_name
     labels = texts_of(metadata, "labels")
     demand = demand_for(labels, namespace_labels)
     config: InjectionConfig | None
     if demand is Demand.NOT_ASKED and record is not None:
         known = (*storage_configs(), *cluster_storage_configs())
-        config = next((item for item in known if config_name(item) == carries), None)
+        config = next((item for item in known if item.config_name == carries), None)
     elif not demand.wanted:
         config = None
     else:
@@ -122,7 +112,7 @@ def judge_pod(
         return PodJudgement(DriftState.NOT_CONCERNED, carries)
     if record is None:
         return PodJudgement(DriftState.NO_RECORD, None, config)
-    same = carries == config_name(config) and record.hash == config.plan.hash
+    same = carries == config.config_name and record.hash == config.plan.hash
     return PodJudgement(DriftState.CURRENT if same else DriftState.STALE, carries, config)
 
 
@@ -152,13 +142,9 @@ def template_problem(
     selection = select_config(labels, namespace, namespace_labels, storage_configs, cluster_storage_configs)
     if selection.config is None:
         return f"new pods would find no config: {selection.message}"
-    if config_name(selection.config) != config_name(config):
+    if selection.config.config_name != config.config_name:
         return f"new pods would get {selection.config}"
     result = inject_pod(template, selection.config)
     if not result.changed:
         return f"there is nothing to inject into its pod template ({result.reason.value})"
     return ""
-
-
-def _carried(record: InjectionRecord) -> ConfigName:
-    return record.kind, record.namespace, record.name

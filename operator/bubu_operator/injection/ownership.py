@@ -80,6 +80,16 @@ class InjectionRecord:
     containers: Mapping[str, ContainerRecord] = field(default_factory=dict[str, ContainerRecord])
     volumes: Mapping[str, str] = field(default_factory=dict[str, str])
 
+    @property
+    def config_name(self) -> tuple[str, str, str]:
+        """As `InjectionConfig.config_name` of the config that was injected."""
+        return self.kind, self.namespace, self.name
+
+    @property
+    def config_text(self) -> str:
+        """As the config's own text: ``StorageConfig flows/main``."""
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Stripped:

@@ -206,8 +206,7 @@ def judge_probe(pod: JsonObject, warnings: Sequence[str], namespace: str) -> Fin
     """Look at what came back from creating a pod as a dry run."""
     record = None if pod_problem(pod) else read_record(pod)[0]
     if record is not None:
-        place = f"{record.namespace}/{record.name}" if record.namespace else record.name
-        return ok("dry run", f"a pod in {namespace} comes back with {record.kind} {place} injected")
+        return ok("dry run", f"a pod in {namespace} comes back with {record.config_text} injected")
     said = f"; the webhook says: {'; '.join(warnings)}" if warnings else ""
     return fail(
         "dry run",
