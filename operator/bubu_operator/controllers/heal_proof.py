@@ -30,6 +30,7 @@ from bubu_operator.injection.ownership import read_record
 from bubu_operator.injection.patch import apply_patch
 from bubu_operator.injection.podspec import child, items_of, texts_of
 from bubu_operator.kube.resources import MUTATING_WEBHOOKS, JsonObject
+from bubu_operator.webhook.review import dry_run_review
 
 __all__ = ["WebhookProof", "proof_problem", "review_for"]
 
@@ -86,16 +87,7 @@ def review_for(template: JsonObject, namespace: str) -> JsonObject:
         },
         "spec": template.get("spec"),
     }
-    request: JsonObject = {
-        "uid": str(uuid.uuid4()),
-        "kind": {"group": "", "version": "v1", "kind": "Pod"},
-        "resource": {"group": "", "version": "v1", "resource": "pods"},
-        "operation": "CREATE",
-        "namespace": namespace,
-        "object": pod,
-        "dryRun": True,
-    }
-    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    return dry_run_review(pod, namespace, str(uuid.uuid4()))
 
 
 def proof_problem(review: JsonObject, status: int, answer: bytes, config: InjectionConfig) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 from bubu_operator.injection.podspec import child
 from bubu_operator.kubectl.facts import Facts
 from bubu_operator.webhook.mutate import Verdict, decide, skip_reason
-from bubu_operator.webhook.review import parse_review
+from bubu_operator.webhook.review import dry_run_review, parse_review
 from bubu_storage.apply_env import Json
 
 __all__ = ["verdict_of"]
@@ -29,17 +29,6 @@ def verdict_of(pod: Json, facts: Facts) -> Verdict:
     metadata = child(pod, "metadata")
     if metadata:
         created["metadata"] = {key: value for key, value in metadata.items() if key not in _SERVER_FIELDS}
-    review = {
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "explain",
-            "resource": {"group": "", "version": "v1", "resource": "pods"},
-            "operation": "CREATE",
-            "namespace": facts.namespace,
-            "dryRun": True,
-            "object": created,
-        },
-    }
+    review = dry_run_review(created, facts.namespace, "explain")
     request = parse_review(json.dumps(review).encode())
     return skip_reason(request) or decide(request, facts.labels, facts.configs, facts.cluster_configs)

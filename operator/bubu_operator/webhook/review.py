@@ -21,7 +21,15 @@ from typing import Any, Final, Never, cast
 from bubu_operator.injection.podspec import child
 from bubu_storage.apply_env import Json
 
-__all__ = ["Denial", "RejectReason", "ReviewRejectedError", "ReviewRequest", "parse_review", "render_answer"]
+__all__ = [
+    "Denial",
+    "RejectReason",
+    "ReviewRejectedError",
+    "ReviewRequest",
+    "dry_run_review",
+    "parse_review",
+    "render_answer",
+]
 
 API_VERSION: Final = "admission.k8s.io/v1"
 KIND: Final = "AdmissionReview"
@@ -156,6 +164,20 @@ def parse_review(body: bytes) -> ReviewRequest:
         pod=pod,
         size_bytes=len(body),
     )
+
+
+def dry_run_review(pod: Json, namespace: str, uid: str) -> Json:
+    """Return the review that the API server would send for a dry run of this pod's creation."""
+    request: Json = {
+        "uid": uid,
+        "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "operation": "CREATE",
+        "namespace": namespace,
+        "object": pod,
+        "dryRun": True,
+    }
+    return {"apiVersion": API_VERSION, "kind": KIND, "request": request}
 
 
 def render_answer(
