@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from bubu_operator.injection.config import InjectionConfig, load_config
+from bubu_operator.injection.config import InjectionConfig
 from bubu_operator.injection.select import Selection, select_config
 from bubu_operator.injection.template import TemplateChoice, select_for_template
 from bubu_operator.kube.client import KubeClient
+from bubu_operator.kube.configs import list_configs
 from bubu_operator.kube.resources import (
     CLUSTER_STORAGE_CONFIGS,
     NAMESPACES,
     STORAGE_CONFIGS,
     JsonObject,
-    Resource,
     metadata_of,
     section,
 )
@@ -44,13 +44,6 @@ def _known(
     labels = section(metadata_of(client.get(NAMESPACES, namespace)), "labels")
     return (
         {str(key): str(value) for key, value in labels.items()},
-        _configs(client, STORAGE_CONFIGS, namespace),
-        _configs(client, CLUSTER_STORAGE_CONFIGS, None),
+        list_configs(client, STORAGE_CONFIGS, namespace),
+        list_configs(client, CLUSTER_STORAGE_CONFIGS, None),
     )
-
-
-def _configs(client: KubeClient, resource: Resource, namespace: str | None) -> list[InjectionConfig]:
-    return [
-        load_config({**item, "kind": resource.kind, "apiVersion": resource.api_version})
-        for item in client.list(resource, namespace).items
-    ]

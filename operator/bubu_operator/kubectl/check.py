@@ -20,11 +20,11 @@ import yaml
 from bubu_operator.api.crds import render_crds
 from bubu_operator.defaults import LEASE_NAME, OPERATOR_NAMESPACE, WEBHOOK_NAME
 from bubu_operator.errors import KubeApiError, KubeForbiddenError, KubeInvalidError, KubeNotFoundError
-from bubu_operator.injection.config import load_config
 from bubu_operator.injection.names import INJECT_LABEL, SYSTEM_NAMESPACES
 from bubu_operator.injection.podspec import child
 from bubu_operator.injection.select import select_config
 from bubu_operator.kube.client import DEFAULT_TIMEOUT_SECONDS, KubeClient
+from bubu_operator.kube.configs import list_configs
 from bubu_operator.kube.resources import (
     CLUSTER_STORAGE_CONFIGS,
     LEASES,
@@ -224,8 +224,7 @@ class Checker:
 
     def _namespace_with_config(self) -> str:
         """The first namespace whose pods would get a StorageConfig by default; "" for none."""
-        listed = self.client.list(STORAGE_CONFIGS, self.namespace or None).items
-        configs = [load_config({**item, "kind": STORAGE_CONFIGS.kind}) for item in listed]
+        configs = list_configs(self.client, STORAGE_CONFIGS, self.namespace or None)
         for namespace in sorted({config.namespace for config in configs}):
             if namespace in (*SYSTEM_NAMESPACES, self.operator_namespace):
                 continue

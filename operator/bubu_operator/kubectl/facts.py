@@ -14,6 +14,7 @@ from bubu_operator.injection.config import (
 )
 from bubu_operator.injection.podspec import child
 from bubu_operator.kube.client import KubeClient
+from bubu_operator.kube.configs import list_configs
 from bubu_operator.kube.resources import (
     CLUSTER_STORAGE_CONFIGS,
     NAMESPACES,
@@ -97,17 +98,12 @@ def _configs(
     client: KubeClient, resource: Resource, namespace: str | None, gaps: list[str]
 ) -> tuple[InjectionConfig, ...]:
     try:
-        listed = client.list(resource, namespace)
+        return tuple(list_configs(client, resource, namespace))
     except KubeForbiddenError:
         gaps.append(f"you may not list {resource.plural}: they are taken as none")
-        return ()
     except KubeNotFoundError:
         gaps.append(f"the cluster does not know {resource.plural}: install the CRDs (crds/ of the operator)")
-        return ()
-    return tuple(
-        load_config({**item, "kind": resource.kind, "apiVersion": resource.api_version})
-        for item in listed.items
-    )
+    return ()
 
 
 def _texts(labels: Mapping[str, object]) -> dict[str, str]:
