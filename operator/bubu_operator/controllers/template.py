@@ -15,6 +15,7 @@ import logging
 import zlib
 from typing import Final, cast
 
+from bubu_operator.api.v1alpha1.conditions import EventReason
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.rollout import TOO_OFTEN, RolloutGate, config_key
 from bubu_operator.controllers.selection import select_for_workload
@@ -44,13 +45,9 @@ from bubu_operator.kube.events import EventType
 from bubu_operator.kube.resources import JsonObject, ObjectKey, Resource, metadata_of
 
 __all__ = [
-    "ADMISSION_DIFFERS",
     "DIGEST_ANNOTATION",
     "FIELD_MANAGER",
-    "HALTED",
     "OUTDATED_ANNOTATION",
-    "REFUSED",
-    "REVERTED",
     "TemplateAction",
     "TemplateDecision",
     "TemplateReconciler",
@@ -74,11 +71,6 @@ MAX_ATTEMPTS: Final = 5
 
 _NOTE: Final = "note"
 """Annotations alone; a policy that changes the template at every write must not make that endless."""
-
-REVERTED: Final = "InjectionReverted"
-HALTED: Final = "RolloutHalted"
-REFUSED: Final = "InjectionRefused"
-ADMISSION_DIFFERS: Final = "AdmissionDiffers"
 
 
 class TemplateReconciler:
@@ -151,7 +143,7 @@ class TemplateReconciler:
             self._differing.pop(key, None)
         elif self._differing.get(key) != choice.admission:
             self._differing[key] = choice.admission
-            self._emit(workload, EventType.WARNING, ADMISSION_DIFFERS, choice.admission)
+            self._emit(workload, EventType.WARNING, EventReason.ADMISSION_DIFFERS.value, choice.admission)
         return selection.config
 
     # -- waiting -------------------------------------------------------------------------
@@ -168,7 +160,7 @@ class TemplateReconciler:
                 f"{_suspects(workload)}; next try after a pause. Take the label away, or let the other "
                 "one leave alone what it does not own"
             )
-            self._emit(workload, EventType.WARNING, REVERTED, note)
+            self._emit(workload, EventType.WARNING, EventReason.INJECTION_REVERTED.value, note)
             return pause
         if not decision.queued or config is None:
             return 0.0
@@ -177,10 +169,10 @@ class TemplateReconciler:
         halted = self._gate.halted_by(name, revision) if wait > 0 else ""
         if halted:
             note = f"{config} is not rolled out any further, because the roll-out of {halted} failed"
-            self._emit(workload, EventType.WARNING, HALTED, note)
+            self._emit(workload, EventType.WARNING, EventReason.ROLLOUT_HALTED.value, note)
         elif self._gate.rests(self._resource, key):
             note = f"{config} changes all the time: {TOO_OFTEN}"
-            self._emit(workload, EventType.WARNING, HALTED, note)
+            self._emit(workload, EventType.WARNING, EventReason.ROLLOUT_HALTED.value, note)
         return wait
 
     # -- writing -------------------------------------------------------------------------
@@ -237,7 +229,7 @@ class TemplateReconciler:
 
     def _refused(self, key: ObjectKey, workload: JsonObject, error: KubeApiError) -> None:
         logger.warning("%s %s: the API server refuses the pod template: %s", self._resource.kind, key, error)
-        self._emit(workload, EventType.WARNING, REFUSED, str(error))
+        self._emit(workload, EventType.WARNING, EventReason.INJECTION_REFUSED.value, str(error))
 
     def _emit(self, obj: JsonObject, type_: EventType, reason: str, note: str) -> None:
         self._context.events.emit(
