@@ -23,6 +23,8 @@ builtin name derive from that builtin too. The original SDK error is always the
     │   └── BatchDeleteNotSupportedError                   no deletion of many objects at once
     ├── CopyError                                          a copy failed; ``phase`` says on which side
     ├── LimitExceededError          (also ValueError)      a size or count is over a stated limit
+    ├── OwnersUnknownError                                 no complete and credible list of owners (retention)
+    ├── ClaimedError                                       another sweeper has the store (retention)
     ├── TransientError                                     worth a retry
     │   ├── ThrottledError                                 429, 503 SlowDown; see retry_after_seconds
     │   ├── UnavailableError        (also ConnectionError) refused, reset, DNS, TLS, 5xx
@@ -49,6 +51,7 @@ __all__ = [
     "BackendUnavailableError",
     "BatchDeleteNotSupportedError",
     "BucketNotFoundError",
+    "ClaimedError",
     "ConfigurationError",
     "CopyError",
     "CopyNotSupportedError",
@@ -60,6 +63,7 @@ __all__ = [
     "KubeRefError",
     "LimitExceededError",
     "ObjectNotFoundError",
+    "OwnersUnknownError",
     "PayloadError",
     "PermissionDeniedError",
     "PreconditionFailedError",
@@ -198,6 +202,14 @@ class CopyError(StorageError):
 
 class LimitExceededError(StorageError, ValueError):
     """A size or a count is over a stated limit; the message has both numbers."""
+
+
+class OwnersUnknownError(StorageError):
+    """There is no complete and credible list of the owners of runs, so nothing may be deleted by it."""
+
+
+class ClaimedError(StorageError):
+    """Another sweeper has claimed the store, or may have."""
 
 
 class TransientError(StorageError):

@@ -107,7 +107,7 @@ class Deleter:
 
     def _delete_batch(self, batcher: BatchDeleter, keys: Sequence[str]) -> DeleteResult | None:
         """Return the outcome of a batch; None if the keys must be tried one by one."""
-        self._gate.turn()
+        self._gate.turn_to_delete()
         try:
             answer = batcher.delete_objects(keys)
         except ThrottledError as error:
@@ -143,7 +143,7 @@ class Deleter:
             if done and self._gate.now > valid_until:
                 return DeleteResult(done, failed)
             try:
-                self._gate.turn()
+                self._gate.turn_to_delete()
                 self._delete_one(key, failed)
             except ThrottledError as error:
                 try:

@@ -8,13 +8,13 @@ are passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from bubu_storage.errors import StorageError, ThrottledError
 from bubu_storage.retention.report import StoppedBy
 
-__all__ = ["MAX_BACKOFFS", "Gate", "PassStoppedError"]
+__all__ = ["MAX_BACKOFFS", "Gate", "PassStoppedError", "Permit"]
 
 MAX_BACKOFFS: Final = 5
 """Times in a row that a pass waits because the store asks for fewer requests."""
@@ -40,6 +40,18 @@ class PassStoppedError(Exception):
         self.error = error
 
 
+class Permit(Protocol):
+    """Something that must hold when a deletion is sent, such as a claim on the store."""
+
+    def check(self) -> None:
+        """Return if a deletion may be sent now.
+
+        Raises:
+            PassStoppedError: it may not, and the pass ends.
+        """
+        ...
+
+
 class Gate:
     """Lets requests of one pass through, one at a time.
 
@@ -49,6 +61,7 @@ class Gate:
         should_stop: asked before each request and while waiting.
         budget_seconds: counted from the construction of the gate.
         requests_per_second: 0 = no cap.
+        permits: asked right before each deletion, in this order.
 
     Attributes:
         requests: how many were let through.
@@ -63,7 +76,9 @@ class Gate:
         should_stop: Callable[[], bool],
         budget_seconds: float,
         requests_per_second: float,
+        permits: Sequence[Permit] = (),
     ) -> None:
+        self._permits = tuple(permits)
         self._monotonic = monotonic
         self._sleep = sleep
         self._should_stop = should_stop
@@ -108,6 +123,16 @@ class Gate:
             self._wait(wait_seconds)
             self._next_turn = max(self._next_turn, self._monotonic()) + self._interval_seconds
         self.requests += 1
+
+    def turn_to_delete(self) -> None:
+        """Wait as `turn` does, then see that every permit still holds.
+
+        Raises:
+            PassStoppedError: see `turn`; or a permit is gone.
+        """
+        self.turn()
+        for permit in self._permits:
+            permit.check()
 
     def succeeded(self) -> None:
         """Note that the store answered: the next throttling starts with a short wait again."""

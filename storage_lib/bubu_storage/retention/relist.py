@@ -8,15 +8,15 @@ holds: at the whole run where the limits allow, else at as much of it as they do
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from math import ceil
 from typing import Final
 
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.retention.cursor import RunProgress
 from bubu_storage.retention.gate import Gate
+from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
-from bubu_storage.retention.rules import Decision, RunFacts, decide_run
+from bubu_storage.retention.rules import Decision, RunFacts
 from bubu_storage.retention.scan import MAX_HELD_OBJECTS, MAX_PAGE_SIZE, Listing, Member, OpenRun
 from bubu_storage.retention.spec import PassSpec
 
@@ -58,17 +58,17 @@ class Looker:
         gate: lets each request through.
         spec: rules and limits.
         ledger: the books; looks count as scans.
-        now: the store's clock, by which runs are judged again.
+        judge: judges runs again.
     """
 
     def __init__(
-        self, backend: ObjectBackend, gate: Gate, spec: PassSpec, ledger: Ledger, now: datetime
+        self, backend: ObjectBackend, gate: Gate, spec: PassSpec, ledger: Ledger, judge: Judge
     ) -> None:
         self._backend = backend
         self._gate = gate
         self._spec = spec
         self._ledger = ledger
-        self._now = now
+        self._judge = judge
 
     @property
     def fresh_seconds(self) -> float:
@@ -86,8 +86,8 @@ class Looker:
         return self.is_fresh(candidates_at - pages * self._gate.latency_seconds)
 
     def decide(self, facts: RunFacts) -> Decision:
-        """Judge a run by the rules and the clock of this pass."""
-        return decide_run(facts, self._spec, self._now)
+        """Judge a run by what is known now."""
+        return self._judge.decide(facts)
 
     def look(self, run: RunProgress, *, is_collecting: bool, is_first: bool) -> View:
         """List the run again: judge all that can be seen, hold what may be deleted next.

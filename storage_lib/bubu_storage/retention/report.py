@@ -61,6 +61,14 @@ class StoppedBy(StrEnum):
     """The store failed; see the error samples."""
     BAD_LISTING = "BadListing"
     """The store listed keys out of order or outside the prefix: nothing it says is safe to act on."""
+    OWNERS_UNKNOWN = "OwnersUnknown"
+    """There is no complete and credible list of owners, so nobody knows what is live."""
+    REFERENCES_UNREADABLE = "ReferencesUnreadable"
+    """A document that a live owner refers to cannot be read, so nobody knows what it refers to."""
+    CLAIM_LOST = "ClaimLost"
+    """The store is, or may be, claimed by another sweeper."""
+    APPROVAL_REQUIRED = "ApprovalRequired"
+    """More is due than the policy's maxDuePercent lets go without an approval."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ Invariants (the safety contract; each has tests):
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -28,10 +28,12 @@ from bubu_storage.backend.types import ListedObject, ObjectBackend
 from bubu_storage.errors import StorageError, ThrottledError
 from bubu_storage.retention.actor import Actor, DryRun
 from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
-from bubu_storage.retention.gate import Gate, PassStoppedError
+from bubu_storage.retention.gate import Gate, PassStoppedError, Permit
+from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
+from bubu_storage.retention.owners import OwnerSource
 from bubu_storage.retention.report import PassReport, RunOutcome, StoppedBy
-from bubu_storage.retention.rules import Reason, decide_loose, decide_run
+from bubu_storage.retention.rules import Reason, decide_loose
 from bubu_storage.retention.scan import MAX_PAGE_SIZE, Listing, OpenRun
 from bubu_storage.retention.spec import PassSpec, run_prefix_of
 from bubu_storage.retention.sweep import Sweeper
@@ -65,6 +67,8 @@ def run_pass(
     on_checkpoint: Callable[[PassReport], None] | None = None,
     on_run: Callable[[RunOutcome], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    owners: OwnerSource | None = None,
+    permits: Sequence[Permit] = (),
 ) -> PassReport:
     """Run one pass and return what it did; errors of the store end it, they are not raised.
 
@@ -79,6 +83,8 @@ def run_pass(
             deletions; its cursor may be stored then.
         on_run: given each run when it has been dealt with (what a plan lists).
         should_stop: asked before each request; True ends the pass in good order.
+        owners: who owns runs; None where nobody knows, and rules that need it keep.
+        permits: what must hold whenever a deletion is sent.
 
     Returns:
         The report. ``stopped_by`` says why the pass ended, ``cursor`` where to go on.
@@ -97,6 +103,8 @@ def run_pass(
         on_checkpoint=on_checkpoint,
         on_run=on_run,
         should_stop=should_stop,
+        owners=owners,
+        permits=permits,
     )
     return run.execute()
 
@@ -116,18 +124,22 @@ class _Pass:
         on_checkpoint: Callable[[PassReport], None] | None,
         on_run: Callable[[RunOutcome], None] | None,
         should_stop: Callable[[], bool] | None,
+        owners: OwnerSource | None,
+        permits: Sequence[Permit],
     ) -> None:
         self._backend = backend
         self._spec = spec
         self._cursor = cursor
         self._wall_clock = wall_clock
         self._on_checkpoint = on_checkpoint
+        self._owners = owners
         self._gate = Gate(
             monotonic=monotonic,
             sleep=sleep,
             should_stop=should_stop or _never,
             budget_seconds=spec.budget_seconds,
             requests_per_second=spec.requests_per_second,
+            permits=permits,
         )
         self._ledger = Ledger(spec, cursor, started_at=wall_clock(), on_run=on_run)
         self._run: OpenRun | None = None
@@ -138,7 +150,7 @@ class _Pass:
         """Run to the end or to a stop."""
         stop: PassStoppedError | None = None
         try:
-            self._cycle(self._server_time())
+            self._cycle(Judge(self._spec, self._server_time()))
         except PassStoppedError as reason:
             stop = reason
         self._ledger.close(stop)
@@ -168,14 +180,14 @@ class _Pass:
             self._ledger.clock_skew_seconds = (now - self._wall_clock()).total_seconds()
             return now
 
-    def _cycle(self, now: datetime) -> None:
+    def _cycle(self, judge: Judge) -> None:
         """Decide everything from the cursor to the end of the last scope."""
         spec, ledger = self._spec, self._ledger
         actor: Actor
         if spec.dry_run:
             actor = DryRun(ledger)
         else:
-            actor = Sweeper(self._backend, self._gate, spec, ledger, now=now, checkpoint=self._checkpoint)
+            actor = Sweeper(self._backend, self._gate, spec, ledger, judge=judge, checkpoint=self._checkpoint)
             if (sweeping := self._resumable(Phase.SWEEPING)) is not None:
                 actor.resume(sweeping)
                 self._checkpoint()
@@ -189,7 +201,7 @@ class _Pass:
         self._tail_prefix = run_prefix_of(ledger.after, scope) if scope is not None else ""
         for scope in spec.scopes:
             if after.startswith(scope) or after < scope:
-                self._scan(scope, after if after.startswith(scope) else "", actor, now)
+                self._scan(scope, after if after.startswith(scope) else "", actor, judge)
 
     def _resumable(self, phase: Phase) -> RunProgress | None:
         """Return the cursor's run if it is in this phase and still a run by the present scopes."""
@@ -199,7 +211,7 @@ class _Pass:
         scope = self._spec.scope_of(run.prefix)
         return run if scope is not None and run_prefix_of(run.prefix, scope) == run.prefix else None
 
-    def _scan(self, scope: str, start_after: str, actor: Actor, now: datetime) -> None:
+    def _scan(self, scope: str, start_after: str, actor: Actor, judge: Judge) -> None:
         """Stream one scope, page by page, and hand every decision to the actor."""
         ledger = self._ledger
         listing = Listing(self._backend, self._gate, scope, start_after)
@@ -215,7 +227,7 @@ class _Pass:
                 ledger.scanned += len(page)
                 self._listed_at = self._gate.now
                 for entry in page:
-                    self._take(entry, scope, actor, now)
+                    self._take(entry, scope, actor, judge)
                 actor.settle()
                 if self._run is not None:
                     facts = self._run.facts(complete=False)
@@ -223,18 +235,18 @@ class _Pass:
                 self._checkpoint()
         finally:
             listing.close()
-        self._close_run(actor, now)
+        self._close_run(actor, judge)
         actor.settle()
         self._checkpoint()
 
-    def _take(self, entry: ListedObject, scope: str, actor: Actor, now: datetime) -> None:
+    def _take(self, entry: ListedObject, scope: str, actor: Actor, judge: Judge) -> None:
         """Sort one entry into its run; a new run closes the one before."""
         key = entry.key
         if self._run is not None:
             if key.startswith(self._run.prefix):
                 self._run.add(entry)
                 return
-            self._close_run(actor, now)
+            self._close_run(actor, judge)
         prefix = run_prefix_of(key, scope)
         if not prefix:
             actor.keep_object(key, entry.size_bytes, decide_loose(key))
@@ -244,12 +256,12 @@ class _Pass:
             self._run = OpenRun(prefix, at=self._listed_at, hold=not self._spec.dry_run)
             self._run.add(entry)
 
-    def _close_run(self, actor: Actor, now: datetime) -> None:
+    def _close_run(self, actor: Actor, judge: Judge) -> None:
         """Judge the run whose last member has been seen."""
         run, self._run = self._run, None
         if run is None:
             return
-        decision = decide_run(run.facts(complete=True), self._spec, now)
+        decision = judge.decide(run.facts(complete=True))
         if decision.is_due:
             actor.delete_run(run, decision)
         else:

@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import StorageError
 from bubu_storage.retention.cursor import Phase, RunProgress
 from bubu_storage.retention.delete import MAX_BATCH_SIZE, Deleter
 from bubu_storage.retention.gate import Gate, PassStoppedError
+from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
 from bubu_storage.retention.relist import Looker, View
 from bubu_storage.retention.report import StoppedBy
@@ -61,7 +61,7 @@ class Sweeper:
         gate: lets each request through.
         spec: rules and limits.
         ledger: the books.
-        now: the store's clock, by which runs are judged again.
+        judge: judges runs again.
         checkpoint: called after each batch, when the ledger's cursor may be stored.
     """
 
@@ -72,13 +72,13 @@ class Sweeper:
         spec: PassSpec,
         ledger: Ledger,
         *,
-        now: datetime,
+        judge: Judge,
         checkpoint: Callable[[], None],
     ) -> None:
         self._gate = gate
         self._spec = spec
         self._ledger = ledger
-        self._looker = Looker(backend, gate, spec, ledger, now)
+        self._looker = Looker(backend, gate, spec, ledger, judge)
         self._checkpoint = checkpoint
         self._deleter = Deleter(backend, gate, self._charge)
         self._queue: deque[_Pending] = deque()
