@@ -20,20 +20,14 @@ from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy, StorageKind
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.context import Context
-from bubu_operator.controllers.endpoint import check_endpoint
 from bubu_operator.controllers.neighbours import ConfigRef, Neighbours
 from bubu_operator.controllers.parsing import parse_object
+from bubu_operator.controllers.pass_access import AccessRequest, DirectStores, NotYet, PassStores
 from bubu_operator.controllers.passes import GRACE_SECONDS, PassJob, PassRunner
 from bubu_operator.controllers.scheduler import StoreSlots
 from bubu_operator.controllers.selection import select_for_namespace
-from bubu_operator.controllers.store_access import (
-    AnyConfig,
-    Refusal,
-    for_pass,
-    resolve_store,
-    store_identity,
-)
-from bubu_operator.errors import EndpointRefusedError, KubeForbiddenError, KubeNotFoundError
+from bubu_operator.controllers.store_access import AnyConfig, Refusal, store_identity
+from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError
 from bubu_operator.injection.select import SelectionReason
 from bubu_operator.kube.conditions import ConditionStatus, find_condition, format_time
 from bubu_operator.kube.events import EventType
@@ -53,7 +47,6 @@ from bubu_operator.kube.status import StatusRefusedError, write_status
 from bubu_operator.retention.plan import PassPlan, PlanProblem, plan_pass
 from bubu_operator.retention.schedule import decide_due
 from bubu_operator.retention.status import MAX_MESSAGE_CHARACTERS, conditions_with
-from bubu_storage.settings import S3Settings
 
 __all__ = ["PolicyReconciler"]
 
@@ -85,12 +78,19 @@ class PolicyReconciler:
     """Looks at one policy at a time; passes run in the calling thread."""
 
     def __init__(
-        self, context: Context, slots: StoreSlots, runner: PassRunner, *, wake: Callable[[ObjectKey], None]
+        self,
+        context: Context,
+        slots: StoreSlots,
+        runner: PassRunner,
+        *,
+        wake: Callable[[ObjectKey], None],
+        stores: PassStores | None = None,
     ) -> None:
         self._context = context
         self._slots = slots
         self._runner = runner
         self._wake = wake
+        self._stores = stores or DirectStores(context)
         self._neighbours = Neighbours(context)
 
     def __call__(self, key: ObjectKey) -> float | None:
@@ -150,27 +150,26 @@ class PolicyReconciler:
         obj = self._accept(obj, store, format_time(now))
         if not self._slots.acquire(store_identity(store.config), key):
             return QUEUE_RECHECK_SECONDS, True
-        access = resolve_store(self._context, store.config)
+        access = self._stores.open(AccessRequest(store.config, key, prepared.spec.budget_seconds))
+        if isinstance(access, NotYet):
+            logger.info("the pass of %s waits for its store: %s", key, access.message)
+            return access.again_seconds, True
         if isinstance(access, Refusal):
-            self._refuse(obj, PlanProblem(Reason.STORAGE_NOT_READY, access.message), store)
+            self._refuse(obj, PlanProblem(access.reason, access.message), store)
             return RECHECK_SECONDS, False
-        if isinstance(access.settings, S3Settings):
-            try:
-                # The name may lead elsewhere than at the probe.
-                check_endpoint(access.settings.endpoint, access.settings.address_policy)
-            except EndpointRefusedError as error:
-                self._refuse(obj, PlanProblem(Reason.ENDPOINT_NOT_ALLOWED, str(error)), store)
-                return RECHECK_SECONDS, False
-        is_ours = self._runner.run(
-            PassJob(
-                obj=obj,
-                policy=parse_object(RetentionPolicy, obj),
-                plan=guarded,
-                settings=for_pass(store.config, access.settings),
-                due=due,
-                interrupted=self._watch_for_changes(key, policy, store),
+        try:
+            is_ours = self._runner.run(
+                PassJob(
+                    obj=obj,
+                    policy=parse_object(RetentionPolicy, obj),
+                    plan=guarded,
+                    settings=access.settings,
+                    due=due,
+                    interrupted=self._watch_for_changes(key, policy, store),
+                )
             )
-        )
+        finally:
+            access.close()
         if not is_ours:
             # Coming back at once would take the pass over in turn, and neither would ever end.
             return prepared.spec.budget_seconds + GRACE_SECONDS, False
