@@ -1,4 +1,4 @@
-"""Limits on connections, which uvicorn does not set: how many, and how long each may take.
+"""HTTP/1.1 on a connection, with limits that uvicorn does not set: how many, how long, how large.
 
 Anybody who reaches the port could otherwise hold connections for ever: uvicorn waits without
 end for the rest of a head, and for a client that does not read its answer. Each TLS
@@ -7,18 +7,26 @@ connection costs about 370 KiB (measured), so many of them are a matter of memor
 Invariants: a head that has begun is complete within `HEAD_SECONDS`; a request is answered, and
 the answer taken, within `REQUEST_SECONDS`; there are at most `MAX_CONNECTIONS`. At the limit the
 connection that has waited longest for a request gives way to the new one; requests that are
-being answered never do.
+being answered never do. What is no part of a body (heads, trailers, what belongs to chunks) is at
+most `MAX_HEAD_BYTES` at a time, and at most `MAX_PIPELINED` requests wait for the answer to another.
+What is no proper request is refused once all requests before it are answered, and nothing after it is read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final, cast
+from urllib.parse import unquote
 
-import h11
+import httptools
 import uvloop
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bubu_operator.webhook.exchange import Exchange
 
 __all__ = ["MAX_CONNECTIONS", "BoundedProtocol", "ServerLoop"]
 
@@ -26,9 +34,15 @@ MAX_CONNECTIONS: Final = 512
 """An API server has at most some hundreds of requests that write under way."""
 
 MAX_HEAD_BYTES: Final = 16 * 1024
+HEADER_BYTES: Final = 32
+"""What a header counts beside its name and value: many small ones take memory, too."""
+
+MAX_PIPELINED: Final = 64
 HEAD_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 30.0
 HANDSHAKE_SECONDS: Final = 10.0
+
+_REFUSAL: Final = "Invalid HTTP request received."
 
 
 class _Phase(Enum):
@@ -42,96 +56,252 @@ class _Phase(Enum):
 _SECONDS: Final = {_Phase.HEAD: HEAD_SECONDS, _Phase.REQUEST: REQUEST_SECONDS}
 
 
-class _Connection(h11.Connection):
-    """Gives out the head of an answer with what follows it: one TLS record and one packet, not two.
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 with deadlines and limits, and exchanges of our own.
 
-    Every answer of ours is there as a whole when its head is; one that broke off between the two
-    would be worth nothing without its head either.
+    Of uvicorn's options it knows those that concern a plain HTTP server: neither WebSockets nor
+    an access log, nor a limit of concurrency.
     """
 
-    _head: bytes = b""
-
-    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
-        data = super().send(event)
-        if isinstance(event, h11.Response):
-            self._head = data or b""
-            return b""
-        if self._head and data is not None:
-            data, self._head = self._head + data, b""
-        return data
-
-
-class BoundedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 with deadlines and a limit."""
-
-    _phase: _Phase = _Phase.IDLE
-    _deadline: asyncio.TimerHandle | None = None
     waiting_since: float = 0.0
+    _exchange: Exchange | None = None
+    """The latest; with pipelined requests others before it may be unanswered."""
+    _in_head: bool = False
+    _head_bytes: int = 0
+    _hosts: int = 0
+    _beside_body: int = 0
+    """Bytes that came since anything of a body, or since the end of a head or a request."""
+    _ignores_rest: bool = False
+    _owes_refusal: bool = False
+    _phase: _Phase = _Phase.IDLE
+    _due: float = math.inf
+    _timer: asyncio.TimerHandle | None = None
+    _timer_due: float = math.inf
+    """Not after `_due`. A timer that comes too early is set anew then, so that requests move none."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.conn = _Connection(h11.SERVER, self.config.h11_max_incomplete_event_size or MAX_HEAD_BYTES)
+        self._parser = cast("httptools.HttpRequestParser", self.parser)
+        config: Any = self.config
+        self._app: Callable[..., Any] = config.loaded_app
+        self._waiting: deque[Exchange] = deque()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; make room if there are too many."""
         super().connection_made(transport)
-        self.waiting_since = self.loop.time()
-        self._arm_keep_alive()
+        self._rest()
         if len(self.connections) > MAX_CONNECTIONS:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; no timer outlives its connection."""
-        self._enter(_Phase.IDLE)
-        self._unset_keepalive_if_required()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._exchange is not None:
+            self._exchange.break_off()
+        for exchange in self._waiting:
+            exchange.break_off()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        """Take what has arrived, and see what is awaited now."""
-        super().data_received(data)
-        self._look()
-
-    def on_response_complete(self) -> None:
-        """An answer is out; the next request may be in the buffer already."""
-        self._enter(_Phase.IDLE)
-        self.waiting_since = self.loop.time()
-        super().on_response_complete()
-        self._look()
+    def shutdown(self) -> None:
+        """Finish what has begun, then close."""
+        if self._exchange is None or self._exchange.is_complete:
+            self.transport.close()
+        else:
+            self._exchange.keep_alive = False
 
     @property
     def is_waiting(self) -> bool:
         """No request is being answered."""
-        cycle = cast("Any", self.cycle)
-        return cycle is None or bool(cycle.response_complete)
+        return self._exchange is None or self._exchange.is_complete
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived, and see what is awaited now."""
+        if self._ignores_rest or self.transport.is_closing():
+            return
+        self._beside_body += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._refuse()
+            return
+        if self._beside_body > MAX_HEAD_BYTES:
+            self._refuse()
+            return
+        self._look()
+
+    # The parser calls these:
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_head = True
+        self._head_bytes = self._hosts = 0
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target."""
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; or a trailer, which nobody needs."""
+        if not self._in_head:
+            return
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self._head_bytes += len(name) + len(value) + HEADER_BYTES
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """A head is complete.
+
+        Raises:
+            ValueError: it is not answered; the parser makes an error of its own of this.
+        """
+        self._in_head = False
+        self._beside_body = 0
+        parser = self._parser
+        version = parser.get_http_version()
+        if version != "1.0" and (version != "1.1" or self._hosts != 1):
+            raise ValueError("neither HTTP/1.0 nor HTTP/1.1 with one Host")
+        if self._head_bytes + len(self.url) > MAX_HEAD_BYTES:
+            raise ValueError("too large a head")
+        if parser.should_upgrade():
+            raise ValueError("no other protocol is spoken, and the parser reads no body of such a request")
+        if len(self._waiting) >= MAX_PIPELINED:
+            raise ValueError("too many requests at once")
+        target = httptools.parse_url(self.url)
+        path = target.path.decode("ascii")
+        exchange = Exchange(
+            {
+                "type": "http",
+                "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+                "http_version": version,
+                "server": self.server,
+                "client": self.client,
+                "scheme": self.scheme,
+                "method": parser.get_method().decode("ascii"),
+                "root_path": self.root_path,
+                "path": self.root_path + (unquote(path) if "%" in path else path),
+                "raw_path": self.root_path.encode("ascii") + target.path,
+                "query_string": target.query or b"",
+                "headers": self.headers,
+                "state": self.app_state.copy(),
+            },
+            self.transport,
+            self.flow,
+            default_headers=self.server_state.default_headers,
+            keep_alive=version == "1.1" and parser.should_keep_alive(),
+            expects_continue=self.expect_100_continue,
+            on_complete=self.on_response_complete,
+        )
+        was_waiting, self._exchange = self.is_waiting, exchange
+        if was_waiting:
+            self._answer(exchange)
+        else:
+            self.flow.pause_reading()
+            self._waiting.append(exchange)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the latest request's body."""
+        self._beside_body = 0
+        if self._exchange is not None:
+            self._exchange.take(body)
+
+    def on_message_complete(self) -> None:
+        """The latest request is there as a whole."""
+        self._beside_body = 0
+        if self._exchange is not None:
+            self._exchange.end()
+
+    # And exchanges this:
+
+    def on_response_complete(self) -> None:
+        """An answer is out; the next request may be there already."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            # Its deadline stays: the answer has to be taken.
+            return
+        self._rest()
+        if self._waiting:
+            self._answer(self._waiting.popleft())
+        elif self._owes_refusal:
+            self._say_refusal()
+        else:
+            self.flow.resume_reading()
+        self._look()
+
+    def _answer(self, exchange: Exchange) -> None:
+        if exchange.is_over:
+            self._say_refusal()
+            return
+        task = self.loop.create_task(exchange.run(self._app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _refuse(self) -> None:
+        """What has come last is no HTTP, or too much of it; what came before is answered."""
+        self._ignores_rest = True
+        self.logger.warning(_REFUSAL)
+        exchange = self._exchange
+        if exchange is None or (exchange.is_complete and not exchange.has_more):
+            self._say_refusal()
+        elif not exchange.has_more:
+            self._owes_refusal = True
+        elif exchange.is_complete or exchange.has_begun:
+            # Its body is wrong, and its answer known: there is nothing more to say.
+            self.transport.close()
+        else:
+            exchange.break_off()
+            if exchange not in self._waiting:
+                self._say_refusal()
+
+    def _say_refusal(self) -> None:
+        self._enter(_Phase.HEAD)
+        self.send_400_response(_REFUSAL)
 
     def _look(self) -> None:
         if self.transport.is_closing():
-            self._enter(_Phase.IDLE)
-        elif not self.is_waiting:
+            return
+        if not self.is_waiting:
             self._enter(_Phase.REQUEST)
-        elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+        elif self._in_head or self._beside_body or (self._exchange is not None and self._exchange.has_more):
             self._enter(_Phase.HEAD)
-        else:
-            self._enter(_Phase.IDLE)
-            self._arm_keep_alive()
+
+    def _rest(self) -> None:
+        """Nothing is awaited but another request."""
+        self._phase = _Phase.IDLE
+        self.waiting_since = self.loop.time()
+        self._set_due(self.waiting_since + self.timeout_keep_alive)
 
     def _enter(self, phase: _Phase) -> None:
         """Start the time of a phase; more of the same phase does not prolong it."""
-        if phase is self._phase:
-            return
-        self._phase = phase
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        if phase in _SECONDS:
-            self._deadline = self.loop.call_later(_SECONDS[phase], self.transport.abort)
+        if phase is not self._phase:
+            self._phase = phase
+            self._set_due(self.loop.time() + _SECONDS[phase])
 
-    def _arm_keep_alive(self) -> None:
-        """Unlike uvicorn, which does it after an answer only: one that is never used would stay."""
-        if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+    def _set_due(self, due: float) -> None:
+        self._due = due
+        if due < self._timer_due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_due = due
+            self._timer = self.loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        is_early = self._timer_due < self._due
+        self._timer, self._timer_due = None, math.inf
+        if is_early:
+            self._set_due(self._due)
+        elif self._phase is _Phase.IDLE and not self.transport.is_closing():
+            self.transport.close()
+        else:
+            self.transport.abort()
 
     def _make_room(self) -> None:
         others = [

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Self
 
-import h11
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
@@ -255,22 +254,251 @@ def test_a_handshake_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatc
         assert runner.run(silent()) == b""
 
 
-@pytest.mark.parametrize("body", [b"ok", b""])
-def test_the_head_of_an_answer_leaves_with_its_body(body: bytes):
-    """In one piece, an empty body included; an interim answer is not held back."""
-    connection = connections._Connection(h11.SERVER)
-    connection.receive_data(HEAD.replace(b"Host", b"Expect: 100-continue\r\nHost"))
-    assert isinstance(connection.next_event(), h11.Request)
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+BEGINNINGS = {
+    "header": b"POST / HTTP/1.1\r\nHost: x\r\nX: ",
+    "target": b"POST /",
+    "chunk extension": CHUNKED + b"\r\n2;",
+    "trailer": CHUNKED + b"\r\n2\r\nok\r\n0\r\nX: ",
+}
 
-    interim = connection.send(h11.InformationalResponse(status_code=100, headers=[]))
-    length = str(len(body)).encode()
-    held = connection.send(h11.Response(status_code=200, headers=[(b"content-length", length)]))
-    sent = connection.send(h11.Data(data=body))
-    rest = connection.send(h11.EndOfMessage())
 
-    assert interim is not None
-    assert interim.startswith(b"HTTP/1.1 100 ")
-    assert (held, rest) == (b"", b"")
-    assert sent is not None
-    assert sent.startswith(b"HTTP/1.1 200 ")
-    assert sent.endswith(b"\r\n\r\n" + body)
+@pytest.mark.parametrize("beginning", list(BEGINNINGS.values()), ids=list(BEGINNINGS))
+def test_what_is_no_body_is_bounded(beginning: bytes):
+    """However slowly it drips, what would have to be kept is refused long before the time is over."""
+
+    async def test() -> None:
+        async with Server(echo) as server:
+            reader, writer = await server.connect()
+            writer.write(beginning)
+            over = asyncio.ensure_future(ended(reader))
+            sent = len(beginning)
+            while not over.done() and sent < 4 * connections.MAX_HEAD_BYTES:
+                writer.write(b"a" * 512)
+                sent += 512
+                await asyncio.sleep(0.001)
+            assert (await over).startswith(b"HTTP/1.1 400 ")
+            assert sent > connections.MAX_HEAD_BYTES
+
+    run(test)
+
+
+def test_many_small_headers_are_refused():
+    """Each takes more memory than its bytes say."""
+
+    async def test() -> None:
+        async with Server(echo) as server:
+            reader, writer = await server.connect()
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 1000 + b"\r\n")
+            assert (await ended(reader)).startswith(b"HTTP/1.1 400 ")
+
+    run(test)
+
+
+MALFORMED = {
+    "no HTTP": b"hello\r\n\r\n",
+    "a TLS record": b"\x16\x03\x01\x00\x05hello",
+    "two meanings of the length": CHUNKED + b"Content-Length: 2\r\n\r\nok",
+    "two meanings, the other way": HEAD[:-2] + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": HEAD[:-2] + b"Content-Length: 3\r\n\r\nok",
+    "a negative length": HEAD.replace(b"2", b"-2"),
+    "an unknown coding": CHUNKED.replace(b"chunked", b"gzip") + b"\r\n",
+    "no host": HEAD.replace(b"Host: x\r\n", b""),
+    "two hosts": HEAD.replace(b"Host: x\r\n", b"Host: x\r\nHost: y\r\n"),
+    "another version": HEAD.replace(b"1.1", b"2.0"),
+    "a folded header": HEAD.replace(b"Host: x", b"Host: x\r\n folded"),
+    "a space before the colon": HEAD.replace(b"Host:", b"Host :"),
+    "a target with other letters": HEAD.replace(b"POST /", b"POST /\xff"),
+    "a tunnel": b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "WebSockets": HEAD.replace(b"Host", b"Connection: Upgrade\r\nUpgrade: websocket\r\nHost"),
+    "HTTP/2": HEAD.replace(b"Host", b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHost"),
+    "a chunk without a size": CHUNKED + b"\r\nok\r\n",
+}
+
+
+@pytest.mark.parametrize("request_bytes", list(MALFORMED.values()), ids=list(MALFORMED))
+def test_a_malformed_request_is_refused(request_bytes: bytes):
+    """With 400, and the connection is closed: nobody knows where the next request begins."""
+
+    async def test() -> None:
+        async with Server(echo) as server:
+            reader, writer = await server.connect()
+            writer.write(request_bytes)
+            answer = await ended(reader)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert answer.count(b"HTTP/1.1") == 1
+            await until(lambda: not server.state.tasks)
+
+    run(test)
+
+
+@pytest.mark.parametrize("rest", [b"hello\r\n\r\n", CHUNKED + b"\r\nxyz\r\n"])
+def test_requests_before_a_malformed_one_are_answered_first(rest: bytes):
+    """Otherwise its refusal would be taken for their answer."""
+
+    async def test() -> None:
+        async with Server(echo) as server:
+            reader, writer = await server.connect()
+            writer.write((HEAD + b"ok") * 2 + rest)
+            answers = await ended(reader)
+            assert [part[:4] for part in answers.split(b"HTTP/1.1 ")] == [b"", b"200 ", b"200 ", b"400 "]
+
+    run(test)
+
+
+def test_a_malformed_end_of_an_answered_request_closes_the_connection():
+    """There has been an answer; a second one would be taken for that of the next request."""
+
+    async def hasty(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def test() -> None:
+        async with Server(hasty) as server:
+            reader, writer = await server.connect()
+            writer.write(CHUNKED + b"\r\n2\r\nok\r\n")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await reader.readuntil(b"\r\n\r\nok")
+            writer.write(b"xyz\r\n")
+            assert await ended(reader) == b""
+
+    run(test)
+
+
+def test_the_rest_of_an_answered_request_is_read_away(monkeypatch: pytest.MonkeyPatch):
+    """Within the time of a head; then the next request has its turn."""
+    hurry(monkeypatch, head=0.2)
+
+    async def hasty(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def test() -> None:
+        async with Server(hasty) as server:
+            reader, writer = await server.connect()
+            for _ in range(2):
+                writer.write(HEAD)
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await reader.readuntil(b"\r\n\r\nok")
+                writer.write(b"ok")
+            writer.write(HEAD)
+            assert b" 200 " in await ended(reader)
+
+    run(test)
+
+
+def test_no_more_than_some_requests_wait_behind_one():
+    """They are answered; the one too many is refused."""
+
+    async def test() -> None:
+        async with Server(echo) as server:
+            reader, writer = await server.connect()
+            writer.write((HEAD + b"ok") * (connections.MAX_PIPELINED + 10))
+            answers = await ended(reader)
+            assert answers.count(b"HTTP/1.1 200 ") == connections.MAX_PIPELINED + 1
+            assert answers.count(b"HTTP/1.1 400 ") == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [HEAD.replace(b"Host", b"Connection: close\r\nHost"), HEAD.replace(b"1.1", b"1.0")],
+)
+def test_some_requests_are_answered_and_the_last_ones(head: bytes):
+    """What follows a farewell is of no interest."""
+
+    async def test() -> None:
+        async with Server(echo) as server:
+            reader, writer = await server.connect()
+            writer.write(head + b"ok" + b"\x81\x00hello")
+            answer = await ended(reader)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"\r\nconnection: close\r\n" in answer
+            assert answer.endswith(b"\r\n\r\nok")
+
+    run(test)
+
+
+def test_a_body_in_chunks_is_understood():
+    """Extensions and trailers are passed over, and the connection goes on."""
+
+    async def test() -> None:
+        async with Server(echo) as server:
+            reader, writer = await server.connect()
+            for _ in range(2):
+                for part in (CHUNKED + b"\r\n1;a=b\r\no", b"\r\n1\r\nk\r\n0\r\nHost: y\r\n", b"\r\n"):
+                    writer.write(part)
+                    await asyncio.sleep(0.01)
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await reader.readuntil(b"\r\n\r\nok")
+
+    run(test)
+
+
+def test_the_application_sees_the_request():
+    """Target, query, method and headers, the names in lower case."""
+    seen: list[Any] = []
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope)
+        await echo(scope, receive, send)
+
+    async def test() -> None:
+        async with Server(look) as server:
+            reader, writer = await server.connect()
+            writer.write(HEAD.replace(b"POST /", b"PUT /a%20b/?timeout=5s"))
+            writer.write(b"ok")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await reader.readuntil(b"\r\n\r\nok")
+
+    run(test)
+    (scope,) = seen
+    assert (scope["type"], scope["method"], scope["http_version"]) == ("http", "PUT", "1.1")
+    assert (scope["path"], scope["raw_path"]) == ("/a b/", b"/a%20b/")
+    assert (scope["query_string"], scope["scheme"]) == (b"timeout=5s", "http")
+    assert scope["headers"] == [(b"host", b"x"), (b"content-length", b"2")]
+
+
+def test_requests_set_no_timers_while_one_is_early_enough():
+    """A timer that comes too early is set anew then; the deadline is what counts."""
+
+    async def test() -> None:
+        async with Server(echo, timeout_keep_alive=300) as server:
+            reader, writer = await server.connect()
+            timers = set()
+            for _ in range(3):
+                writer.write(HEAD + b"ok")
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await reader.readuntil(b"\r\n\r\nok")
+                (connection,) = server.state.connections
+                timers.add(connection._timer)
+            assert len(timers) == 1
+            before = connection._due
+            connection._on_timer()
+            assert not connection.transport.is_closing()
+            assert connection._due == before
+            assert connection._timer.when() == pytest.approx(before)
+
+    run(test)
+
+
+def test_shutdown_ends_idle_connections_and_lets_others_finish():
+    """As the server does it before it waits for the answers under way."""
+
+    async def test() -> None:
+        async with Server(echo) as server:
+            idle, busy = await server.connect(), await server.connect()
+            busy[1].write(HEAD)
+            await until(lambda: any(not item.is_waiting for item in server.state.connections))
+            for connection in list(server.state.connections):
+                connection.shutdown()
+            assert await ended(idle[0]) == b""
+            busy[1].write(b"ok")
+            answer = await ended(busy[0])
+            assert b"\r\nconnection: close\r\n" in answer
+            assert answer.endswith(b"\r\n\r\nok")
+
+    run(test)
