@@ -1,0 +1,1 @@
+"""Retention passes on stores that only a tenant's own pods reach: an agent in a Job, the engine at home."""
