@@ -201,6 +201,20 @@ def cli() -> None:
     show_default=True,
     help="A roll-out that is not done after this long does not hold up the next one.",
 )
+@click.option(
+    "--max-parallel-passes",
+    type=click.IntRange(1, 256),
+    default=4,
+    show_default=True,
+    help="Retention passes under way at once over all stores; each is a process of its own.",
+)
+@click.option(
+    "--pause-retention/--no-pause-retention",
+    default=False,
+    show_default=True,
+    help="Start no retention pass. At run time: the annotation storage.bubustack.io/pause-retention=true "
+    "on the operator's namespace.",
+)
 def controller(**options: Any) -> None:
     """Probe stores, run retention passes, inject labelled workloads."""
     _end_at_once_when_asked()

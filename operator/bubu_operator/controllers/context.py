@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bubu_operator.controllers.pause import PauseState
 from bubu_operator.defaults import OPERATOR_NAMESPACE, WEBHOOK_NAME
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.events import EventRecorder
@@ -48,6 +49,7 @@ class ControllerOptions:
         allow_loopback_endpoints: stores on the controller's own machine may be called.
         heal_interval_seconds: between two sweeps over the pods; 0 for none.
         rollout_timeout_seconds: a roll-out that is not done after this long does not hold up the next.
+        pause_retention: no pass is started, whatever the annotation on the namespace says.
     """
 
     kubeconfig: Path | None = None
@@ -69,6 +71,7 @@ class ControllerOptions:
     allow_loopback_endpoints: bool = False
     heal_interval_seconds: float = 60.0
     rollout_timeout_seconds: float = 600.0
+    pause_retention: bool = False
 
 
 class ObjectCache:
@@ -121,6 +124,7 @@ class Context:
     Attributes:
         fence: open while this process leads; the client's requests are behind it already.
             What acts in other ways (on a store, by a process) asks it right before.
+        pause: the kill switch of retention; passes ask it before they start and while they run.
     """
 
     client: KubeClient
@@ -130,6 +134,7 @@ class Context:
     cache: ObjectCache = field(default_factory=ObjectCache)
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     fence: LeadershipFence = field(default_factory=LeadershipFence.always_open)
+    pause: PauseState = field(default_factory=PauseState.released)
     stopping: threading.Event = field(default_factory=threading.Event)
     clock: Callable[[], datetime] = utc_now
     monotonic: Callable[[], float] = time.monotonic

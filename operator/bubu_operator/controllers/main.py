@@ -24,6 +24,7 @@ from bubu_operator.controllers.feed import WORKLOADS, Feed
 from bubu_operator.controllers.isolation import isolate_environment
 from bubu_operator.controllers.leadership import LeaseLeadership, NoElection, fenced
 from bubu_operator.controllers.passes import PassRunner
+from bubu_operator.controllers.pause import PauseState
 from bubu_operator.controllers.retentionpolicy import PolicyReconciler
 from bubu_operator.controllers.rollout import RolloutGate
 from bubu_operator.controllers.scheduler import Lane, StoreSlots
@@ -142,7 +143,12 @@ class _Controller:
         self._options = options
         self._client = client
         self._context = context = Context(
-            client=client, events=events, redactor=redactor, options=options, fence=fence
+            client=client,
+            events=events,
+            redactor=redactor,
+            options=options,
+            fence=fence,
+            pause=PauseState.unread(),
         )
         self._leadership = (
             LeaseLeadership(options, lease_client, fence, context.metrics)
@@ -166,7 +172,7 @@ class _Controller:
             )
             for kind in WORKLOADS
         }
-        self._services = build_services(context, gate)
+        self._services = build_services(context, gate, pause_changed=self._wake_policies)
         self._lanes = (self._configs, self._cluster, self._policies, *templates.values())
         self._feed = Feed(
             context.cache,
@@ -186,6 +192,10 @@ class _Controller:
 
     def _wake_policy(self, key: ObjectKey) -> None:
         self._policies.offer(key)
+
+    def _wake_policies(self) -> None:
+        for key in self._context.cache.keys(RETENTION_POLICIES):
+            self._policies.offer(key)
 
     # -- life ----------------------------------------------------------------------------
 

@@ -220,6 +220,8 @@ class _Supervision:
     def _why_stop(self) -> str | None:
         if self._context.stopping.is_set():
             return "the controller is shutting down"
+        if why := self._context.pause.why:
+            return f"all passes are paused: {why}"
         if self._write_failures >= MAX_WRITE_FAILURES:
             return "its progress cannot be written to the API server"
         return self._job.interrupted()

@@ -56,6 +56,8 @@ RECHECK_SECONDS: Final = 60.0
 """A policy that cannot run is looked at this often, besides whenever its config changes."""
 
 QUEUE_RECHECK_SECONDS: Final = 30.0
+UNKNOWN_PAUSE_SECONDS: Final = 0.5
+"""Right after the start, until the kill switch has been read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,11 @@ class PolicyReconciler:
             suspended = PlanProblem(Reason.SUSPENDED, "spec.suspend is true: no pass is started", quiet=True)
             self._refuse(obj, suspended, None)
             return None, False
+        if not self._context.pause.known:
+            return UNKNOWN_PAUSE_SECONDS, False
+        if why := self._context.pause.why:
+            self._refuse(obj, PlanProblem(Reason.PASSES_PAUSED, why, quiet=True), None)
+            return RECHECK_SECONDS, False
         try:
             return self._bring_on(key, obj, policy)
         except KubeForbiddenError as error:

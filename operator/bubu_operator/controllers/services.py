@@ -5,12 +5,14 @@ A part is made here, started when this process becomes the leader, and stopped w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from bubu_operator.certificates.lifetimes import parse_lifetimes
 from bubu_operator.controllers.authority import AuthorityService
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.heal import HealService
+from bubu_operator.controllers.pause import PauseWatch
 from bubu_operator.controllers.rollout import RolloutGate
 
 __all__ = ["Service", "build_services"]
@@ -32,14 +34,26 @@ class Service(Protocol):
         ...
 
 
-def build_services(context: Context, gate: RolloutGate) -> list[Service]:
+def build_services(
+    context: Context, gate: RolloutGate, *, pause_changed: Callable[[], None]
+) -> list[Service]:
     """Make the parts that the options ask for, none of them started.
 
     Args:
         context: of the process.
         gate: whoever restarts workloads asks it first; one for all.
+        pause_changed: called when retention was paused, or goes on.
     """
-    services: list[Service] = []
+    services: list[Service] = [
+        PauseWatch(
+            context.client,
+            context.options.operator_namespace,
+            context.pause,
+            context.metrics.retention,
+            always=context.options.pause_retention,
+            changed=pause_changed,
+        )
+    ]
     if context.options.webhook_authority:
         services.append(AuthorityService(context, parse_lifetimes(context.options.authority_lifetimes)))
     if context.options.heal_interval_seconds > 0:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from bubu_operator.observability.retention_metrics import RetentionMetrics
+
 __all__ = ["ControllerMetrics"]
 
 
@@ -17,6 +19,7 @@ class ControllerMetrics:
 
     Attributes:
         registry: what ``/metrics`` shows.
+        retention: of passes and policies.
     """
 
     def __init__(self) -> None:
@@ -141,3 +144,4 @@ class ControllerMetrics:
             ["reason"],
             registry=registry,
         )
+        self.retention = RetentionMetrics(registry)

@@ -170,6 +170,10 @@ class Reason(_Word):
     PASS_PARTIAL = ("PassPartial", "The last pass could not delete some objects; they stay due.")
     PASS_FAILED = ("PassFailed", "The last pass broke off; the next one resumes where it stopped.")
     SUSPENDED = ("Suspended", "spec.suspend is true: no pass is started.")
+    PASSES_PAUSED = (
+        "PassesPaused",
+        "All passes are paused, by the annotation on the operator's namespace or by an option.",
+    )
 
     # Any kind
     INVALID_SPEC = (

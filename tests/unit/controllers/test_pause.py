@@ -1,0 +1,136 @@
+"""The kill switch: what the annotation says, and what counts while it cannot be read."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from bubu_operator.controllers.pause import PAUSE_ANNOTATION, PauseState, PauseWatch
+from bubu_operator.errors import KubeForbiddenError, KubeTimeoutError
+from bubu_operator.kube.resources import NAMESPACES
+from bubu_operator.observability.retention_metrics import RetentionMetrics
+from tests.unit.controllers.fake_api import FakeApi
+
+
+class World:
+    """A watch over a namespace in memory; it is looked at by hand."""
+
+    def __init__(self, *, always=False):
+        self.api = FakeApi()
+        self.annotate(None)
+        self.state = PauseState.unread()
+        self.registry = CollectorRegistry()
+        self.changes = []
+        self.watch = PauseWatch(
+            self.api,
+            "operator",
+            self.state,
+            RetentionMetrics(self.registry),
+            always=always,
+            changed=lambda: self.changes.append(self.state.why),
+        )
+
+    def annotate(self, value):
+        """Write the annotation; None takes it away."""
+        annotations = {} if value is None else {PAUSE_ANNOTATION: value}
+        self.api.put(NAMESPACES, {"metadata": {"name": "operator", "annotations": annotations}})
+
+    def fail(self, error):
+        """Let every read fail."""
+
+        def refuse(*_args, **_options):
+            raise error
+
+        self.api.get = refuse
+
+    def metric(self, name):
+        """Return a metric's value."""
+        return self.registry.get_sample_value(f"bubu_retention_{name}")
+
+
+@pytest.fixture
+def world():
+    """An operator's namespace without the annotation."""
+    return World()
+
+
+def test_before_the_first_look_nothing_may_run(world):
+    """A controller that starts while retention is paused must not begin with a pass."""
+    assert world.state.why
+    assert not world.state.known
+
+
+@pytest.mark.parametrize("value", ["true", "True", "yes", "", "0", "TRUE "])
+def test_any_value_but_false_pauses(world, value):
+    """A typing error is on the safe side; the text names the annotation."""
+    world.annotate(value)
+    world.watch.look()
+
+    assert PAUSE_ANNOTATION in world.state.why
+    assert world.metric("paused") == 1
+
+
+@pytest.mark.parametrize("value", [None, "false"])
+def test_no_annotation_or_false_lets_passes_run(world, value):
+    """And the change is told once, not at every look."""
+    world.annotate(value)
+    world.watch.look()
+    world.watch.look()
+
+    assert world.state.why == ""
+    assert world.changes == [""]
+
+
+def test_changes_are_told_each_time(world):
+    """On, off, on: whoever waits is woken at each."""
+    for value in (None, "true", None, "true"):
+        world.annotate(value)
+        world.watch.look()
+
+    assert [bool(why) for why in world.changes] == [False, True, False, True]
+
+
+def test_the_option_outranks_the_annotation():
+    """--pause-retention holds whatever the namespace says, and asks nobody."""
+    world = World(always=True)
+    world.annotate("false")
+    world.fail(AssertionError("must not be asked"))
+    world.watch.look()
+
+    assert "--pause-retention" in world.state.why
+
+
+@pytest.mark.parametrize("error", [KubeTimeoutError("slow"), KubeForbiddenError("no", status=403)])
+@pytest.mark.parametrize("value", [None, "true"])
+def test_what_was_read_last_holds(world, value, error):
+    """Losing the right, or the API server, neither pauses nor releases; a metric tells."""
+    world.annotate(value)
+    world.watch.look()
+    before = world.state.why
+    world.fail(error)
+    world.watch.look()
+
+    assert world.state.why == before
+    assert world.metric("pause_unreadable") == 1
+
+
+def test_without_the_right_the_controller_works_without_the_switch(world, caplog):
+    """It says so once."""
+    world.fail(KubeForbiddenError("namespaces is forbidden", status=403))
+    world.watch.look()
+    world.watch.look()
+
+    assert world.state.known
+    assert world.state.why == ""
+    assert [record.message for record in caplog.records].count(
+        "passes cannot be paused by an annotation: namespaces is forbidden"
+    ) == 1
+
+
+def test_an_api_server_that_does_not_answer_at_the_start_lets_nothing_run(world):
+    """Not knowing is no permission."""
+    world.fail(KubeTimeoutError("slow"))
+    world.watch.look()
+
+    assert not world.state.known
+    assert world.changes == []
