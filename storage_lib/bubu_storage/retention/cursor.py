@@ -3,7 +3,8 @@
 The cursor is the last *decided* key in byte order of whole keys, plus, when a pass ended
 inside a run directory that is too large for its limits, what is known about that run. An
 empty cursor is the start of a cycle. Losing one, or going back to an older one, costs time
-and never data: whatever is deleted is judged again by a listing of the same pass.
+and never data: whatever is deleted is judged again by a listing of the same pass. With it
+travels the tally of what the cycle has decided up to there; they are only ever stored together.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Self
 
 from bubu_storage.errors import ConfigurationError
 from bubu_storage.retention.rules import RunFacts
+from bubu_storage.retention.tally import CycleTally
 
 __all__ = ["Cursor", "Phase", "RunProgress"]
 
@@ -57,10 +59,12 @@ class Cursor:
     Attributes:
         after: the last decided key; "" at the start of a cycle.
         run: the run directory in the middle of which the last pass ended, if it did.
+        cycle: what the present cycle has decided up to here.
     """
 
     after: str = ""
     run: RunProgress | None = field(default=None)
+    cycle: CycleTally = field(default_factory=CycleTally)
 
     @property
     def is_start(self) -> bool:
@@ -68,7 +72,7 @@ class Cursor:
         return not self.after and self.run is None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able form; ``run`` is absent when there is none."""
+        """Return a JSON-able form; ``run`` and ``cycle`` are absent when there is nothing to say."""
         data: dict[str, Any] = {"after": self.after}
         if self.run is not None:
             facts = self.run.facts
@@ -82,6 +86,8 @@ class Cursor:
                 "undated": facts.undated,
                 "reserved": facts.reserved,
             }
+        if self.cycle != CycleTally():
+            data["cycle"] = self.cycle.to_dict()
         return data
 
     @classmethod
@@ -93,7 +99,12 @@ class Cursor:
         """
         try:
             run = data.get("run")
-            return cls(_text(data.get("after", "")), None if run is None else _run(run))
+            cycle = data.get("cycle")
+            return cls(
+                _text(data.get("after", "")),
+                None if run is None else _run(run),
+                CycleTally() if cycle is None else CycleTally.from_dict(cycle),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigurationError(
                 f"this is no retention cursor ({error}); start again with an empty one"

@@ -22,7 +22,13 @@ from bubu_storage.retention.report import (
     StoppedBy,
     Tally,
 )
-from bubu_storage.retention.rules import Decision, Reason, RunFacts
+from bubu_storage.retention.rules import (
+    DUE_REASONS,
+    PROVISIONAL_REASONS,
+    Decision,
+    Reason,
+    RunFacts,
+)
 from bubu_storage.retention.scan import MAX_PAGE_SIZE
 from bubu_storage.retention.spec import PassSpec
 
@@ -44,6 +50,7 @@ class Ledger:
         scanned: list entries received, re-listings included.
         relisted: those of them that came from re-listings.
         attempted: objects sent for deletion.
+        cycle: what the cycle has decided up to the cursor.
         complete_cycle: the end of the last scope was reached.
     """
 
@@ -64,11 +71,13 @@ class Ledger:
         self.scanned = 0
         self.relisted = 0
         self.attempted = 0
+        self.cycle = cursor.cycle
         self.complete_cycle = False
         self.server_time: datetime | None = None
         self.clock_skew_seconds: float | None = None
         self._runs_scanned = 0
         self._by_reason: dict[Reason, Tally] = {}
+        self._orphans = Tally()
         self._oldest_overdue: tuple[float, str] | None = None
         self._worst_lag_seconds: float | None = None
         self._error_count = 0
@@ -88,12 +97,18 @@ class Ledger:
     @property
     def cursor(self) -> Cursor:
         """Where the next pass goes on."""
-        return Cursor() if self.complete_cycle else Cursor(self.after, self.run)
+        return Cursor() if self.complete_cycle else Cursor(self.after, self.run, self.cycle)
 
     def count(self, reason: Reason, objects: int, size_bytes: int) -> None:
-        """Book objects under a reason."""
+        """Book objects under a reason.
+
+        But for provisional reasons this is done only together with moving the cursor past the
+        objects, or on within their run: the cycle's tally counts what the cursor has passed.
+        """
         if objects:
             self._by_reason[reason] = self._by_reason.get(reason, Tally()) + Tally(objects, size_bytes)
+            if reason not in PROVISIONAL_REASONS:
+                self.cycle = self.cycle.with_objects(objects, size_bytes, is_due=reason in DUE_REASONS)
 
     def pass_object(self, key: str, size_bytes: int, reason: Reason) -> None:
         """Decide an object that is judged on its own, and move the cursor past it."""
@@ -110,6 +125,10 @@ class Ledger:
             reason: what became of the run.
         """
         self._runs_scanned += 1
+        if decision.is_orphan:
+            self._orphans += Tally(facts.objects, facts.size_bytes)
+        if reason in DUE_REASONS:
+            self.cycle = self.cycle.with_due_run(facts.prefix)
         if decision.is_due:
             self.note_overdue(facts.prefix, decision, still_there=reason is not Reason.DELETED)
         self._move_past(last_key)
@@ -192,6 +211,8 @@ class Ledger:
             oldest_overdue_seconds=overdue_seconds,
             oldest_overdue_key=overdue_key,
             worst_lag_seconds=self._worst_lag_seconds,
+            orphans=self._orphans,
+            cycle=self.cycle,
             cursor=self.cursor,
             complete_cycle=self.complete_cycle,
             stopped_by=stopped_by,

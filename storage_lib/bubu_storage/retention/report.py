@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 from bubu_storage.errors import ConfigurationError, StorageError
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.rules import DUE_REASONS, KEPT_REASONS, Reason
+from bubu_storage.retention.tally import CycleTally
 
 __all__ = [
     "MAX_ERROR_SAMPLES",
@@ -146,6 +147,10 @@ class PassReport:
         oldest_overdue_key: its prefix, "" if there is none.
         worst_lag_seconds: how overdue the worst due run was that this pass met, deleted or
             not; None if it met none.
+        orphans: objects of decided runs that have no owner, whatever their reason; nothing
+            where nobody knows the owners.
+        cycle: what the present cycle has decided up to the cursor, over all its passes; at
+            the end of a cycle, of that whole cycle.
         cursor: where the next pass of this mode goes on; safe to store at any time.
         complete_cycle: the pass reached the end of the scopes; the cursor is empty.
         stopped_by: why the pass ended; None at a checkpoint.
@@ -169,6 +174,8 @@ class PassReport:
     oldest_overdue_seconds: float | None = None
     oldest_overdue_key: str = ""
     worst_lag_seconds: float | None = None
+    orphans: Tally = field(default_factory=Tally)
+    cycle: CycleTally = field(default_factory=CycleTally)
     cursor: Cursor = field(default_factory=Cursor)
     complete_cycle: bool = False
     stopped_by: StoppedBy | None = None
@@ -222,6 +229,8 @@ class PassReport:
             "oldestOverdueSeconds": self.oldest_overdue_seconds,
             "oldestOverdueKey": self.oldest_overdue_key,
             "worstLagSeconds": self.worst_lag_seconds,
+            "orphans": _tally(self.orphans),
+            "cycle": self.cycle.to_dict(),
             "cursor": self.cursor.to_dict(),
             "completeCycle": self.complete_cycle,
             "stoppedBy": self.stopped_by.value if self.stopped_by is not None else None,
@@ -260,6 +269,8 @@ class PassReport:
                 oldest_overdue_seconds=data["oldestOverdueSeconds"],
                 oldest_overdue_key=data["oldestOverdueKey"],
                 worst_lag_seconds=data["worstLagSeconds"],
+                orphans=Tally(int(data["orphans"]["objects"]), int(data["orphans"]["bytes"])),
+                cycle=CycleTally.from_dict(data["cycle"]),
                 cursor=Cursor.from_dict(data["cursor"]),
                 complete_cycle=bool(data["completeCycle"]),
                 stopped_by=None if data["stoppedBy"] is None else StoppedBy(data["stoppedBy"]),

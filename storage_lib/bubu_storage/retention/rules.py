@@ -6,16 +6,21 @@ So deleting needs every rule's consent, and a new keep is one more entry in the 
 
 A run is judged by its newest member: any young, future-dated, undated or reserved member
 keeps all of it. A run that was not seen whole is kept before anything else is asked.
+
+Each rule that covers a run must let it go: by age (``keep.within``), by rank among the runs of
+its story (``keep.lastRuns``) and, where it has no owner and hence no rank, by how long that has
+been so. What is not known keeps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
+from bubu_storage.retention.owners import OwnerFacts
 from bubu_storage.retention.spec import PassSpec, RetentionRule, run_prefix_of
 from bubu_storage.wire import RESERVED_PREFIX
 
@@ -24,12 +29,14 @@ __all__ = [
     "FUTURE_TOLERANCE_SECONDS",
     "KEEP_CHAIN",
     "KEPT_REASONS",
+    "NOTHING_KNOWN",
     "PROVISIONAL_REASONS",
     "Decision",
     "PassSpec",
     "Question",
     "Reason",
     "RetentionRule",
+    "RunContext",
     "RunFacts",
     "decide_loose",
     "decide_run",
@@ -129,6 +136,30 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RunContext:
+    """What is known of a run besides its listing. Nothing, unless told.
+
+    Attributes:
+        are_owners_known: there is a complete list of all owners.
+        owner: the run's owner; None where it has none, or nobody knows.
+        is_referenced: a live owner refers to an object of the run.
+        marked_at: when the run was first noted to have no owner, by the store's clock; None
+            where there is no such note.
+        is_shared_store: other clusters use the store too, whose owners are not in the list.
+    """
+
+    are_owners_known: bool = False
+    owner: OwnerFacts | None = None
+    is_referenced: bool = False
+    marked_at: datetime | None = None
+    is_shared_store: bool = False
+
+
+NOTHING_KNOWN: Final = RunContext()
+"""The context where nobody knows owners."""
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """Input of every rule in the chain.
 
@@ -137,12 +168,14 @@ class Question:
         rules: the rules that cover it, in no particular order.
         min_age_seconds: the policy's minimum age.
         now: the store's clock.
+        context: what else is known of the run.
     """
 
     facts: RunFacts
     rules: tuple[RetentionRule, ...]
     min_age_seconds: float
     now: datetime
+    context: RunContext = NOTHING_KNOWN
 
     @property
     def age_seconds(self) -> float:
@@ -150,6 +183,27 @@ class Question:
         if self.facts.newest is None:
             return 0.0
         return (self.now - self.facts.newest).total_seconds()
+
+    @property
+    def is_orphan(self) -> bool:
+        """True if it is known that the run has no owner."""
+        return self.context.are_owners_known and self.context.owner is None
+
+    @property
+    def counting_rules(self) -> Iterator[RetentionRule]:
+        """The rules that keep a number of runs."""
+        return (rule for rule in self.rules if rule.keep_last_runs is not None)
+
+    @property
+    def marked_seconds(self) -> float | None:
+        """How long ago the run was noted to have no owner; None where that does not count.
+
+        A run that has changed since then is another run than the one that was noted.
+        """
+        marked_at, newest = self.context.marked_at, self.facts.newest
+        if marked_at is None or newest is None or not has_date(marked_at) or newest >= marked_at:
+            return None
+        return (self.now - marked_at).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +214,13 @@ class Decision:
         reason: `Reason.DUE`, or why the run is kept.
         rule: the rule with the longest prefix that covers the run; None if there is none.
         overdue_seconds: for a due run, since when it could have been deleted; else 0.
+        is_orphan: it is known that the run has no owner.
     """
 
     reason: Reason
     rule: RetentionRule | None = None
     overdue_seconds: float = 0.0
+    is_orphan: bool = False
 
     @property
     def is_due(self) -> bool:
@@ -215,6 +271,17 @@ def keep_no_rule(question: Question) -> Reason | None:
     return None if question.rules else Reason.KEPT_NO_RULE
 
 
+def keep_live(question: Question) -> Reason | None:
+    """A live run needs its data, whatever the rules say."""
+    owner = question.context.owner
+    return Reason.KEPT_LIVE if owner is not None and owner.live else None
+
+
+def keep_referenced(question: Question) -> Reason | None:
+    """What a live run refers to, it needs."""
+    return Reason.KEPT_REFERENCED if question.context.is_referenced else None
+
+
 def keep_min_age(question: Question) -> Reason | None:
     """Young data may still be in use, whatever the rules say."""
     return Reason.KEPT_MIN_AGE if question.age_seconds <= question.min_age_seconds else None
@@ -223,8 +290,54 @@ def keep_min_age(question: Question) -> Reason | None:
 def keep_within(question: Question) -> Reason | None:
     """Keep wins: one rule that still keeps the run is enough, whatever its prefix."""
     age_seconds = question.age_seconds
-    if any(age_seconds <= rule.keep_within_seconds for rule in question.rules):
-        return Reason.KEPT_WITHIN
+    for rule in question.rules:
+        if rule.keep_within_seconds is not None and age_seconds <= rule.keep_within_seconds:
+            return Reason.KEPT_WITHIN
+    return None
+
+
+def keep_no_owner_list(question: Question) -> Reason | None:
+    """Without a list of owners nobody can say which runs are the last ones."""
+    if question.context.are_owners_known or not any(question.counting_rules):
+        return None
+    return Reason.KEPT_NO_OWNER_LIST
+
+
+def keep_last_runs(question: Question) -> Reason | None:
+    """One rule is enough whose number the run's rank does not exceed; no rank is no proof."""
+    owner = question.context.owner
+    if owner is None:
+        return None
+    for rule in question.counting_rules:
+        if owner.rank is None or owner.rank <= (rule.keep_last_runs or 0):
+            return Reason.KEPT_LAST_RUNS
+    return None
+
+
+def keep_orphan(question: Question) -> Reason | None:
+    """The rank of a run without an owner is unknown: a rule that counts keeps it unless told otherwise."""
+    if not question.is_orphan:
+        return None
+    if any(rule.orphan_grace_seconds is None for rule in question.counting_rules):
+        return Reason.KEPT_ORPHAN
+    return None
+
+
+def keep_shared_store(question: Question) -> Reason | None:
+    """Where other clusters use the store, a run without an owner here may have one there."""
+    if not question.is_orphan or not question.context.is_shared_store:
+        return None
+    return Reason.KEPT_SHARED_STORE if any(question.counting_rules) else None
+
+
+def keep_orphan_grace(question: Question) -> Reason | None:
+    """A run counts as orphaned when it was noted as such longer ago than every rule's grace."""
+    if not question.is_orphan:
+        return None
+    marked_seconds = question.marked_seconds
+    for rule in question.counting_rules:
+        if marked_seconds is None or marked_seconds <= (rule.orphan_grace_seconds or 0.0):
+            return Reason.KEPT_ORPHAN_GRACE
     return None
 
 
@@ -234,33 +347,63 @@ KEEP_CHAIN: Final[tuple[Callable[[Question], Reason | None], ...]] = (
     keep_unknown_date,
     keep_future_date,
     keep_no_rule,
+    keep_live,
+    keep_referenced,
     keep_min_age,
     keep_within,
+    keep_no_owner_list,
+    keep_last_runs,
+    keep_orphan,
+    keep_shared_store,
+    keep_orphan_grace,
 )
 """Asked in this order; the first that answers names the reason."""
 
 
-def decide_run(facts: RunFacts, spec: PassSpec, now: datetime) -> Decision:
+def decide_run(
+    facts: RunFacts, spec: PassSpec, now: datetime, context: RunContext = NOTHING_KNOWN
+) -> Decision:
     """Judge one run directory.
 
     Args:
         facts: what was seen of it.
         spec: rules and minimum age.
         now: the store's clock, timezone-aware.
+        context: what else is known of it.
 
     Returns:
         `Reason.DUE` with the rule that allows the deletion and how long overdue it is, or
         the reason why the run is kept.
     """
     rules = tuple(rule for rule in spec.rules if rule.covers(facts.prefix))
-    question = Question(facts, rules, spec.min_age_seconds, now)
+    question = Question(facts, rules, spec.min_age_seconds, now, context)
     # Of equal prefixes the one that keeps longest is named: it is the one that decided.
-    longest = max(rules, key=lambda rule: (len(rule.prefix), rule.keep_within_seconds), default=None)
-    for rule in KEEP_CHAIN:
-        if (reason := rule(question)) is not None:
-            return Decision(reason, longest)
-    due_after = max(spec.min_age_seconds, *(rule.keep_within_seconds for rule in rules))
-    return Decision(Reason.DUE, longest, question.age_seconds - due_after)
+    longest = max(rules, key=_rule_order, default=None)
+    for keep in KEEP_CHAIN:
+        if (reason := keep(question)) is not None:
+            return Decision(reason, longest, is_orphan=question.is_orphan)
+    return Decision(Reason.DUE, longest, _overdue_seconds(question), question.is_orphan)
+
+
+def _rule_order(rule: RetentionRule) -> tuple[int, float, int]:
+    return len(rule.prefix), rule.keep_within_seconds or 0.0, rule.keep_last_runs or 0
+
+
+def _overdue_seconds(question: Question) -> float:
+    """Tell for how long nothing has kept a due run, as far as anybody knows.
+
+    Ages and marks have dates. When a run fell out of the last ones of its story has none, so a
+    run that a rank lets go counts as due since just now: an alarm that nobody can trust would
+    be worse than none.
+    """
+    keeps = [rule.keep_within_seconds or 0.0 for rule in question.rules]
+    seconds = question.age_seconds - max(question.min_age_seconds, *keeps)
+    graces = [rule.orphan_grace_seconds or 0.0 for rule in question.counting_rules]
+    if not graces:
+        return seconds
+    if question.marked_seconds is None:
+        return 0.0
+    return min(seconds, question.marked_seconds - max(graces))
 
 
 def decide_loose(key: str) -> Reason:

@@ -32,6 +32,7 @@ from bubu_storage.retention.gate import Gate, PassStoppedError, Permit
 from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
 from bubu_storage.retention.owners import OwnerSource
+from bubu_storage.retention.references import ReferenceCache
 from bubu_storage.retention.report import PassReport, RunOutcome, StoppedBy
 from bubu_storage.retention.rules import Reason, decide_loose
 from bubu_storage.retention.scan import MAX_PAGE_SIZE, Listing, OpenRun
@@ -69,6 +70,8 @@ def run_pass(
     should_stop: Callable[[], bool] | None = None,
     owners: OwnerSource | None = None,
     permits: Sequence[Permit] = (),
+    shared_store: bool = False,
+    reference_cache: ReferenceCache | None = None,
 ) -> PassReport:
     """Run one pass and return what it did; errors of the store end it, they are not raised.
 
@@ -85,6 +88,9 @@ def run_pass(
         should_stop: asked before each request; True ends the pass in good order.
         owners: who owns runs; None where nobody knows, and rules that need it keep.
         permits: what must hold whenever a deletion is sent.
+        shared_store: other clusters use the store too, so a run without an owner here is none.
+        reference_cache: what is known from earlier passes of documents that live runs refer
+            to; None where nothing is to be kept.
 
     Returns:
         The report. ``stopped_by`` says why the pass ended, ``cursor`` where to go on.
@@ -105,6 +111,8 @@ def run_pass(
         should_stop=should_stop,
         owners=owners,
         permits=permits,
+        shared_store=shared_store,
+        reference_cache=ReferenceCache() if reference_cache is None else reference_cache,
     )
     return run.execute()
 
@@ -126,6 +134,8 @@ class _Pass:
         should_stop: Callable[[], bool] | None,
         owners: OwnerSource | None,
         permits: Sequence[Permit],
+        shared_store: bool,
+        reference_cache: ReferenceCache,
     ) -> None:
         self._backend = backend
         self._spec = spec
@@ -133,6 +143,8 @@ class _Pass:
         self._wall_clock = wall_clock
         self._on_checkpoint = on_checkpoint
         self._owners = owners
+        self._shared_store = shared_store
+        self._reference_cache = reference_cache
         self._gate = Gate(
             monotonic=monotonic,
             sleep=sleep,

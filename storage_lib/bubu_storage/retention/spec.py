@@ -3,7 +3,7 @@
 Invariants: a `PassSpec` that exists is safe to run. Every scope and rule prefix is a path
 of whole segments ending in ``/``; scopes do not overlap and stay out of the reserved area;
 every rule lies in one scope and covers whole run directories; there is at least one rule
-and none keeps "for no time"; the minimum age is never under its floor.
+and none keeps nothing; the minimum age is never under its floor.
 """
 
 from __future__ import annotations
@@ -100,22 +100,46 @@ class RetentionRule:
     Attributes:
         prefix: whole store prefix, ``/``-terminated: a scope (``outputs/team-a/``) or one
             run directory of it (``outputs/team-a/run-1/``).
-        keep_within_seconds: a run is kept while its newest member is at most this old.
+        keep_within_seconds: a run is kept while its newest member is at most this old; None
+            if the rule keeps nothing by age.
+        keep_last_runs: the newest so many runs of each story are kept whatever their age, and
+            so is every run of which it is not known that it is none of them; None if the rule
+            keeps nothing by number.
+        orphan_grace_seconds: a run that has had no owner for longer than this is let go by
+            ``keep_last_runs``; None if that keeps orphans.
 
     Raises:
         InvalidKeyError: see `check_path_prefix`.
-        ConfigurationError: the rule keeps nothing.
+        ConfigurationError: the rule keeps nothing, or a number is out of range.
     """
 
     prefix: str
-    keep_within_seconds: float
+    keep_within_seconds: float | None
+    keep_last_runs: int | None = None
+    orphan_grace_seconds: float | None = None
 
     def __post_init__(self) -> None:
         check_path_prefix(self.prefix, "a rule's prefix")
-        if not _is_number(self.keep_within_seconds) or self.keep_within_seconds <= 0:
+        within, last_runs, grace = self.keep_within_seconds, self.keep_last_runs, self.orphan_grace_seconds
+        if within is None and last_runs is None:
             raise ConfigurationError(
-                f"rule {self.prefix!r}: keep.within must be more than 0 seconds, not "
-                f"{self.keep_within_seconds!r}; a rule that keeps nothing is refused"
+                f"rule {self.prefix!r} keeps nothing, which is refused: keep.within must be more than 0 "
+                "seconds, or keep.lastRuns at least 1"
+            )
+        if within is not None and (not _is_number(within) or within <= 0):
+            raise ConfigurationError(
+                f"rule {self.prefix!r}: keep.within must be more than 0 seconds, not {within!r}; "
+                "a rule that keeps nothing is refused"
+            )
+        if last_runs is not None and not _is_count(last_runs):
+            raise ConfigurationError(
+                f"rule {self.prefix!r}: keep.lastRuns must be a whole number of at least 1, not "
+                f"{last_runs!r}; a rule that keeps nothing is refused"
+            )
+        if grace is not None and (not _is_number(grace) or grace <= 0):
+            raise ConfigurationError(
+                f"rule {self.prefix!r}: orphans.grace must be more than 0 seconds, not {grace!r}; "
+                "one look at the owners proves nothing"
             )
 
     def covers(self, run_prefix: str) -> bool:
@@ -137,6 +161,8 @@ class PassSpec:
             old is kept; not under `MIN_AGE_FLOOR_SECONDS`.
         max_scan: most list entries a pass may ask for, re-listings included.
         max_delete: most objects a pass may send for deletion, failures included.
+        max_due_objects: most objects that may be found due in one cycle; an enforcing pass
+            stops before a deletion that would exceed it. None is no bound.
         budget_seconds: after this long no further request is sent.
         requests_per_second: cap over all requests of the pass; 0 is no cap.
         dry_run: decide and report, delete nothing.
@@ -155,6 +181,7 @@ class PassSpec:
     budget_seconds: float = DEFAULT_BUDGET_SECONDS
     requests_per_second: float = 0.0
     dry_run: bool = True
+    max_due_objects: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scopes", tuple(sorted(self.scopes)))
@@ -199,8 +226,11 @@ class PassSpec:
                 "younger objects may still be in use"
             )
         for name, count in (("maxScan", self.max_scan), ("maxDelete", self.max_delete)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:  # pyright: ignore[reportUnnecessaryIsInstance]  # callers outside this library may be untyped
+            if not _is_count(count):
                 raise ConfigurationError(f"{name} must be a whole number of at least 1, not {count!r}")
+        most_due = self.max_due_objects
+        if most_due is not None and not _is_count(most_due, least=0):
+            raise ConfigurationError(f"maxDueObjects must be a whole number of at least 0, not {most_due!r}")
         if not _is_number(self.budget_seconds) or self.budget_seconds <= 0:
             raise ConfigurationError(f"budgetSeconds must be more than 0, not {self.budget_seconds!r}")
         if not _is_number(self.requests_per_second) or self.requests_per_second < 0:
@@ -234,6 +264,11 @@ class PassSpec:
             return cls(**fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(f"this is no retention pass: {error}") from error
+
+
+def _is_count(value: object, least: int = 1) -> bool:
+    """True for a whole number of at least ``least``; bool is a mistake, not a number."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_number(value: object) -> bool:

@@ -194,7 +194,7 @@ class TestLimits:
         assert world.all_keys() == [f"outputs/a/r2/o{n:05}" for n in range(4)]
         assert by_reason(report) == {"Deleted": 8, "DueDeferred": 4}
         assert (report.attempted, report.deleted.objects) == (8, 8)
-        assert report.cursor == Cursor("outputs/a/r1/o00003")
+        assert report.cursor == Cursor("outputs/a/r1/o00003", cycle=report.cycle)
         assert report.oldest_overdue_key == "outputs/a/r2/"
         assert "'outputs/a/r2/' has 4 objects" in report.message
         assert world.run(spec_of(max_delete=10)).deleted.objects == 4
@@ -394,7 +394,7 @@ class TestCheckpoints:
         report = world.run(spec_of(max_scan=10))
 
         assert by_reason(report) == {"Deleted": 8, "KeptRunIncomplete": 2}
-        assert report.cursor == Cursor("outputs/a/r1/o00007")
+        assert report.cursor == Cursor("outputs/a/r1/o00007", cycle=report.cycle)
         assert world.run(spec_of(max_scan=10)).relisted == 0
 
     def test_a_large_unfinished_run_is_not_scanned_anew(self, world):

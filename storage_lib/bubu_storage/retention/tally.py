@@ -1,0 +1,88 @@
+"""What a cycle has decided so far, small enough to travel with the cursor.
+
+A policy's share of due objects is reckoned over whole cycles, which take many passes and may
+be interrupted anywhere. So the tally is stored with the cursor and advanced only together
+with it: what lies before the cursor is counted, what lies behind it is not, and a pass that
+goes on from a stored cursor scans, decides and counts again exactly what lies behind it.
+
+Invariants: equal snapshots give equal tallies, however a cycle is cut into pages and passes;
+no object is counted twice. A pass that is killed leaves its last stored cursor: what it
+deleted after that is gone and not counted, so a tally is low by that much, never high.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
+
+__all__ = ["CycleTally"]
+
+_DIGEST_LENGTH: Final = hashlib.sha256().digest_size * 2
+_HEX_DIGITS: Final = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class CycleTally:
+    """What the present cycle has decided up to the cursor.
+
+    Attributes:
+        decided: objects that were judged, kept or due.
+        due: those of them that were judged due, whatever became of them.
+        due_bytes: their total length.
+        digest: SHA-256 in hex, chained over the due run directories in byte order; "" while
+            there are none. Equal digests name equal runs.
+    """
+
+    decided: int = 0
+    due: int = 0
+    due_bytes: int = 0
+    digest: str = ""
+
+    def with_objects(self, objects: int, size_bytes: int, *, is_due: bool) -> Self:
+        """Return the tally after further objects were decided."""
+        if not is_due:
+            return replace(self, decided=self.decided + objects)
+        return replace(
+            self,
+            decided=self.decided + objects,
+            due=self.due + objects,
+            due_bytes=self.due_bytes + size_bytes,
+        )
+
+    def with_due_run(self, run_prefix: str) -> Self:
+        """Return the tally after one more run directory was found due; its objects are counted apart."""
+        text = f"{self.digest}\n{run_prefix}"
+        # Keys of other origin may hold what UTF-8 cannot spell; the digest must not fail on them.
+        return replace(self, digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able form."""
+        return {
+            "decided": self.decided,
+            "due": self.due,
+            "dueBytes": self.due_bytes,
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: this is no tally.
+        """
+        tally = cls(_count(data["decided"]), _count(data["due"]), _count(data["dueBytes"]), data["digest"])
+        if tally.due > tally.decided:
+            raise ValueError(f"{tally.due} of {tally.decided} objects cannot be due")
+        digest = tally.digest
+        if digest and (len(digest) != _DIGEST_LENGTH or not _HEX_DIGITS.issuperset(digest)):
+            raise ValueError(f"{digest!r} is no digest")
+        return tally
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"count expected, not {value!r}")
+    return value
