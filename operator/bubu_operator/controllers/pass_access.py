@@ -14,45 +14,18 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from bubu_operator.api.v1alpha1.conditions import Reason
+from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.endpoint import check_endpoint
 from bubu_operator.controllers.store_access import AnyConfig, Refusal, for_pass, resolve_store
 from bubu_operator.errors import EndpointRefusedError
-from bubu_operator.kube.resources import ObjectKey
+from bubu_operator.jobpass.seam import AgentSettings, JobStoreAccess, NotYet, PassChannel, PassOrder
 from bubu_storage.settings import FileSettings, S3Settings
 
-__all__ = ["AccessRequest", "DirectStores", "NotYet", "PassAccess", "PassSettings", "PassStores"]
+__all__ = ["DirectStores", "JobStores", "NotYet", "PassAccess", "PassOrder", "PassSettings", "PassStores"]
 
-PassSettings: TypeAlias = FileSettings | S3Settings
+PassSettings: TypeAlias = FileSettings | S3Settings | AgentSettings
 """What goes into the pass's document; credentials inside."""
-
-
-@dataclass(frozen=True, slots=True)
-class AccessRequest:
-    """Who wants which store, and for how long.
-
-    Attributes:
-        config: parsed; its Ready condition is True.
-        policy: key of the policy; its namespace is "" for a cluster-wide one.
-        budget_seconds: of the pass.
-    """
-
-    config: AnyConfig
-    policy: ObjectKey
-    budget_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class NotYet:
-    """The store is being opened: look again.
-
-    Attributes:
-        message: for people.
-        again_seconds: when.
-    """
-
-    message: str
-    again_seconds: float
 
 
 class PassAccess(Protocol):
@@ -63,16 +36,20 @@ class PassAccess(Protocol):
         """Return what the engine opens the store with."""
         ...
 
-    def close(self) -> None:
-        """Release whatever was needed to reach the store; called once, when the pass has ended."""
+    def started(self) -> None:
+        """Take note that the pass's process has been started, and has inherited what it needs."""
+        ...
+
+    def close(self, *, good: bool) -> None:
+        """Release whatever was needed to reach the store; called once, whatever became of the pass."""
         ...
 
 
 class PassStores(Protocol):
     """Opens stores for passes; thread-safe."""
 
-    def open(self, request: AccessRequest) -> PassAccess | NotYet | Refusal:
-        """Open a store for one pass, or say why not.
+    def open(self, order: PassOrder, config: AnyConfig) -> PassAccess | NotYet | Refusal:
+        """Open a store for one pass, or say why not. Never waits long.
 
         Raises:
             KubeApiError: the API server failed, other than by "not found" and "forbidden".
@@ -82,9 +59,12 @@ class PassStores(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Direct:
-    settings: PassSettings
+    settings: FileSettings | S3Settings
 
-    def close(self) -> None:
+    def started(self) -> None:
+        """Nothing was inherited."""
+
+    def close(self, *, good: bool) -> None:
         """Nothing is held."""
 
 
@@ -94,9 +74,9 @@ class DirectStores:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def open(self, request: AccessRequest) -> PassAccess | NotYet | Refusal:
+    def open(self, order: PassOrder, config: AnyConfig) -> PassAccess | NotYet | Refusal:  # noqa: ARG002 - of the protocol
         """See `PassStores`."""
-        access = resolve_store(self._context, request.config)
+        access = resolve_store(self._context, config)
         if isinstance(access, Refusal):
             return Refusal(Reason.STORAGE_NOT_READY, access.message)
         if isinstance(access.settings, S3Settings):
@@ -105,4 +85,36 @@ class DirectStores:
                 check_endpoint(access.settings.endpoint, access.settings.address_policy)
             except EndpointRefusedError as error:
                 return Refusal(Reason.ENDPOINT_NOT_ALLOWED, str(error))
-        return _Direct(for_pass(request.config, access.settings))
+        return _Direct(for_pass(config, access.settings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Channel:
+    channel: PassChannel
+    jobs: JobStoreAccess
+    config: StorageConfig
+
+    @property
+    def settings(self) -> AgentSettings:
+        return self.channel.settings
+
+    def started(self) -> None:
+        self.channel.handed_over()
+
+    def close(self, *, good: bool) -> None:
+        self.jobs.finished(self.config, good=good)
+
+
+class JobStores:
+    """Stores that only a tenant's own pods reach by an agent in a Job, all others directly."""
+
+    def __init__(self, direct: PassStores, jobs: JobStoreAccess) -> None:
+        self._direct = direct
+        self._jobs = jobs
+
+    def open(self, order: PassOrder, config: AnyConfig) -> PassAccess | NotYet | Refusal:
+        """See `PassStores`."""
+        if not isinstance(config, StorageConfig) or not self._jobs.wants(config):
+            return self._direct.open(order, config)
+        channel = self._jobs.open(order, config)
+        return channel if isinstance(channel, NotYet) else _Channel(channel, self._jobs, config)

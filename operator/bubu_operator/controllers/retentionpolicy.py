@@ -22,8 +22,9 @@ from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.neighbours import ConfigRef, Neighbours
 from bubu_operator.controllers.parsing import parse_object
-from bubu_operator.controllers.pass_access import AccessRequest, DirectStores, NotYet, PassStores
+from bubu_operator.controllers.pass_access import DirectStores, NotYet, PassOrder, PassStores
 from bubu_operator.controllers.passes import GRACE_SECONDS, PassJob, PassRunner
+from bubu_operator.controllers.policy_kinds import kind_of
 from bubu_operator.controllers.scheduler import StoreSlots
 from bubu_operator.controllers.selection import select_for_namespace
 from bubu_operator.controllers.store_access import AnyConfig, Refusal, store_identity
@@ -157,26 +158,25 @@ class PolicyReconciler:
         obj = self._accept(obj, store, format_time(now))
         if not self._slots.acquire(store_identity(store.config), key):
             return QUEUE_RECHECK_SECONDS, True
-        access = self._stores.open(AccessRequest(store.config, key, prepared.spec.budget_seconds))
+        order = PassOrder(key, policy.metadata.uid or "", guarded.spec.scopes, guarded.spec.budget_seconds)
+        access = self._stores.open(order, store.config)
         if isinstance(access, NotYet):
-            logger.info("the pass of %s waits for its store: %s", key, access.message)
-            return access.again_seconds, True
+            self._refuse(obj, PlanProblem(access.reason, access.message, quiet=access.quiet), store)
+            return access.again_seconds, access.quiet
         if isinstance(access, Refusal):
             self._refuse(obj, PlanProblem(access.reason, access.message), store)
             return RECHECK_SECONDS, False
-        try:
-            is_ours = self._runner.run(
-                PassJob(
-                    obj=obj,
-                    policy=parse_object(RetentionPolicy, obj),
-                    plan=guarded,
-                    settings=access.settings,
-                    due=due,
-                    interrupted=self._watch_for_changes(key, policy, store),
-                )
+        is_ours = self._runner.run(
+            PassJob(
+                kind=kind_of(key),
+                obj=obj,
+                policy=parse_object(RetentionPolicy, obj),
+                plan=guarded,
+                access=access,
+                due=due,
+                interrupted=self._watch_for_changes(key, policy, store),
             )
-        finally:
-            access.close()
+        )
         if not is_ours:
             # Coming back at once would take the pass over in turn, and neither would ever end.
             return prepared.spec.budget_seconds + GRACE_SECONDS, False

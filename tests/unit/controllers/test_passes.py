@@ -11,7 +11,9 @@ import pytest
 from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
 from bubu_operator.controllers import passes
 from bubu_operator.controllers.context import Context, ControllerOptions
-from bubu_operator.controllers.passes import PassJob, PassRunner
+from bubu_operator.controllers.pass_job import PassJob
+from bubu_operator.controllers.passes import PassRunner
+from bubu_operator.controllers.policy_kinds import NAMESPACED_POLICIES
 from bubu_operator.kube.conditions import find_condition
 from bubu_operator.kube.events import EventRecorder
 from bubu_operator.kube.resources import RETENTION_POLICIES
@@ -50,6 +52,22 @@ def context(api):
     return Context(client=api, events=events, redactor=redactor, options=ControllerOptions())
 
 
+class Access:
+    """A way to a store that leads nowhere; remembers what was said to it."""
+
+    def __init__(self):
+        self.settings = FileSettings("/nowhere")
+        self.told = []
+
+    def started(self):
+        """The process has been started."""
+        self.told.append("started")
+
+    def close(self, *, good):
+        """The pass has ended."""
+        self.told.append(good)
+
+
 def job(api, interrupted=lambda: None):
     """A pass that is due now."""
     obj = api.get(RETENTION_POLICIES, "tidy", "team-a")
@@ -57,7 +75,9 @@ def job(api, interrupted=lambda: None):
     plan = plan_pass(
         policy.spec, namespace="team-a", output_prefix="outputs", input_prefix="inputs", store="s"
     )
-    return PassJob(obj, policy, plan, FileSettings("/nowhere"), decide_due(policy, passes_now()), interrupted)
+    return PassJob(
+        NAMESPACED_POLICIES, obj, policy, plan, Access(), decide_due(policy, passes_now()), interrupted
+    )
 
 
 def passes_now():
@@ -124,8 +144,11 @@ def test_a_process_that_reports_and_then_hangs(api, context, child):
     """The report counts; the process is killed and holds nothing up."""
     child(STUBBORN + f"print({report_line().strip()!r}, flush=True); time.sleep(60)")
     began = time.monotonic()
+    due = job(api)
 
-    assert PassRunner(context).run(job(api))
+    assert PassRunner(context).run(due)
+
+    assert due.access.told == ["started", True]
 
     assert time.monotonic() - began < 10
     assert find_condition(status(api)["conditions"], "Reconciled")["reason"] == "PassSucceeded"
@@ -193,6 +216,7 @@ def test_a_policy_that_changed_before_its_pass_starts(api, context, child):
     """The old spec is not followed any more: nothing is started, nothing is written."""
     child("raise SystemExit('must not run')")
     old = job(api)
+    assert old.access.told == []
     api.put(
         RETENTION_POLICIES,
         {**POLICY, "metadata": {**POLICY["metadata"], "generation": 2, "resourceVersion": "1"}},
@@ -202,3 +226,38 @@ def test_a_policy_that_changed_before_its_pass_starts(api, context, child):
 
     assert "status" not in api.get(RETENTION_POLICIES, "tidy", "team-a")
     assert api.events == []
+    assert old.access.told == [False], "the way to the store is closed all the same"
+
+
+def test_everything_that_runs_ends_when_retention_is_paused(api, context, child):
+    """The kill switch reaches a pass under way, also one that does not listen."""
+    child(STUBBORN + "time.sleep(60)")
+    context.pause.set("somebody said so")
+    began = time.monotonic()
+
+    assert PassRunner(context).run(job(api))
+
+    assert time.monotonic() - began < 10
+    reconciled = find_condition(status(api)["conditions"], "Reconciled")
+    assert (
+        reconciled["message"] == "cut short: all passes are paused: somebody said so; the next pass resumes"
+    )
+
+
+def test_what_a_pass_did_is_in_the_metrics_until_the_policy_goes(api, context, child):
+    """Counts by policy, the result, what stopped it; nothing of a policy is left when it is gone."""
+    child(f"print({report_line().strip()!r}, flush=True)")
+    registry = context.metrics.registry
+    labels = {"namespace": "team-a", "policy": "tidy"}
+
+    PassRunner(context).run(job(api))
+
+    value = registry.get_sample_value
+    assert value("bubu_retention_passes_total", labels | {"result": "succeeded"}) == 1
+    assert value("bubu_retention_pass_stops_total", {"stopped_by": "EndOfCycle"}) == 1
+    assert value("bubu_retention_last_success_timestamp_seconds", labels) > 0
+    assert value("bubu_retention_due_objects", labels) == 0
+    assert value("bubu_retention_passes_running") == 0
+    context.metrics.retention.forget(("team-a", "tidy"))
+    left = [sample for metric in registry.collect() for sample in metric.samples if sample.labels == labels]
+    assert left == []

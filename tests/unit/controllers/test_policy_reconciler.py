@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.controllers.context import Context, ControllerOptions
 from bubu_operator.controllers.neighbours import LIST_SECONDS
+from bubu_operator.controllers.pass_access import NotYet
+from bubu_operator.controllers.pause import PauseState
 from bubu_operator.controllers.retentionpolicy import PolicyReconciler
 from bubu_operator.controllers.scheduler import StoreSlots
 from bubu_operator.errors import KubeForbiddenError
@@ -371,3 +374,56 @@ def test_a_garbage_status_of_another_policy_stops_nobody(world):
 
     assert world.look(KEY) == 0.0
     assert ("outputs/team-b/", 365 * 86400.0) in world.keeps()
+
+
+def test_while_retention_is_paused_no_pass_starts(world):
+    """The policy says why; when it is over, it goes on."""
+    world.context.pause.set("somebody said so")
+
+    assert world.look(KEY) == 60.0
+    assert world.runner.jobs == []
+    assert (world.ready()["reason"], world.ready()["message"]) == ("PassesPaused", "somebody said so")
+
+    world.context.pause.set("")
+
+    assert world.look(KEY) == 0.0
+    assert len(world.runner.jobs) == 1
+
+
+def test_before_it_is_known_whether_retention_is_paused(world):
+    """No pass, and not a word in the status: it is known in a moment."""
+    look = PolicyReconciler(
+        replace(world.context, pause=PauseState.unread()), StoreSlots(4), world.runner, wake=lambda _key: None
+    )
+
+    assert 0 < look(KEY) < 2
+    assert world.runner.jobs == []
+    assert "status" not in world.api.get(RETENTION_POLICIES, "tidy", "team-b")
+
+
+class Stores:
+    """Ways to stores by an agent; `answer` is what the next one who asks is told."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.orders = []
+
+    def open(self, order, _config):
+        """Open a store."""
+        self.orders.append(order)
+        return self.answer
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_store_that_is_being_opened_is_waited_for(world, quiet):
+    """No thread is held; the queue for the store is, unless something is wrong."""
+    slots = StoreSlots(4)
+    stores = Stores(NotYet(Reason.STORAGE_NOT_READY, "an agent is being started", 2.5, quiet=quiet))
+    look = PolicyReconciler(world.context, slots, world.runner, wake=lambda _key: None, stores=stores)
+
+    assert look(KEY) == 2.5
+
+    assert world.runner.jobs == []
+    assert stores.orders[0].scopes == ("outputs/team-b/",)
+    assert world.ready()["message"] == "an agent is being started"
+    assert slots.holder(f"file://{world.path}") == (KEY if quiet else None)

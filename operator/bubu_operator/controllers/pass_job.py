@@ -1,0 +1,37 @@
+"""A pass that is due and may run now: all that running it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bubu_operator.controllers.pass_access import PassAccess
+from bubu_operator.controllers.policy_kinds import AnyPolicy, PolicyKind
+from bubu_operator.kube.resources import JsonObject
+from bubu_operator.retention.plan import PassPlan
+from bubu_operator.retention.schedule import Due
+
+__all__ = ["PassJob"]
+
+
+@dataclass(frozen=True, slots=True)
+class PassJob:
+    """A pass that is due and may run now.
+
+    Attributes:
+        kind: of the policy.
+        obj: the policy as read.
+        policy: the same, parsed.
+        plan: for the engine.
+        access: to the store; closed by the runner.
+        due: why now.
+        interrupted: asked often; why the pass must end, or None.
+    """
+
+    kind: PolicyKind
+    obj: JsonObject
+    policy: AnyPolicy
+    plan: PassPlan
+    access: PassAccess
+    due: Due
+    interrupted: Callable[[], str | None]

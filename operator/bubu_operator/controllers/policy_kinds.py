@@ -1,0 +1,39 @@
+"""The two kinds of retention policy as one: which API resource, which model, whose key.
+
+Keys tell them apart: a ClusterRetentionPolicy's has no namespace, so that one lane, one queue for
+stores and one reconciler serve both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
+from bubu_operator.kube.resources import RETENTION_POLICIES, ObjectKey, Resource
+
+__all__ = ["NAMESPACED_POLICIES", "POLICY_KINDS", "AnyPolicy", "PolicyKind", "kind_of"]
+
+AnyPolicy: TypeAlias = RetentionPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyKind:
+    """One of the kinds.
+
+    Attributes:
+        resource: in the API.
+        model: of its objects.
+    """
+
+    resource: Resource
+    model: type[AnyPolicy]
+
+
+NAMESPACED_POLICIES: Final = PolicyKind(RETENTION_POLICIES, RetentionPolicy)
+POLICY_KINDS: Final = (NAMESPACED_POLICIES,)
+
+
+def kind_of(_key: ObjectKey) -> PolicyKind:
+    """Return the kind of policy that a key is of."""
+    return NAMESPACED_POLICIES
