@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,14 +83,24 @@ def gateway(
         yield server
 
 
-def fill(folder: Path, count: int) -> None:
-    """Put small objects into a folder that is a bucket or a file store: a hundred a run."""
+def fill(folder: Path, count: int, *, namespace: str = "ns", age_seconds: float = 0.0) -> None:
+    """Put small objects into a folder that is a bucket or a file store: a hundred a run.
+
+    Args:
+        folder: of the bucket.
+        count: of objects.
+        namespace: the folder below the prefix that the runs lie in.
+        age_seconds: how old they look.
+    """
+    then = time.time() - age_seconds
     for number in range(count):
-        directory = f"{folder}/{PREFIX}ns/run-{number // _RUN:06d}"
+        directory = f"{folder}/{PREFIX}{namespace}/run-{number // _RUN:06d}"
         if number % _RUN == 0:
             os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - a Path each costs more than the file
         descriptor = os.open(f"{directory}/step-{number % _RUN:03d}.json", os.O_CREAT | os.O_WRONLY, 0o644)
         os.write(descriptor, _BODY)
+        if age_seconds:
+            os.utime(descriptor, (then, then))
         os.close(descriptor)
 
 
