@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
 __all__ = [
+    "CLUSTER_RETENTION_POLICIES",
     "CLUSTER_STORAGE_CONFIGS",
     "CONFIG_MAPS",
     "CRON_JOBS",
@@ -107,6 +108,9 @@ CLUSTER_STORAGE_CONFIGS: Final = Resource(
     GROUP, VERSION, "clusterstorageconfigs", "ClusterStorageConfig", namespaced=False
 )
 RETENTION_POLICIES: Final = Resource(GROUP, VERSION, "retentionpolicies", "RetentionPolicy")
+CLUSTER_RETENTION_POLICIES: Final = Resource(
+    GROUP, VERSION, "clusterretentionpolicies", "ClusterRetentionPolicy", namespaced=False
+)
 SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)

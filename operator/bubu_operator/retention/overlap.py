@@ -134,7 +134,11 @@ def _keeps_of(policy: OtherPolicy, spec: PassSpec, own: Place, namespace: str) -
         if placed is None:
             continue
         whole = policy.place.base + placed[1]
-        seconds = float(max(rule.keep.within_seconds, policy.spec.safety.min_age_seconds))
+        within = rule.keep.within_seconds
+        if within is None or rule.keep.last_runs is not None:
+            seconds = FOR_EVER_SECONDS
+        else:
+            seconds = float(max(within, policy.spec.safety.min_age_seconds))
         for mine in spec.rules:
             covered = own.base + mine.prefix
             if covered.startswith(whole):

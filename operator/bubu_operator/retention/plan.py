@@ -96,7 +96,13 @@ def plan_pass(
                     f"{input_prefix}/ (inputPrefix) of the store; it would never match anything",
                 )
             scopes.add(placed[0])
-            rules.append(RetentionRule(placed[1], float(rule.keep.within_seconds)))
+            within = rule.keep.within_seconds
+            if within is None or rule.keep.last_runs is not None:
+                return PlanProblem(
+                    Reason.INVALID_SPEC,
+                    f"rule {rule.prefix!r}: keep.lastRuns is not carried out yet, and is not ignored either",
+                )
+            rules.append(RetentionRule(placed[1], float(within)))
         spec = PassSpec(
             scopes=tuple(sorted(scopes)),
             rules=tuple(rules),

@@ -14,20 +14,37 @@ from bubu_operator.api.v1alpha1.base import (
     Resource,
     describe_validation_error,
 )
+from bubu_operator.api.v1alpha1.cluster_retention_policy import (
+    ClusterRetentionPolicy,
+    ClusterRetentionPolicySpec,
+)
 from bubu_operator.api.v1alpha1.cluster_storage_config import ClusterStorageConfig, ClusterStorageConfigSpec
 from bubu_operator.api.v1alpha1.common import Condition, LabelSelector, find_condition
 from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
+from bubu_operator.api.v1alpha1.retention_facts import (
+    CycleSample,
+    CycleSummary,
+    CycleTallyStatus,
+    OrphanCount,
+    OwnerCount,
+    OwnersStatus,
+    ReasonCount,
+    SharingCluster,
+    StoreClaim,
+)
+from bubu_operator.api.v1alpha1.retention_owners import OwnerKind
 from bubu_operator.api.v1alpha1.retention_policy import (
+    OrphanAction,
     RetentionMode,
     RetentionPolicy,
     RetentionPolicySpec,
     RetentionRuleSpec,
+    RetentionSpec,
     StorageKind,
     StorageRef,
 )
 from bubu_operator.api.v1alpha1.retention_status import (
     LastPass,
-    ReasonCount,
     ResolvedStorage,
     RetentionCursor,
     RetentionCursorRun,
@@ -43,16 +60,26 @@ __all__ = [
     "GROUP",
     "KINDS",
     "VERSION",
+    "ClusterRetentionPolicy",
+    "ClusterRetentionPolicySpec",
     "ClusterStorageConfig",
     "ClusterStorageConfigSpec",
     "Condition",
     "ConditionType",
     "ConflictPolicy",
+    "CycleSample",
+    "CycleSummary",
+    "CycleTallyStatus",
     "FileSpec",
     "InjectionSpec",
     "LabelSelector",
     "LastPass",
     "ObjectMeta",
+    "OrphanAction",
+    "OrphanCount",
+    "OwnerCount",
+    "OwnerKind",
+    "OwnersStatus",
     "Provider",
     "Reason",
     "ReasonCount",
@@ -65,12 +92,15 @@ __all__ = [
     "RetentionPolicySpec",
     "RetentionPolicyStatus",
     "RetentionRuleSpec",
+    "RetentionSpec",
     "RetentionTotals",
+    "SharingCluster",
     "StorageConfig",
     "StorageConfigSpec",
     "StorageConfigStatus",
     "StorageKind",
     "StorageRef",
+    "StoreClaim",
     "StoreSpec",
     "describe_validation_error",
     "duration_seconds",
@@ -78,5 +108,10 @@ __all__ = [
     "format_timestamp",
 ]
 
-KINDS: tuple[type[Resource], ...] = (StorageConfig, ClusterStorageConfig, RetentionPolicy)
+KINDS: tuple[type[Resource], ...] = (
+    StorageConfig,
+    ClusterStorageConfig,
+    RetentionPolicy,
+    ClusterRetentionPolicy,
+)
 """Every kind of this version, in the order in which docs and ``crds`` list them."""

@@ -170,6 +170,42 @@ class Reason(_Word):
     PASS_PARTIAL = ("PassPartial", "The last pass could not delete some objects; they stay due.")
     PASS_FAILED = ("PassFailed", "The last pass broke off; the next one resumes where it stopped.")
     SUSPENDED = ("Suspended", "spec.suspend is true: no pass is started.")
+    APPROVAL_REQUIRED = (
+        "ApprovalRequired",
+        "More is due than safety.maxDuePercent lets go; set the annotation approve to status.planHash.",
+    )
+    REHEARSING = (
+        "Rehearsing",
+        "A dry cycle of this spec is under way; the first deletion follows when it is complete.",
+    )
+    OWNERS_UNKNOWN = (
+        "OwnersUnknown",
+        "There is no complete list of the owners of runs, so nobody knows what is live; nothing is deleted.",
+    )
+    OWNER_KIND_VANISHED = (
+        "OwnerKindVanished",
+        "A kind of owners that used to be listed is not served any more; nothing is deleted until approved.",
+    )
+    LIVE_COUNT_DROPPED = (
+        "LiveCountDropped",
+        "More than half of the live owners are gone since the last list; nothing is deleted until approved.",
+    )
+    STORE_CLAIMED = (
+        "StoreClaimed",
+        "Another sweeper holds the claim on this store; one at a time deletes.",
+    )
+    SHARED_STORE = (
+        "SharedStore",
+        "Other clusters use the store, so a run without an owner here may have one there: it is kept.",
+    )
+    BACKLOG_GROWING = (
+        "BacklogGrowing",
+        "More becomes due than the limits let go, cycle after cycle; raise limits.maxDelete.",
+    )
+    TOO_MANY_NAMESPACES = (
+        "TooManyNamespaces",
+        "The policy would cover more namespaces than one pass can; split the store or its rules.",
+    )
     PASSES_PAUSED = (
         "PassesPaused",
         "All passes are paused, by the annotation on the operator's namespace or by an option.",

@@ -1,8 +1,7 @@
 """RetentionPolicy: what may be deleted from a namespace's part of a store, and how fast.
 
-Fields that belong to a later release (``keep.lastRuns``, ``orphans``,
-``safety.maxDuePercent``) are known here only to be refused: an unknown field is pruned in
-silence by the API server, and a policy that keeps less than its author wrote is a disaster.
+What a namespaced and a cluster-wide policy have in common is `RetentionSpec`; they differ in
+how they name their store.
 """
 
 from __future__ import annotations
@@ -13,6 +12,11 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from bubu_operator.api.v1alpha1.base import LAX, Column, ListMap, Resource, Rule, SpecModel
+from bubu_operator.api.v1alpha1.retention_owners import (
+    EACH_KIND_ONCE,
+    MAX_OWNER_KINDS,
+    OwnerKind,
+)
 from bubu_operator.api.v1alpha1.retention_status import RetentionCursor, RetentionPolicyStatus
 from bubu_operator.api.v1alpha1.scalars import (
     Duration,
@@ -34,12 +38,15 @@ __all__ = [
     "RetentionPolicySpec",
     "RetentionPolicyStatus",
     "RetentionRuleSpec",
+    "RetentionSpec",
     "Safety",
     "StorageKind",
     "StorageRef",
+    "policy_columns",
 ]
 
 MIN_AGE_FLOOR: Final = "5m"
+GRACE_FLOOR: Final = "5m"
 
 
 class RetentionMode(StrEnum):
@@ -57,7 +64,7 @@ class StorageKind(StrEnum):
 
 
 class OrphanAction(StrEnum):
-    """What to do with runs whose owner is gone."""
+    """What to do with runs whose owner is gone, where keep.lastRuns cannot rank them."""
 
     REPORT = "Report"
     DELETE = "Delete"
@@ -93,17 +100,6 @@ class Limits(SpecModel):
 class Safety(SpecModel):
     """What protects objects whatever the rules say."""
 
-    RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.maxDuePercent)",
-            message="maxDuePercent is not available in this version; "
-            "use mode: DryRun to see what is due, and limits.maxDelete to bound a pass",
-            holds=lambda self: self.max_due_percent is None,
-            field_path=".maxDuePercent",
-            reason="FieldValueForbidden",
-        ),
-    )
-
     min_age: Annotated[
         Duration,
         duration_at_least(MIN_AGE_FLOOR),
@@ -113,9 +109,15 @@ class Safety(SpecModel):
         ),
     ] = "24h"
     max_due_percent: Annotated[
-        int | None,
-        Field(ge=1, le=100, description="Not available in this version: refused. Use limits.maxDelete."),
-    ] = None
+        int,
+        Field(
+            ge=1,
+            le=100,
+            description="Most that may be due, in percent of all objects that a whole cycle decides. Above "
+            "it nothing is deleted until the annotation storage.bubustack.io/approve has the value of "
+            "status.planHash. 100: no limit.",
+        ),
+    ] = 50
 
     @property
     def min_age_seconds(self) -> int:
@@ -128,16 +130,9 @@ class Keep(SpecModel):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="!has(self.lastRuns)",
-            message="keep.lastRuns is not available in this version; use keep.within",
-            holds=lambda self: self.last_runs is None,
-            field_path=".lastRuns",
-            reason="FieldValueForbidden",
-        ),
-        Rule(
-            cel="has(self.within)",
-            message="keep says nothing to keep: set within, as in within: 30d",
-            holds=lambda self: self.within is not None,
+            cel="has(self.within) || has(self.lastRuns)",
+            message="keep says nothing to keep: set within, lastRuns or both, as in within: 30d",
+            holds=lambda self: self.within is not None or self.last_runs is not None,
             reason="FieldValueRequired",
         ),
     )
@@ -146,21 +141,23 @@ class Keep(SpecModel):
         Duration | None,
         Field(
             description="Keep runs whose newest object is at most this old: a whole number above 0 and one "
-            "unit "
-            "of s, m, h, d, w. Required."
+            "unit of s, m, h, d, w."
         ),
     ] = None
     last_runs: Annotated[
         int | None,
-        Field(ge=1, le=100_000, description="Not available in this version: refused. Use within."),
+        Field(
+            ge=1,
+            le=100_000,
+            description="Keep the newest runs of each story, this many, by the list of owners. Runs whose "
+            "story is unknown are kept, too; see orphans for runs whose owner is gone.",
+        ),
     ] = None
 
     @property
-    def within_seconds(self) -> int:
+    def within_seconds(self) -> int | None:
         """`within` in seconds."""
-        if self.within is None:  # a parsed object always has it: see RULES
-            raise ValueError("keep.within is not set")
-        return duration_seconds(self.within)
+        return None if self.within is None else duration_seconds(self.within)
 
 
 class RetentionRuleSpec(SpecModel):
@@ -182,43 +179,43 @@ class Orphans(SpecModel):
     """Runs whose owner is gone."""
 
     action: Annotated[
-        Annotated[OrphanAction, LAX] | None, Field(description="Not available in this version: refused.")
-    ] = None
-    grace: Annotated[Duration | None, Field(description="Not available in this version: refused.")] = None
-
-
-class RetentionPolicySpec(SpecModel):
-    """What may be deleted, and how fast."""
-
-    RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="has(self.storageRef) == has(oldSelf.storageRef) "
-            "&& (!has(self.storageRef) || self.storageRef == oldSelf.storageRef)",
-            message="storageRef cannot be set, changed or removed after creation: the cursor and the totals "
-            "belong "
-            "to one store; create another policy instead",
-            field_path=".storageRef",
-            reason="FieldValueForbidden",
-        ),
-        Rule(
-            cel="!has(self.orphans)",
-            message="orphans is not available in this version; remove it: runs without an owner are judged "
-            "by the "
-            "rules like all others",
-            holds=lambda self: self.orphans is None,
-            field_path=".orphans",
-            reason="FieldValueForbidden",
-        ),
-    )
-
-    storage_ref: Annotated[
-        StorageRef | None,
+        Annotated[OrphanAction, LAX],
         Field(
-            description="Config of the store to clean. Absent: the one that injection would choose in this "
-            "namespace. "
-            "Cannot be changed after creation."
+            description="What a rule with keep.lastRuns does with a run that has no owner any more. Report: "
+            "keep and count it. Delete: let it go after the grace, unless keep.within still keeps it. Rules "
+            "with keep.within alone judge such runs by their age, like all others."
         ),
-    ] = None
+    ] = OrphanAction.REPORT
+    grace: Annotated[
+        Duration,
+        duration_at_least(GRACE_FLOOR),
+        Field(
+            description="How long a run must have been seen without an owner, by the store's clock, before "
+            "action Delete applies. At least 5m."
+        ),
+    ] = "24h"
+
+    @property
+    def grace_seconds(self) -> int:
+        """`grace` in seconds."""
+        return duration_seconds(self.grace)
+
+
+STORAGE_REF_IS_FIXED: Final = Rule(
+    cel="has(self.storageRef) == has(oldSelf.storageRef) "
+    "&& (!has(self.storageRef) || self.storageRef == oldSelf.storageRef)",
+    message="storageRef cannot be set, changed or removed after creation: the cursor and the totals "
+    "belong to one store; create another policy instead",
+    field_path=".storageRef",
+    reason="FieldValueForbidden",
+)
+
+
+class RetentionSpec(SpecModel):
+    """What may be deleted, and how fast; the store is named by the kind."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (STORAGE_REF_IS_FIXED, EACH_KIND_ONCE)
+
     mode: Annotated[
         Annotated[RetentionMode, LAX],
         Field(
@@ -235,7 +232,17 @@ class RetentionPolicySpec(SpecModel):
             description="What to keep, prefix by prefix. What no rule matches is kept.",
         ),
     ]
-    orphans: Annotated[Orphans | None, Field(description="Not available in this version: refused.")] = None
+    orphans: Annotated[Orphans, Field(description="Runs whose owner is gone.")] = Orphans()
+    owners: Annotated[
+        Annotated[tuple[OwnerKind, ...], LAX] | None,
+        Field(
+            min_length=1,
+            max_length=MAX_OWNER_KINDS,
+            description="Kinds whose objects own runs. Absent: StoryRun and StepRun of runs.bubustack.io, "
+            "where the API server serves them. Given, these and no others count, so name StoryRun, too, "
+            "where workflows use the store; a kind that is not served stops every deletion.",
+        ),
+    ] = None
     suspend: Annotated[bool, Field(description="Start no pass. What this policy keeps stays kept.")] = False
 
     @property
@@ -244,18 +251,22 @@ class RetentionPolicySpec(SpecModel):
         return duration_seconds(self.interval)
 
 
-class RetentionPolicy(Resource):
-    """Keeps this namespace's part of an object store clean, in bounded passes that resume.
+class RetentionPolicySpec(RetentionSpec):
+    """What may be deleted, and how fast."""
 
-    A pass deletes whole runs that no rule keeps, never more than its limits allow. The default
-    mode, DryRun, only reports.
-    """
+    storage_ref: Annotated[
+        StorageRef | None,
+        Field(
+            description="Config of the store to clean. Absent: the one that injection would choose in this "
+            "namespace. "
+            "Cannot be changed after creation."
+        ),
+    ] = None
 
-    KIND: ClassVar[str] = "RetentionPolicy"
-    PLURAL: ClassVar[str] = "retentionpolicies"
-    SHORT_NAMES: ClassVar[tuple[str, ...]] = ("brp",)
-    NAMESPACED: ClassVar[bool] = True
-    COLUMNS: ClassVar[tuple[Column, ...]] = (
+
+def policy_columns() -> tuple[Column, ...]:
+    """Return what ``kubectl get`` shows of a policy."""
+    return (
         Column("Mode", ".spec.mode", "string", "DryRun or Enforce."),
         Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "string", "Whether passes can run."),
         Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "string", "Why."),
@@ -271,6 +282,20 @@ class RetentionPolicy(Resource):
         ),
         Column("Age", ".metadata.creationTimestamp", "date", "Time since the object was created."),
     )
+
+
+class RetentionPolicy(Resource):
+    """Keeps this namespace's part of an object store clean, in bounded passes that resume.
+
+    A pass deletes whole runs that no rule keeps, never more than its limits allow. The default
+    mode, DryRun, only reports.
+    """
+
+    KIND: ClassVar[str] = "RetentionPolicy"
+    PLURAL: ClassVar[str] = "retentionpolicies"
+    SHORT_NAMES: ClassVar[tuple[str, ...]] = ("brp",)
+    NAMESPACED: ClassVar[bool] = True
+    COLUMNS: ClassVar[tuple[Column, ...]] = policy_columns()
 
     spec: Annotated[RetentionPolicySpec, Field(description="What may be deleted, and how fast.")]
     status: Annotated[

@@ -1,4 +1,8 @@
-"""The status of a RetentionPolicy: what the last pass did, and where the next one resumes."""
+"""The status of a retention policy: what the last pass did, and where the next one resumes.
+
+What passes have learnt over whole cycles, and who else is on the store, is in
+`retention_facts`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,18 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from bubu_operator.api.v1alpha1.base import StatusModel
 from bubu_operator.api.v1alpha1.common import Conditions
+from bubu_operator.api.v1alpha1.retention_facts import (
+    MAX_RECENT_CYCLES,
+    MAX_SHARED_WITH,
+    CycleSample,
+    CycleSummary,
+    CycleTallyStatus,
+    OrphanCount,
+    OwnersStatus,
+    ReasonCount,
+    SharingCluster,
+    StoreClaim,
+)
 from bubu_operator.api.v1alpha1.scalars import Timestamp
 
 __all__ = [
@@ -19,13 +35,6 @@ __all__ = [
     "RetentionPolicyStatus",
     "RetentionTotals",
 ]
-
-
-class ReasonCount(StatusModel):
-    """Objects that were decided for one reason."""
-
-    objects: Annotated[int, Field(ge=0, description="How many.")] = 0
-    bytes: Annotated[int, Field(ge=0, description="Their size in all.")] = 0
 
 
 class LastPass(StatusModel):
@@ -45,6 +54,13 @@ class LastPass(StatusModel):
     deleted: Annotated[int, Field(ge=0, description="Objects deleted.")] = 0
     deleted_bytes: Annotated[int, Field(ge=0, description="Bytes of the objects deleted.")] = 0
     failed: Annotated[int, Field(ge=0, description="Objects whose deletion failed; they stay due.")] = 0
+    duration_seconds: Annotated[
+        int | None, Field(ge=0, description="How long it worked, in whole seconds.")
+    ] = None
+    requests: Annotated[int, Field(ge=0, description="Requests that it sent to the store.")] = 0
+    relisted: Annotated[
+        int, Field(ge=0, description="Of the objects looked at: listed again right before a deletion.")
+    ] = 0
     by_reason: Annotated[
         dict[str, ReasonCount],
         Field(max_length=64, description="Objects and bytes for each reason of a decision."),
@@ -107,6 +123,20 @@ class RetentionCursor(StatusModel):
         RetentionCursorRun | None,
         Field(description="The run directory in the middle of which the last pass ended, if it did."),
     ] = None
+    cycle: Annotated[
+        CycleTallyStatus | None, Field(description="What the present cycle has counted so far.")
+    ] = None
+    cycle_start_time: Annotated[
+        Timestamp | None, Field(description="When the present cycle began; absent at its start.")
+    ] = None
+    covered: Annotated[
+        str | None,
+        Field(
+            max_length=60_000,
+            description="Namespaces that the present cycle of a ClusterRetentionPolicy has covered from its "
+            "beginning, as short digests.",
+        ),
+    ] = None
 
 
 class RetentionTotals(StatusModel):
@@ -164,4 +194,54 @@ class RetentionPolicyStatus(StatusModel):
     last_run_now: Annotated[
         str | None,
         Field(max_length=1024, description="Value of the run-now annotation that was last acted on."),
+    ] = None
+    rehearsal: Annotated[
+        CycleSummary | None,
+        Field(
+            description="The last complete dry cycle. One of the present spec precedes the first deletion, "
+            "and follows every change of what decides: store, rules, minAge, owners, orphans."
+        ),
+    ] = None
+    cycle: Annotated[
+        CycleSummary | None,
+        Field(description="The last complete cycle that deleted, since the last complete dry one."),
+    ] = None
+    plan_hash: Annotated[
+        str | None,
+        Field(
+            max_length=63,
+            description="Of what the last complete dry cycle found due. As the value of the annotation "
+            "storage.bubustack.io/approve it lets a plan above safety.maxDuePercent go.",
+        ),
+    ] = None
+    approved_plan: Annotated[
+        str | None, Field(max_length=63, description="The plan that was approved last.")
+    ] = None
+    owners: Annotated[
+        OwnersStatus | None, Field(description="The last complete list of the owners of runs.")
+    ] = None
+    orphans: Annotated[
+        OrphanCount | None,
+        Field(description="Runs without an owner, as far as the last pass saw them."),
+    ] = None
+    claim: Annotated[
+        StoreClaim | None, Field(description="Who may delete from the store, by the claim object in it.")
+    ] = None
+    shared_with: Annotated[
+        tuple[SharingCluster, ...] | None,
+        Field(
+            max_length=MAX_SHARED_WITH,
+            description="Other clusters whose operators registered themselves in the store of late.",
+        ),
+    ] = None
+    estimated_cycle_seconds: Annotated[
+        int | None,
+        Field(ge=0, description="How long a whole cycle takes at the present limits and interval."),
+    ] = None
+    recent_cycles: Annotated[
+        tuple[CycleSample, ...] | None,
+        Field(
+            max_length=MAX_RECENT_CYCLES,
+            description="The last complete cycles that deleted, oldest first; see BacklogGrowing.",
+        ),
     ] = None
