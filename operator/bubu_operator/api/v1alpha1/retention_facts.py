@@ -17,7 +17,6 @@ __all__ = [
     "CycleSummary",
     "CycleTallyStatus",
     "OrphanCount",
-    "OwnerCount",
     "OwnersStatus",
     "ReasonCount",
     "SharingCluster",
@@ -85,13 +84,6 @@ class CycleSample(StatusModel):
     due_objects: Annotated[int, Field(ge=0, description="Objects found due.")] = 0
 
 
-class OwnerCount(StatusModel):
-    """Owners of one kind."""
-
-    live: Annotated[int, Field(ge=0, description="In none of their last phases.")] = 0
-    ended: Annotated[int, Field(ge=0, description="In one of their last phases, but still there.")] = 0
-
-
 class OwnersStatus(StatusModel):
     """The last complete list of owners that could be believed, and what is wrong with a newer one."""
 
@@ -99,12 +91,12 @@ class OwnersStatus(StatusModel):
     live: Annotated[int, Field(ge=0, description="Owners that live: in none of their last phases.")] = 0
     existing: Annotated[int, Field(ge=0, description="Owners that exist, live ones included.")] = 0
     kinds: Annotated[
-        dict[str, OwnerCount],
+        tuple[Annotated[str, Field(max_length=400)], ...],
         Field(
             max_length=MAX_OWNER_KINDS + 2,
-            description="The same by kind, as StoryRun.runs.bubustack.io.",
+            description="Kinds that were listed, as StoryRun.v1alpha1.runs.bubustack.io.",
         ),
-    ] = Field(default_factory=dict[str, OwnerCount])
+    ] = ()
     reason: Annotated[str | None, Field(max_length=63, description="One word for the problem.")] = None
     problem: Annotated[
         str | None,

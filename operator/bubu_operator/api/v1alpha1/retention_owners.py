@@ -1,7 +1,8 @@
 """Who may own a run: the kinds whose objects keep it alive, and how their last phases are told.
 
-A run directory bears the name of an object in its namespace, its owner. A policy that names no
-kinds means those of the workflow engine, StoryRun and StepRun, where the API server serves them.
+A run directory bears the name of an object in its namespace, its owner. StoryRun and StepRun of
+the workflow engine are asked for in any case where the API server serves them: a policy can add
+kinds, or say otherwise of these, and never leave one out, for that would let data of live runs go.
 """
 
 from __future__ import annotations

@@ -238,9 +238,9 @@ class RetentionSpec(SpecModel):
         Field(
             min_length=1,
             max_length=MAX_OWNER_KINDS,
-            description="Kinds whose objects own runs. Absent: StoryRun and StepRun of runs.bubustack.io, "
-            "where the API server serves them. Given, these and no others count, so name StoryRun, too, "
-            "where workflows use the store; a kind that is not served stops every deletion.",
+            description="Further kinds whose objects own runs, or how to read the usual ones otherwise. "
+            "StoryRun and StepRun of runs.bubustack.io count in any case, where the API server serves them; "
+            "a kind that is named here must be served, or nothing is deleted.",
         ),
     ] = None
     suspend: Annotated[bool, Field(description="Start no pass. What this policy keeps stays kept.")] = False
