@@ -1,13 +1,14 @@
 """The gate that every request of a pass goes through: stop, budget, pace and back-off.
 
-Invariants: no request is sent after the caller asked to stop or the time is used up; over
-any stretch of T seconds at most ``T * requests_per_second + 1`` requests are sent; waits
-are slept in short slices, so that a stop is heard within half a second. Clock and sleep
-are passed in.
+Invariants, over all threads of the pass: no request is sent after the caller asked to stop, the time
+is used up or the gate was shut; over any stretch of T seconds at most ``T * requests_per_second + 1``
+requests are sent; waits are slept in short slices, so that a stop is heard within half a second. Clock
+and sleep are passed in.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -53,7 +54,7 @@ class Permit(Protocol):
 
 
 class Gate:
-    """Lets requests of one pass through, one at a time.
+    """Lets requests of one pass through; may be used by several threads.
 
     Args:
         monotonic: seconds, never going back.
@@ -61,7 +62,7 @@ class Gate:
         should_stop: asked before each request and while waiting.
         budget_seconds: counted from the construction of the gate.
         requests_per_second: 0 = no cap.
-        permits: asked right before each deletion, in this order.
+        permits: asked right before each deletion, in this order and one thread at a time.
 
     Attributes:
         requests: how many were let through.
@@ -87,6 +88,11 @@ class Gate:
         self._started = monotonic()
         self._next_turn = self._started
         self._backoffs = 0
+        self._is_shut = False
+        # Held while waiting for a turn: whoever comes later has a later one anyway.
+        self._turns = threading.Lock()
+        self._permitting = threading.Lock()
+        self._counting = threading.Lock()
         self.requests = 0
         self.latency_seconds = 0.0
 
@@ -115,14 +121,15 @@ class Gate:
         Raises:
             PassStoppedError: the pass must not send another request.
         """
-        self._check()
-        if self._interval_seconds:
-            wait_seconds = self._next_turn - self._monotonic()
-            if self.elapsed_seconds + wait_seconds >= self._budget_seconds:
-                raise self._out_of_time()
-            self._wait(wait_seconds)
-            self._next_turn = max(self._next_turn, self._monotonic()) + self._interval_seconds
-        self.requests += 1
+        with self._turns:
+            self._check()
+            if self._interval_seconds:
+                wait_seconds = self._next_turn - self._monotonic()
+                if self.elapsed_seconds + wait_seconds >= self._budget_seconds:
+                    raise self._out_of_time()
+                self._wait(wait_seconds)
+                self._next_turn = max(self._next_turn, self._monotonic()) + self._interval_seconds
+            self.requests += 1
 
     def turn_to_delete(self) -> None:
         """Wait as `turn` does, then see that every permit still holds.
@@ -131,12 +138,18 @@ class Gate:
             PassStoppedError: see `turn`; or a permit is gone.
         """
         self.turn()
-        for permit in self._permits:
-            permit.check()
+        with self._permitting:
+            for permit in self._permits:
+                permit.check()
+
+    def shut(self) -> None:
+        """Let nothing through any more: the pass is ending. Who waits in another thread hears it soon."""
+        self._is_shut = True
 
     def succeeded(self) -> None:
         """Note that the store answered: the next throttling starts with a short wait again."""
-        self._backoffs = 0
+        with self._counting:
+            self._backoffs = 0
 
     def back_off(self, error: ThrottledError) -> None:
         """Wait because the store asks for it, longer each time in a row.
@@ -144,16 +157,25 @@ class Gate:
         Raises:
             PassStoppedError: it asked too often, or waiting would exceed the time budget.
         """
-        self._backoffs += 1
-        if self._backoffs > MAX_BACKOFFS:
+        with self._counting:
+            self._backoffs += 1
+            backoffs = self._backoffs
+        if backoffs > MAX_BACKOFFS:
             raise PassStoppedError(
-                StoppedBy.THROTTLED,
-                f"the store asked {self._backoffs} times in a row for fewer requests",
-                error,
+                StoppedBy.THROTTLED, f"the store asked {backoffs} times in a row for fewer requests", error
             )
-        wait_seconds = min(_FIRST_BACKOFF_SECONDS * 2 ** (self._backoffs - 1), _LONGEST_BACKOFF_SECONDS)
+        wait_seconds = min(_FIRST_BACKOFF_SECONDS * 2 ** (backoffs - 1), _LONGEST_BACKOFF_SECONDS)
         if error.retry_after_seconds is not None:
             wait_seconds = max(wait_seconds, error.retry_after_seconds)
+        self.check_wait(wait_seconds, error)
+        self._wait(wait_seconds)
+
+    def check_wait(self, wait_seconds: float, error: ThrottledError) -> None:
+        """See that a wait that the store asks for is one that this pass can afford.
+
+        Raises:
+            PassStoppedError: it is too long.
+        """
         if (
             wait_seconds > _LONGEST_BACKOFF_SECONDS
             or self.elapsed_seconds + wait_seconds >= self._budget_seconds
@@ -163,11 +185,18 @@ class Gate:
                 f"the store asked to wait {wait_seconds:g} s, which this pass cannot",
                 error,
             )
-        self._wait(wait_seconds)
+
+    def rest(self, seconds: float) -> None:
+        """Let time pass without a request.
+
+        Raises:
+            PassStoppedError: the caller asked to stop, or the time budget is used up.
+        """
+        self._check()
+        self._wait(seconds)
 
     def _check(self) -> None:
-        if self._should_stop():
-            raise PassStoppedError(StoppedBy.STOPPED, "the caller asked the pass to stop")
+        self._check_stop()
         if self.is_past(1.0):
             raise self._out_of_time()
 
@@ -182,5 +211,8 @@ class Gate:
         while left > 0:
             self._sleep(min(left, _SLICE_SECONDS))
             left -= _SLICE_SECONDS
-            if self._should_stop():
-                raise PassStoppedError(StoppedBy.STOPPED, "the caller asked the pass to stop")
+            self._check_stop()
+
+    def _check_stop(self) -> None:
+        if self._is_shut or self._should_stop():
+            raise PassStoppedError(StoppedBy.STOPPED, "the caller asked the pass to stop")

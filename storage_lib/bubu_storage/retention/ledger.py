@@ -29,7 +29,7 @@ from bubu_storage.retention.rules import (
     Reason,
     RunFacts,
 )
-from bubu_storage.retention.scan import MAX_PAGE_SIZE
+from bubu_storage.retention.scan import MAX_PAGE_SIZE, ScanBudget
 from bubu_storage.retention.spec import PassSpec
 
 __all__ = ["Ledger"]
@@ -47,7 +47,7 @@ class Ledger:
     Attributes:
         after: the last decided key.
         run: the run directory that the pass is in the middle of, as a cursor stores it.
-        scanned: list entries received, re-listings included.
+        scans: list entries asked for and received, re-listings included.
         relisted: those of them that came from re-listings.
         attempted: objects sent for deletion.
         cycle: what the cycle has decided up to the cursor.
@@ -68,7 +68,7 @@ class Ledger:
         self._began_after = cursor.after
         self.after = cursor.after
         self.run: RunProgress | None = None
-        self.scanned = 0
+        self.scans = ScanBudget(spec.max_scan)
         self.relisted = 0
         self.attempted = 0
         self.cycle = cursor.cycle
@@ -85,9 +85,14 @@ class Ledger:
         self._errors: list[ErrorSample] = []
 
     @property
+    def scanned(self) -> int:
+        """List entries received, re-listings included."""
+        return self.scans.received
+
+    @property
     def scan_left(self) -> int:
         """List entries that may still be asked for."""
-        return self._spec.max_scan - self.scanned
+        return self.scans.left
 
     @property
     def delete_left(self) -> int:

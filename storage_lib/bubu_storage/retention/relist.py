@@ -111,7 +111,7 @@ class Looker:
         candidates: list[Member] = []
         candidates_at = gate.now
         has_more = ended = False
-        listing = Listing(self._backend, gate, run.prefix, start)
+        listing = Listing(self._backend, gate, run.prefix, start, scans=ledger.scans)
         try:
             while ledger.scan_left:
                 is_behind = seen.last_key >= run.position or start == run.position
@@ -121,7 +121,6 @@ class Looker:
                 if page is None:
                     ended = True
                     break
-                ledger.scanned += len(page)
                 ledger.relisted += len(page)
                 if not candidates:
                     candidates_at = gate.now
@@ -130,7 +129,7 @@ class Looker:
                     if entry.key <= run.position:
                         before_left -= 1
                     elif len(candidates) < held_most:
-                        candidates.append((entry.key, entry.size_bytes))
+                        candidates.append((entry.key, entry.size_bytes, entry.etag))
                     else:
                         has_more = True
                 if not self.decide(seen.facts(complete=True)).is_due:

@@ -226,7 +226,7 @@ class _Pass:
     def _scan(self, scope: str, start_after: str, actor: Actor, judge: Judge) -> None:
         """Stream one scope, page by page, and hand every decision to the actor."""
         ledger = self._ledger
-        listing = Listing(self._backend, self._gate, scope, start_after)
+        listing = Listing(self._backend, self._gate, scope, start_after, scans=ledger.scans)
         try:
             while True:
                 if ledger.scan_left == 0:
@@ -236,7 +236,6 @@ class _Pass:
                 page = listing.next_page(min(ledger.scan_left, MAX_PAGE_SIZE))
                 if page is None:
                     break
-                ledger.scanned += len(page)
                 self._listed_at = self._gate.now
                 for entry in page:
                     self._take(entry, scope, actor, judge)

@@ -13,6 +13,7 @@ memory: past `MAX_HELD_OBJECTS` members it forgets the keys and keeps only the s
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterator
 from datetime import datetime
 from typing import Final
@@ -23,7 +24,7 @@ from bubu_storage.retention.gate import Gate, PassStoppedError
 from bubu_storage.retention.report import StoppedBy
 from bubu_storage.retention.rules import RunFacts, has_date, is_reserved
 
-__all__ = ["MAX_HELD_OBJECTS", "MAX_PAGE_SIZE", "Listing", "Member", "OpenRun"]
+__all__ = ["MAX_HELD_OBJECTS", "MAX_PAGE_SIZE", "Listing", "Member", "OpenRun", "ScanBudget"]
 
 MAX_PAGE_SIZE: Final = 1000
 """Entries that one page of a listing may have."""
@@ -31,8 +32,46 @@ MAX_PAGE_SIZE: Final = 1000
 MAX_HELD_OBJECTS: Final = 10_000
 """Members of one run that are held in memory between listing and deleting them."""
 
-Member = tuple[str, int]
-"""Key and length of an object that may have to be deleted."""
+Member = tuple[str, int, str]
+"""Key, length and ETag of an object that may have to be deleted."""
+
+
+class ScanBudget:
+    """The list entries that a pass may ask for; used by all threads that list.
+
+    Invariant: what was received and what is being asked for never exceed the whole together.
+
+    Args:
+        most: entries of the pass.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._lock = threading.Lock()
+        self._left = most
+        self._received = 0
+
+    @property
+    def left(self) -> int:
+        """Entries that may still be asked for."""
+        return self._left
+
+    @property
+    def received(self) -> int:
+        """Entries that were received."""
+        return self._received
+
+    def take(self, want: int) -> int:
+        """Set entries aside that are about to be asked for; return how many there are, 0 to ``want``."""
+        with self._lock:
+            taken = max(0, min(want, self._left))
+            self._left -= taken
+            return taken
+
+    def settle(self, taken: int, received: int) -> None:
+        """Book what came of entries that were set aside; what did not come may be asked for again."""
+        with self._lock:
+            self._left += taken - received
+            self._received += received
 
 
 class Listing:
@@ -43,13 +82,23 @@ class Listing:
         gate: lets each request through.
         prefix: plain text.
         start_after: only keys greater than this one.
+        scans: the entries that the pass may ask for; None where nobody counts.
     """
 
-    def __init__(self, backend: ObjectBackend, gate: Gate, prefix: str, start_after: str = "") -> None:
+    def __init__(
+        self,
+        backend: ObjectBackend,
+        gate: Gate,
+        prefix: str,
+        start_after: str = "",
+        *,
+        scans: ScanBudget | None = None,
+    ) -> None:
         self._backend = backend
         self._gate = gate
         self._prefix = prefix
         self._position = start_after
+        self._scans = scans
         self._pages: Iterator[ListPage] | None = None
         self._page_size = 0
         self._is_fresh = False
@@ -63,8 +112,22 @@ class Listing:
         """Return up to ``limit`` (at least 1) further entries, never none of them; None at the end.
 
         Raises:
-            PassStoppedError: a limit of the gate, an error of the store, a bad listing.
+            PassStoppedError: a limit of the pass, an error of the store, a bad listing.
         """
+        if self._scans is None:
+            return self._next_page(limit)
+        taken = self._scans.take(min(limit, MAX_PAGE_SIZE))
+        if not taken:
+            raise PassStoppedError(StoppedBy.MAX_SCAN, "all list entries of the pass are used")
+        received = 0
+        try:
+            page = self._next_page(taken)
+            received = 0 if page is None else len(page)
+        finally:
+            self._scans.settle(taken, received)
+        return page
+
+    def _next_page(self, limit: int) -> tuple[ListedObject, ...] | None:
         while True:
             self._gate.turn()
             asked_at = self._gate.now
@@ -199,7 +262,7 @@ class OpenRun:
         members = self.members
         if members is not None:
             if len(members) < MAX_HELD_OBJECTS:
-                members.append((key, entry.size_bytes))
+                members.append((key, entry.size_bytes, entry.etag))
             else:
                 self.members = None
 

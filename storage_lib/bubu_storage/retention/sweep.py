@@ -170,7 +170,7 @@ class Sweeper:
                 if len(keys) >= MAX_BATCH_SIZE:
                     break
                 # Later runs were listed later: if the first is fresh, all are.
-                keys.extend(key for key, _ in pending.members[: MAX_BATCH_SIZE - len(keys)])
+                keys.extend(key for key, *_ in pending.members[: MAX_BATCH_SIZE - len(keys)])
         result = self._deleter.delete(keys, valid_until=oldest + self._looker.fresh_seconds)
         left = result.done
         while left:
@@ -283,7 +283,7 @@ class Sweeper:
         is_wanted = view.is_collecting or self._looker.is_fresh(view.candidates_at)
         while members and is_wanted:
             result = self._deleter.delete(
-                [key for key, _ in members[:MAX_BATCH_SIZE]],
+                [key for key, *_ in members[:MAX_BATCH_SIZE]],
                 valid_until=view.candidates_at + self._looker.fresh_seconds,
             )
             sent, members = members[: result.done], members[result.done :]
@@ -319,7 +319,7 @@ class Sweeper:
     def _book(self, sent: Sequence[Member], failed: Mapping[str, StorageError]) -> int:
         """Book members that were dealt with; return how many of them are still there."""
         deleted_bytes = failures = failed_bytes = 0
-        for key, size_bytes in sent:
+        for key, size_bytes, _ in sent:
             error = failed.get(key)
             if error is None:
                 deleted_bytes += size_bytes
@@ -368,6 +368,6 @@ def _less(run: RunProgress, sent: Sequence[Member]) -> RunProgress:
     facts = replace(
         run.facts,
         objects=max(0, run.facts.objects - len(sent)),
-        size_bytes=max(0, run.facts.size_bytes - sum(size for _, size in sent)),
+        size_bytes=max(0, run.facts.size_bytes - sum(size for _, size, _ in sent)),
     )
     return RunProgress(facts, Phase.SWEEPING, sent[-1][0])
