@@ -13,90 +13,50 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self, cast
+from typing import Final
 
-from bubu_storage.errors import ConfigurationError
+from bubu_operator.owners.kinds import KindKey, OwnerKind
 
-__all__ = ["Anomaly", "Census", "KindCount", "OwnersProblem", "compare", "vanished"]
+__all__ = ["NO_CENSUS", "Anomaly", "Census", "OwnersProblem", "compare", "key_of_name", "missing_kinds"]
 
 
 class OwnersProblem(StrEnum):
-    """Why there is no list of owners: the ``code`` of an `OwnersUnknownError`."""
+    """Why there is no list of owners: the ``code`` of an `OwnersUnknownError`, and a condition's reason."""
 
+    UNKNOWN = "OwnersUnknown"
+    """The API server failed, refused, or does not serve what was named."""
     KIND_VANISHED = "OwnerKindVanished"
-    """A kind that was served before is not any more."""
-    KIND_NOT_SERVED = "OwnerKindNotServed"
-    """A kind that was named is not served."""
-    FORBIDDEN = "OwnersForbidden"
-    """The controller may not list or read a kind."""
-    LIVE_DROPPED = "LiveOwnersDropped"
+    """A kind that was listed before is not served any more."""
+    LIVE_DROPPED = "LiveCountDropped"
     """Far fewer owners are live than before."""
-    INCOMPLETE = "OwnersIncomplete"
-    """The API server failed, or its list has a gap."""
 
 
-@dataclass(frozen=True, slots=True)
-class KindCount:
-    """Objects of one kind.
-
-    Attributes:
-        live: in no phase that is known to be their last one.
-        ended: in such a phase, but still there.
-    """
-
-    live: int
-    ended: int
+def key_of_name(name: str) -> KindKey:
+    """Return the kind of a name such as ``StoryRun.v1alpha1.runs.bubustack.io``, its version left out."""
+    kind, _, rest = name.partition(".")
+    return KindKey(rest.partition(".")[2], kind)
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Counts of one complete list; what is kept of it from pass to pass.
+    """What is remembered of a complete list from pass to pass.
 
     Attributes:
-        kinds: by the text of a `KindKey`.
+        live: owners in no phase that is known to be their last one.
+        existing: all owners, live ones included.
+        kinds: names of the kinds that were listed, `OwnerKind.name`.
     """
 
-    kinds: Mapping[str, KindCount] = field(default_factory=dict[str, KindCount])
-
-    @property
-    def live(self) -> int:
-        """All live owners."""
-        return sum(count.live for count in self.kinds.values())
-
-    @property
-    def ended(self) -> int:
-        """All owners that ended and still exist."""
-        return sum(count.ended for count in self.kinds.values())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it for a status: ``{"StoryRun.runs.bubustack.io": {"live": 3, "ended": 9}}``."""
-        return {
-            name: {"live": count.live, "ended": count.ended} for name, count in sorted(self.kinds.items())
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            ConfigurationError: it is something else.
-        """
-        try:
-            kinds = {str(name): _count(value) for name, value in data.items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ConfigurationError(f"these are no counts of owners: {error!r}") from error
-        return cls(kinds)
+    live: int = 0
+    existing: int = 0
+    kinds: frozenset[str] = frozenset()
 
 
-def _count(value: object) -> KindCount:
-    counts = cast("dict[str, Any]", value)
-    live, ended = counts["live"], counts["ended"]
-    if type(live) is not int or type(ended) is not int or live < 0 or ended < 0:
-        raise ValueError("counts are whole numbers")
-    return KindCount(live, ended)
+NO_CENSUS: Final = Census()
+"""Of a policy whose owners have never been listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +66,7 @@ class Anomaly:
     Attributes:
         problem: what is odd.
         message: the same in a sentence.
-        token: names this very finding; acknowledging another one does not help.
+        token: names this very finding; approving another one does not help.
     """
 
     problem: OwnersProblem
@@ -114,34 +74,35 @@ class Anomaly:
     token: str
 
 
+def missing_kinds(before: Census, listed: Iterable[OwnerKind]) -> Anomaly | None:
+    """Say whether a kind that was listed before is not listed now, in any version."""
+    now = {kind.key for kind in listed}
+    gone = sorted(name for name in before.kinds if key_of_name(name) not in now)
+    if not gone:
+        return None
+    return Anomaly(
+        OwnersProblem.KIND_VANISHED,
+        f"the API server does not serve {' and '.join(gone)} any more, so nobody can tell which runs are "
+        "live. Install what defines it again; or, if it is gone for good, approve that runs are judged "
+        "without it",
+        _token(OwnersProblem.KIND_VANISHED, gone),
+    )
+
+
 def compare(before: Census, now: Census) -> Anomaly | None:
-    """Compare a complete list with the one before; None if the new one is credible."""
-    gone = sorted(before.kinds.keys() - now.kinds.keys())
-    if gone:
-        return vanished(gone[0])
-    # Who ended and still exists has been seen to end.
-    newly_ended = max(0, now.ended - before.ended)
+    """Compare the counts of a complete list with those before; None if the new one is credible."""
+    # Owners that ended and still exist have been seen to end; the others are gone without a word.
+    newly_ended = max(0, (now.existing - now.live) - (before.existing - before.live))
     if 2 * (now.live + newly_ended) >= before.live:
         return None
     return Anomaly(
         OwnersProblem.LIVE_DROPPED,
         f"of {before.live} live owners {now.live} are left and {newly_ended} more have ended; the others are "
         "gone without having been seen to end. If that is as it should be, approve it",
-        # Counts move all the time: the same finding until what is left halves once more.
-        _token(OwnersProblem.LIVE_DROPPED, [before.to_dict(), now.live.bit_length()]),
-    )
-
-
-def vanished(kind: str) -> Anomaly:
-    """Say that a kind that was there before is not served any more."""
-    return Anomaly(
-        OwnersProblem.KIND_VANISHED,
-        f"the API server does not serve {kind} any more, so nobody can tell which runs are live. Install it "
-        "again; or, if it is gone for good, approve that runs are judged without it",
-        _token(OwnersProblem.KIND_VANISHED, kind),
+        # Counts move all the time: it is the same finding until what is left halves once more.
+        _token(OwnersProblem.LIVE_DROPPED, [before.live, before.existing, now.live.bit_length()]),
     )
 
 
 def _token(problem: OwnersProblem, facts: object) -> str:
-    text = json.dumps([problem.value, facts], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([problem.value, facts]).encode()).hexdigest()[:16]

@@ -22,9 +22,8 @@ __all__ = [
     "STORY_RUN",
     "KindKey",
     "OwnerKind",
-    "complete_kinds",
-    "kinds_text",
     "phase_of",
+    "wanted_kinds",
 ]
 
 RUNS_GROUP: Final = "runs.bubustack.io"
@@ -66,32 +65,29 @@ class OwnerKind:
 
     @classmethod
     def named(
-        cls, group: str, version: str, kind: str, phase_path: str = "", ended_phases: Iterable[str] = ()
+        cls, group: str, version: str, kind: str, phase_path: str, ended_phases: Iterable[str]
     ) -> OwnerKind:
-        """Return the kind that a policy names; what it leaves open of a known kind is filled in.
+        """Return a kind as a policy names it.
 
         Args:
             group: "" for the core group.
             version: as ``v1``.
             kind: as it stands in objects.
-            phase_path: as ``status.phase`` or ``.status.phase``; "" where there is none.
+            phase_path: as ``status.phase``; "" where there is none.
             ended_phases: see `OwnerKind`.
         """
         path = tuple(part for part in phase_path.split(".") if part)
-        made = cls(group, version, kind, path, frozenset(ended_phases))
-        known = next((known for known in DEFAULT_KINDS if known.key == made.key), None)
-        if known is None:
-            return made
-        return replace(
-            made,
-            phase_path=made.phase_path or known.phase_path,
-            ended_phases=made.ended_phases or known.ended_phases,
-        )
+        return cls(group, version, kind, path, frozenset(ended_phases))
 
     @property
     def key(self) -> KindKey:
         """The kind without its version."""
         return KindKey(self.group, self.kind)
+
+    @property
+    def name(self) -> str:
+        """How statuses call it: ``StoryRun.v1alpha1.runs.bubustack.io``."""
+        return f"{self.kind}.{self.version}.{self.group}" if self.group else f"{self.kind}.{self.version}"
 
     @property
     def api_version(self) -> str:
@@ -108,16 +104,18 @@ DEFAULT_KINDS: Final = (STORY_RUN, STEP_RUN)
 """Owners where a policy names none."""
 
 
-def complete_kinds(named: Sequence[OwnerKind]) -> tuple[OwnerKind, ...]:
-    """Return the kinds to list: each once, and StoryRun and StepRun only together.
+def wanted_kinds(named: Sequence[OwnerKind]) -> tuple[tuple[OwnerKind, ...], tuple[OwnerKind, ...]]:
+    """Return the kinds that must be served, and those that count only where they are.
 
-    The other one of the two is taken in the version of the one that is named.
+    A policy's own kinds must be. The usual two count always, and where one of them is named the other
+    one is taken in the same version: neither can be judged without the other.
     """
-    chosen = {kind.key: kind for kind in named}
+    must = {kind.key: kind for kind in named}
     for known, other in (DEFAULT_KINDS, DEFAULT_KINDS[::-1]):
-        if known.key in chosen and other.key not in chosen:
-            chosen[other.key] = replace(other, version=chosen[known.key].version)
-    return tuple(chosen.values())
+        if known.key in must and other.key not in must:
+            must[other.key] = replace(other, version=must[known.key].version)
+    may = () if STORY_RUN.key in must else DEFAULT_KINDS
+    return tuple(must.values()), may
 
 
 def phase_of(obj: JsonObject, kind: OwnerKind) -> str | None:
@@ -129,8 +127,3 @@ def phase_of(obj: JsonObject, kind: OwnerKind) -> str | None:
         obj = section(obj, name)
     value: object = obj.get(last)
     return value if isinstance(value, str) else None
-
-
-def kinds_text(kinds: Iterable[OwnerKind]) -> str:
-    """Name kinds in a message."""
-    return " and ".join(str(kind) for kind in kinds)
