@@ -15,6 +15,7 @@ from bubu_operator.controllers.scheduler import Lane
 from bubu_operator.controllers.template_decision import DIGEST_ANNOTATION
 from bubu_operator.injection.names import CONFIG_LABEL, INJECT_LABEL
 from bubu_operator.kube.resources import (
+    CLUSTER_RETENTION_POLICIES,
     CLUSTER_STORAGE_CONFIGS,
     CRON_JOBS,
     DAEMON_SETS,
@@ -57,6 +58,7 @@ class Feed:
             STORAGE_CONFIGS.plural: configs,
             CLUSTER_STORAGE_CONFIGS.plural: cluster_configs,
             RETENTION_POLICIES.plural: policies,
+            CLUSTER_RETENTION_POLICIES.plural: policies,
             **{resource.plural: lane for resource, lane in templates.items()},
         }
         self._policies = policies
@@ -86,6 +88,9 @@ class Feed:
         namespace = key.namespace or None
         for policy in self._cache.keys(RETENTION_POLICIES, namespace):
             self._policies.offer(policy)
+        if namespace is None:
+            for policy in self._cache.keys(CLUSTER_RETENTION_POLICIES):
+                self._policies.offer(policy)
         for resource, lane in self._templates.items():
             for workload in self._cache.keys(resource, namespace):
                 lane.offer(workload)

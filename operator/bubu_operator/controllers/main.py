@@ -38,6 +38,7 @@ from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.events import EventRecorder
 from bubu_operator.kube.lease_fence import LeadershipFence
 from bubu_operator.kube.resources import (
+    CLUSTER_RETENTION_POLICIES,
     CLUSTER_STORAGE_CONFIGS,
     GROUP,
     RETENTION_POLICIES,
@@ -194,8 +195,9 @@ class _Controller:
         self._policies.offer(key)
 
     def _wake_policies(self) -> None:
-        for key in self._context.cache.keys(RETENTION_POLICIES):
-            self._policies.offer(key)
+        for resource in (RETENTION_POLICIES, CLUSTER_RETENTION_POLICIES):
+            for key in self._context.cache.keys(resource):
+                self._policies.offer(key)
 
     # -- life ----------------------------------------------------------------------------
 
@@ -287,7 +289,7 @@ class _Controller:
 
     def _wait_for_crds(self) -> bool:
         """Wait until the API server serves our kinds; False when told to stop."""
-        wanted = {STORAGE_CONFIGS.plural, CLUSTER_STORAGE_CONFIGS.plural, RETENTION_POLICIES.plural}
+        wanted = {resource.plural for resource in WATCHED}
         told = ""
         while not self._stopping.is_set():
             try:
@@ -312,6 +314,8 @@ class _Controller:
         """Return the kinds to watch: cluster-wide ones only where we may, if told to mind some namespaces."""
         if not self._options.namespaces:
             return list(WATCHED)
+        # Its namespaces may be other controllers', which would run the same passes.
+        watched = [resource for resource in WATCHED if resource is not CLUSTER_RETENTION_POLICIES]
         try:
             self._client.list_page(CLUSTER_STORAGE_CONFIGS, limit=1)
         except KubeForbiddenError:
@@ -319,11 +323,11 @@ class _Controller:
                 "ClusterStorageConfigs may not be read: they are not probed, and a policy has to name the "
                 "StorageConfig of its namespace in storageRef"
             )
-            return [resource for resource in WATCHED if resource.namespaced]
+            return [resource for resource in watched if resource.namespaced]
         except KubeApiError as error:
             # Most likely away for a moment; if not, the watch will say so.
             logger.info("whether ClusterStorageConfigs may be read is not known: %s", error)
-        return list(WATCHED)
+        return watched
 
     # -- health --------------------------------------------------------------------------
 

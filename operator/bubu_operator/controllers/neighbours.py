@@ -1,4 +1,4 @@
-"""Gathers what `bubu_operator.retention.overlap` judges: all configs, and a namespace's policies.
+"""Gathers what `bubu_operator.retention.overlap` judges: all configs, and who else keeps what.
 
 Configs are read as they are, without the models: one that is invalid, or whose store does not
 answer, still has objects. Their list is kept for a few seconds, because many policies can be
@@ -9,24 +9,32 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, cast
 
 from pydantic import ValidationError
 
 from bubu_operator.api.v1alpha1.base import describe_validation_error
 from bubu_operator.api.v1alpha1.conditions import Reason
-from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy, StorageKind
+from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicySpec, StorageKind
 from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.policy_kinds import (
+    CLUSTER_POLICIES,
+    NAMESPACED_POLICIES,
+    AnyPolicy,
+    PolicyKind,
+)
+from bubu_operator.controllers.policy_store import ConfigRef, PolicyStore
 from bubu_operator.controllers.selection import select_for_namespace
 from bubu_operator.errors import KubeForbiddenError
 from bubu_operator.kube.resources import (
+    CLUSTER_RETENTION_POLICIES,
     CLUSTER_STORAGE_CONFIGS,
     RETENTION_POLICIES,
     STORAGE_CONFIGS,
     JsonObject,
     ObjectKey,
+    key_of,
     metadata_of,
     section,
 )
@@ -34,18 +42,10 @@ from bubu_operator.retention.overlap import OtherPolicy, Place, guard_plan
 from bubu_operator.retention.plan import PassPlan, PlanProblem
 from bubu_storage.wire import DEFAULT_INPUT_PREFIX, DEFAULT_OUTPUT_PREFIX
 
-__all__ = ["ConfigRef", "Neighbours", "place_of"]
+__all__ = ["Neighbours", "place_of"]
 
 LIST_SECONDS: Final = 10.0
 """A config younger than this may be missed; nothing under five minutes old is ever deleted."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigRef:
-    """Names a config: `StorageKind`'s value, and its key."""
-
-    kind: str
-    key: ObjectKey
 
 
 class Neighbours:
@@ -57,13 +57,13 @@ class Neighbours:
         self._places: dict[ConfigRef, Place] = {}
         self._listed_at = float("-inf")
 
-    def guard(self, plan: PassPlan, policy: RetentionPolicy, config: ConfigRef) -> PassPlan | PlanProblem:
+    def guard(self, plan: PassPlan, policy: AnyPolicy, store: PolicyStore) -> PassPlan | PlanProblem:
         """Return the plan that respects everybody else, or why the policy must not run.
 
         Raises:
             KubeApiError: a list could not be read whole; nothing is guessed.
         """
-        namespace = policy.metadata.namespace
+        config = store.ref
         places = self._known()
         own = places.get(config)
         if own is None:
@@ -74,25 +74,45 @@ class Neighbours:
                 Reason.STORAGE_CONFIG_NOT_FOUND, f"{config.kind} {config.key.name} has just been deleted"
             )
         others: list[OtherPolicy] = []
-        for item in self._context.client.list(RETENTION_POLICIES, namespace).items:
+        for kind, item in self._all_policies(policy):
             name = str(metadata_of(item).get("name"))
-            if name == policy.metadata.name:
+            if key_of(item) == ObjectKey(policy.metadata.namespace, policy.metadata.name):
                 continue
             try:
-                other = RetentionPolicy.model_validate({**item, "status": {}})
+                other = kind.model.model_validate({**item, "status": {}})
             except ValidationError as error:
+                where = "of this namespace " if kind is NAMESPACED_POLICIES else ""
                 return PlanProblem(
                     Reason.INVALID_SPEC,
-                    f"RetentionPolicy {name} of this namespace is invalid, so what it keeps is unknown: "
+                    f"{kind.resource.kind} {name} {where}is invalid, so what it keeps is unknown: "
                     f"{describe_validation_error(error)}",
                 )
             # What a policy keeps that may be about any store is kept on this one.
             place = places.get(self._config_of(other) or config)
             if place is not None:
-                others.append(OtherPolicy(name, other.spec, place))
-        return guard_plan(plan, own, namespace, places.values(), others)
+                others.append(OtherPolicy(name, cast("RetentionPolicySpec", other.spec), place))
+        return guard_plan(plan, own, store.namespaces[0], places.values(), others)
 
-    def _config_of(self, policy: RetentionPolicy) -> ConfigRef | None:
+    def _all_policies(self, policy: AnyPolicy) -> Iterator[tuple[PolicyKind, JsonObject]]:
+        """Yield every policy of both kinds that may keep what this one covers; itself, too.
+
+        Parts of namespaces do not overlap but where `guard_plan` refuses or keeps for ever, so only
+        policies of the covered namespaces matter, and all cluster-wide ones.
+        """
+        client = self._context.client
+        for item in client.list(RETENTION_POLICIES, policy.metadata.namespace or None).items:
+            yield NAMESPACED_POLICIES, item
+        try:
+            cluster_wide = client.list(CLUSTER_RETENTION_POLICIES).items
+        except KubeForbiddenError:
+            # A controller for some namespaces may have no right to see what holds for all.
+            if not self._context.options.namespaces:
+                raise
+            return
+        for item in cluster_wide:
+            yield CLUSTER_POLICIES, item
+
+    def _config_of(self, policy: AnyPolicy) -> ConfigRef | None:
         """Return which config a policy is about; None where that cannot be told."""
         reference, namespace = policy.spec.storage_ref, policy.metadata.namespace
         if reference is None:

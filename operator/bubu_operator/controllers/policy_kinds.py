@@ -9,12 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from bubu_operator.api.v1alpha1.cluster_retention_policy import ClusterRetentionPolicy
 from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
-from bubu_operator.kube.resources import RETENTION_POLICIES, ObjectKey, Resource
+from bubu_operator.kube.resources import (
+    CLUSTER_RETENTION_POLICIES,
+    RETENTION_POLICIES,
+    ObjectKey,
+    Resource,
+)
 
-__all__ = ["NAMESPACED_POLICIES", "POLICY_KINDS", "AnyPolicy", "PolicyKind", "kind_of"]
+__all__ = ["CLUSTER_POLICIES", "NAMESPACED_POLICIES", "POLICY_KINDS", "AnyPolicy", "PolicyKind", "kind_of"]
 
-AnyPolicy: TypeAlias = RetentionPolicy
+AnyPolicy: TypeAlias = RetentionPolicy | ClusterRetentionPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +33,14 @@ class PolicyKind:
     """
 
     resource: Resource
-    model: type[AnyPolicy]
+    model: type[RetentionPolicy | ClusterRetentionPolicy]
 
 
 NAMESPACED_POLICIES: Final = PolicyKind(RETENTION_POLICIES, RetentionPolicy)
-POLICY_KINDS: Final = (NAMESPACED_POLICIES,)
+CLUSTER_POLICIES: Final = PolicyKind(CLUSTER_RETENTION_POLICIES, ClusterRetentionPolicy)
+POLICY_KINDS: Final = (NAMESPACED_POLICIES, CLUSTER_POLICIES)
 
 
-def kind_of(_key: ObjectKey) -> PolicyKind:
+def kind_of(key: ObjectKey) -> PolicyKind:
     """Return the kind of policy that a key is of."""
-    return NAMESPACED_POLICIES
+    return NAMESPACED_POLICIES if key.namespace else CLUSTER_POLICIES

@@ -17,6 +17,7 @@ import kopf
 
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import (
+    CLUSTER_RETENTION_POLICIES,
     CLUSTER_STORAGE_CONFIGS,
     GROUP,
     RETENTION_POLICIES,
@@ -29,7 +30,12 @@ __all__ = ["WATCHED", "EventSink", "Watcher", "build_registry", "build_settings"
 
 EventSink = Callable[[Resource, "str | None", JsonObject], None]
 
-WATCHED: Final = (STORAGE_CONFIGS, CLUSTER_STORAGE_CONFIGS, RETENTION_POLICIES)
+WATCHED: Final = (
+    STORAGE_CONFIGS,
+    CLUSTER_STORAGE_CONFIGS,
+    RETENTION_POLICIES,
+    CLUSTER_RETENTION_POLICIES,
+)
 IDENTITY: Final = "bubu-storage-controller"
 ERROR_BACKOFFS: Final = (1, 1, 2, 3, 5, 8, 13, *((20,) * 30))
 """An API server may be away for ten minutes before Kopf gives up and the process is restarted."""

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from bubu_operator.api.v1alpha1.cluster_retention_policy import ClusterRetentionPolicy
 from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
 from bubu_storage.retention.report import StoppedBy
 
@@ -49,7 +50,7 @@ class Due:
     run_now: str | None
 
 
-def decide_due(policy: RetentionPolicy, now: datetime) -> Due:
+def decide_due(policy: RetentionPolicy | ClusterRetentionPolicy, now: datetime) -> Due:
     """Return when the policy's next pass is due; never later than one interval from now."""
     status, last = policy.status, policy.status.last_pass
     asked = str(policy.metadata.annotations.get(RUN_NOW_ANNOTATION, ""))[:MAX_RUN_NOW_CHARACTERS] or None
