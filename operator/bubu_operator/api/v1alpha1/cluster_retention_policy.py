@@ -28,7 +28,7 @@ class ClusterStorageRef(StorageRef):
             "StorageConfig write a RetentionPolicy in its namespace",
             holds=lambda self: self.kind is StorageKind.CLUSTER_STORAGE_CONFIG,
             field_path=".kind",
-            reason="FieldValueNotSupported",
+            reason="FieldValueForbidden",
         ),
     )
 
