@@ -358,6 +358,65 @@ def probe(**options: Any) -> None:
     sys.exit(run_probe(ProbeOptions(**options)))
 
 
+@cli.command("retention-agent")
+@click.option("--controller", required=True, help="https://HOST:PORT of the controller to call.")
+@click.option("--pin", required=True, help="sha256: and the fingerprint of the controller's certificate.")
+@click.option("--pass", "pass_id", required=True, help="The pass that this Job was made for.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    help="Prefix that may be listed and deleted in, ending in /; repeatable.",
+)
+@click.option(
+    "--token-file",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="This pod's token for the controller.",
+)
+@click.option(
+    "--result",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the result; a kubelet reads it as the termination message.",
+)
+@click.option(
+    "--deadline-seconds",
+    type=click.FloatRange(min=0.1),
+    default=3600.0,
+    show_default=True,
+    help="For everything; then the result says Timeout.",
+)
+@click.option(
+    "--idle-seconds",
+    type=click.FloatRange(min=0.1),
+    default=300.0,
+    show_default=True,
+    help="Without a request for so long, it ends.",
+)
+@click.option(
+    "--require-identity/--allow-anonymous",
+    default=False,
+    show_default=True,
+    help="Whether a pod that got no identity is told so, rather than asking the store anonymously.",
+)
+@click.option(
+    "--allow-loopback-endpoints/--no-allow-loopback-endpoints",
+    default=False,
+    show_default=True,
+    help="As of the controller.",
+)
+def retention_agent(**options: Any) -> None:
+    """Serve the store of this pod's environment to the controller, for one retention pass.
+
+    Runs in the pod of a Job that the controller creates; decides nothing, and needs no API server.
+    """
+    from bubu_operator.jobpass.agent import AgentOptions, run_agent  # noqa: PLC0415 - loads pydantic
+
+    sys.exit(run_agent(AgentOptions(**options)))
+
+
 @cli.command()
 @click.option(
     "--write",

@@ -14,22 +14,10 @@ from typing import Protocol
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
+from bubu_operator.jobpass.settings import AgentSettings
 from bubu_operator.kube.resources import ObjectKey
 
 __all__ = ["AgentSettings", "JobStoreAccess", "NotYet", "PassChannel", "PassOrder"]
-
-
-@dataclass(frozen=True, slots=True)
-class AgentSettings:
-    """A store that an agent serves; in the place of `FileSettings` and `S3Settings` in a pass's document.
-
-    Attributes:
-        descriptor: of a connected stream socket that the pass's process inherits.
-        name: of the store, for messages.
-    """
-
-    descriptor: int
-    name: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from bubu_storage.errors import (
 )
 from bubu_storage.settings import FileSettings, ManagerSettings, S3Settings
 
-__all__ = ["ProbeOptions", "result_of_error", "run_probe"]
+__all__ = ["ProbeOptions", "no_identity", "result_of_error", "run_probe", "secrets_of"]
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -94,7 +94,7 @@ def run_probe(options: ProbeOptions) -> int:
     # The node's identity is not the account's, whatever the node's metadata service would hand out.
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     redactor = Redactor()
-    redactor.add(_secrets(os.environ))
+    redactor.add(secrets_of(os.environ))
     found: list[ProbeResult] = []
     thread = threading.Thread(target=lambda: found.append(_probe(options)), name="probe", daemon=True)
     thread.start()
@@ -144,7 +144,7 @@ def _probe(options: ProbeOptions) -> ProbeResult:
         is_file = isinstance(settings, FileSettings)
         if isinstance(settings, S3Settings):
             if settings.anonymous and options.require_identity:
-                return _no_identity()
+                return no_identity()
             settings = _guarded(settings, allow_loopback=options.allow_loopback_endpoints)
         began = time.monotonic()
         with contextlib.closing(open_backend(settings)) as backend:
@@ -152,7 +152,7 @@ def _probe(options: ProbeOptions) -> ProbeResult:
         milliseconds = max(1, round((time.monotonic() - began) * 1000))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
         if options.require_identity and type(error.__cause__).__name__ in _NOTHING_FOUND:
-            return _no_identity()
+            return no_identity()
         if getattr(error.__cause__, "operation_name", "") == _EXCHANGE:
             return _not_exchanged(error)
         return result_of_error(error, is_file=is_file)
@@ -185,7 +185,8 @@ def _not_exchanged(error: Exception) -> ProbeResult:
     )
 
 
-def _no_identity() -> ProbeResult:
+def no_identity() -> ProbeResult:
+    """Say that the cloud gave the pod nothing."""
     return ProbeResult(
         reason=Reason.UNAUTHENTICATED,
         message="the pod got no identity for the store: the cloud's webhook added nothing to it. Bind the "
@@ -193,7 +194,7 @@ def _no_identity() -> ProbeResult:
     )
 
 
-def _secrets(env: Mapping[str, str]) -> list[str]:
+def secrets_of(env: Mapping[str, str]) -> list[str]:
     """Return what must not be told: telling variables, and the contents of credential files."""
     values = [
         value for name, value in env.items() if any(part in name.upper() for part in _SECRET_NAMES) and value

@@ -20,8 +20,8 @@ import threading
 from types import FrameType
 from typing import IO, Final
 
+from bubu_operator.jobpass.opening import open_store
 from bubu_operator.retention.document import STOP_LINE, LineType, PassDocument, PassLine, read_until
-from bubu_storage.backend.factory import open_backend
 from bubu_storage.errors import StorageError
 from bubu_storage.retention.report import PassReport
 from bubu_storage.retention.runner import boot_seconds, run_pass
@@ -91,7 +91,7 @@ def run_child(stdin: int, out: IO[str], stop: threading.Event) -> int:
             os._exit(EXIT_PARENT_GONE)  # nobody hears us any more: the same as stdin's end
 
     try:
-        with contextlib.closing(open_backend(document.settings)) as backend:
+        with contextlib.closing(open_store(document.settings)) as backend:
             report = run_pass(
                 backend,
                 document.spec,

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final, Self, cast
 
+from bubu_operator.jobpass.settings import AgentSettings
 from bubu_storage.errors import ConfigurationError
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.report import PassReport
@@ -30,6 +31,7 @@ STOP_LINE = "stop\n"
 """Written to the process's stdin: end the pass in good order and report."""
 
 _UNTIL: Final = "until "
+_KINDS: Final = {"file": FileSettings, "s3": S3Settings, "agent": AgentSettings}
 
 
 def until_line(valid_until: float) -> str:
@@ -60,21 +62,21 @@ class PassDocument:
     """Everything a pass needs.
 
     Attributes:
-        settings: of the store, credentials inside.
+        settings: of the store, credentials inside; or of the agent that serves it.
         spec: what may be seen, kept and deleted.
         cursor: where to go on.
         valid_until: how long the controller leads for sure, on `boot_seconds`; more of it
             comes in lines. None where there is no election.
     """
 
-    settings: FileSettings | S3Settings
+    settings: FileSettings | S3Settings | AgentSettings
     spec: PassSpec
     cursor: Cursor
     valid_until: float | None = None
 
     def to_line(self) -> str:
         """Return the document as one line of JSON, line break included."""
-        kind = "file" if isinstance(self.settings, FileSettings) else "s3"
+        kind = next(kind for kind, settings in _KINDS.items() if settings is type(self.settings))
         document = {
             "version": VERSION,
             "store": {"kind": kind, **asdict(self.settings)},
@@ -97,9 +99,9 @@ class PassDocument:
                 raise ConfigurationError(f"pass document of version {document['version']!r}, not {VERSION}")
             store = dict(document["store"])
             kind = store.pop("kind")
-            if kind not in {"file", "s3"}:
+            if kind not in _KINDS:
                 raise ConfigurationError(f"unknown kind of store {kind!r}")
-            settings = FileSettings(**store) if kind == "file" else S3Settings(**store)
+            settings = _KINDS[kind](**store)
             spec, cursor = PassSpec.from_dict(document["spec"]), Cursor.from_dict(document["cursor"])
             until = document["valid_until"]
             return cls(settings, spec, cursor, None if until is None else 0.0 + until)

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Final, Self
 
+from bubu_operator.jobpass.settings import AgentSettings
 from bubu_operator.retention.document import STOP_LINE, PassDocument, PassLine, until_line
 from bubu_storage.errors import ConfigurationError
 
@@ -68,7 +69,7 @@ class PassProcess:
         # A process that is killed cannot tidy up after itself.
         self._scratch = tempfile.TemporaryDirectory(prefix="bubu-pass-", ignore_cleanup_errors=True)
         try:
-            self._process = self._start(list(command or pass_command()), dict(environment))
+            self._process = self._start(list(command or pass_command()), dict(environment), document)
         except OSError:
             self._scratch.cleanup()
             raise
@@ -83,7 +84,10 @@ class PassProcess:
         for thread in self._threads:
             thread.start()
 
-    def _start(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _start(
+        self, command: list[str], environment: dict[str, str], document: PassDocument
+    ) -> subprocess.Popen[bytes]:
+        settings = document.settings
         # A session of its own: Ctrl-C in a terminal is for the controller, which then asks its passes.
         return subprocess.Popen(
             command,
@@ -92,6 +96,7 @@ class PassProcess:
             stderr=subprocess.PIPE,
             env=environment | {"TMPDIR": self._scratch.name},
             close_fds=True,
+            pass_fds=(settings.descriptor,) if isinstance(settings, AgentSettings) else (),
             start_new_session=True,
         )
 

@@ -1,0 +1,53 @@
+"""The controller's end of an agent's line: TLS on one side, a socket for the pass's process on the other.
+
+Invariants: the pass's process never holds TLS or a token; nothing is sent to the agent once this
+controller does not lead any more, whatever was held up on its way; closing twice is fine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+
+from bubu_operator.jobpass.pump import Pump
+from bubu_operator.jobpass.settings import AgentSettings
+
+__all__ = ["Channel"]
+
+
+class Channel:
+    """A `PassChannel`.
+
+    Args:
+        secure: to the agent; greetings are exchanged.
+        store: for messages.
+        may_send: asked before each piece is sent.
+    """
+
+    def __init__(self, secure: ssl.SSLSocket, store: str, *, may_send: Callable[[], bool]) -> None:
+        ours, self._theirs = socket.socketpair()
+        self._settings = AgentSettings(self._theirs.fileno(), store)
+        self._pump = Pump(secure, ours, may_send=may_send, name="agent-pump")
+        self._pump.start()
+
+    @property
+    def settings(self) -> AgentSettings:
+        """See `PassChannel`."""
+        return self._settings
+
+    @property
+    def alive(self) -> bool:
+        """The agent is on the line, as far as is known."""
+        return self._pump.alive
+
+    def handed_over(self) -> None:
+        """See `PassChannel`: only the process has its end now, and its end is the channel's."""
+        with contextlib.suppress(OSError):
+            self._theirs.close()
+
+    def close(self) -> None:
+        """End it."""
+        self._pump.close()
+        self.handed_over()
