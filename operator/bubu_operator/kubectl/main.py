@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "check": "Say whether the whole installation is well, line by line.",
     "env": "Print shell exports with which a laptop reaches a config's store.",
     "explain": "Say what storage a pod gets, from which config, and why, or why not.",
+    "retention": "See what a retention policy will delete, ask for a pass, approve a plan.",
 }
 
 
