@@ -2,10 +2,11 @@
 
 ``load_config(obj)`` reads a config, ``demand_for`` and ``select_config`` decide,
 ``inject_pod`` and ``inject_template`` do it, ``make_patch`` says what changed
-(``patch_text`` the same of an injection, as text).
+(``patch_text`` the same of an injection, as text, ``fresh_patch`` that in one go for nearly every pod).
 """
 
 from bubu_operator.injection.config import InjectionConfig, load_config
+from bubu_operator.injection.fresh import fresh_patch
 from bubu_operator.injection.inject import InjectionReason, InjectionResult, inject_pod, remove_injection
 from bubu_operator.injection.patch import JsonPatch, apply_patch, make_patch
 from bubu_operator.injection.patch_text import patch_text
@@ -36,6 +37,7 @@ __all__ = [
     "TemplateResult",
     "apply_patch",
     "demand_for",
+    "fresh_patch",
     "inject_pod",
     "inject_template",
     "injected_record",

@@ -29,13 +29,13 @@ from bubu_operator.injection.patch import compact_json
 from bubu_operator.injection.podspec import items_of
 from bubu_storage.apply_env import Json
 
-__all__ = ["ALL_GROUPS", "EnvPart", "FilledContainer", "fill_container"]
+__all__ = ["ALL_GROUPS", "CLAIMED_VARIABLES", "EnvPart", "FilledContainer", "fill_container", "part_of"]
 
 ALL_GROUPS: Final = frozenset(Group)
 MAX_PARTS: Final = 256
 """Kept for the configs used last; each takes about 6 KiB."""
 
-_CLAIMED: Final = INJECTABLE_VARIABLES - NAMESPACE_VARIABLES
+CLAIMED_VARIABLES: Final = INJECTABLE_VARIABLES - NAMESPACE_VARIABLES
 """A container that sets any of these has to be compared with the config one by one."""
 
 
@@ -87,9 +87,9 @@ def fill_container(container: Json, plan: InjectionPlan, usable: frozenset[Group
     left_out = (ALL_GROUPS - usable) | clashed
     env = items_of(container, "env")
     names = [entry["name"] for entry in env]
-    if not _CLAIMED.isdisjoint(names):
+    if not CLAIMED_VARIABLES.isdisjoint(names):
         return _fill_contested(container, plan, mounts, left_out, clashes)
-    part = _part_of(plan, left_out, NAMESPACE_VARIABLES.intersection(names))
+    part = part_of(plan, left_out, NAMESPACE_VARIABLES.intersection(names))
     our_mounts = tuple(mount for group, mount in mounts if group not in left_out)
     record = part.record
     if our_mounts:
@@ -100,8 +100,8 @@ def fill_container(container: Json, plan: InjectionPlan, usable: frozenset[Group
 
 
 @lru_cache(maxsize=MAX_PARTS)
-def _part_of(plan: InjectionPlan, left_out: frozenset[Group], theirs: frozenset[str]) -> EnvPart:
-    """What a container gets that sets at most the namespace itself (`theirs`)."""
+def part_of(plan: InjectionPlan, left_out: frozenset[Group], theirs: frozenset[str]) -> EnvPart:
+    """What a container gets that sets at most the namespace itself (`theirs`), without some groups."""
     ours = [item for item in plan.env if item.group not in left_out and not item.unless & theirs]
     digests = {item.name: item.digest for item in ours}
     return EnvPart(

@@ -15,7 +15,7 @@ from bubu_operator.injection.patch import JsonPatch, compact_json, make_patch
 from bubu_operator.injection.podspec import CONTAINER_FIELDS, items_of
 from bubu_storage.apply_env import Json
 
-__all__ = ["patch_text"]
+__all__ = ["patch_text", "variables_text"]
 
 
 def patch_text(pod: Json, result: InjectionResult) -> str:
@@ -50,13 +50,13 @@ def _of_additions(pod: Json, result: InjectionResult) -> str | None:
             if part is None:
                 return None
             path = f"/spec/{field}/{index}"
-            variables.append(_variables(part, f"{path}/env", bool(old.get("env"))))
+            variables.append(variables_text(part, f"{path}/env", bool(old.get("env"))))
             operations += _appended(old, new, "volumeMounts", path)
     operations += _appended(old_spec, new_spec, "volumes", "/spec")
     return f"[{','.join([*map(compact_json, operations), *variables])}]"
 
 
-def _variables(part: EnvPart, path: str, has_own: bool) -> str:
+def variables_text(part: EnvPart, path: str, has_own: bool) -> str:
     """Put a part before a container's own variables: the last one first, each at the very front."""
     if not has_own:
         entries = ",".join(reversed(part.texts))

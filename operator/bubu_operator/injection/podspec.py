@@ -10,12 +10,21 @@ from typing import Any, Final, cast
 
 from bubu_storage.apply_env import Json
 
-__all__ = ["CONTAINER_FIELDS", "all_containers", "child", "items_of", "pod_problem", "texts_of"]
+__all__ = [
+    "CONTAINER_FIELDS",
+    "all_containers",
+    "child",
+    "items_of",
+    "outer_problem",
+    "pod_problem",
+    "texts_of",
+]
 
 CONTAINER_FIELDS: Final = ("initContainers", "containers")
 """In the order in which they start; native sidecars are init containers."""
 
 _TEXT_MAPS: Final = ("labels", "annotations")
+_NO_VARIABLE: Final = "a variable has a value that is no text, or a source that is no object"
 
 
 def child(obj: Json, key: str) -> Json:
@@ -46,31 +55,41 @@ def pod_problem(pod: object) -> str:
 
     The API server never sends such a thing; a person with curl may.
     """
-    if not isinstance(pod, dict):
-        return "the object is not a pod"
-    content = cast("Json", pod)
-    metadata = content.get("metadata")
-    if not _is_optional(metadata, dict):
-        return "metadata is not an object"
-    for name in _TEXT_MAPS:
-        texts = child(content, "metadata").get(name)
-        if not _is_optional(texts, dict):
-            return f"metadata.{name} is not a map"
-        if not all(isinstance(value, str) for value in (cast("Json", texts) or {}).values()):
-            return f"metadata.{name} holds something else than texts"
-    if not isinstance(content.get("spec"), dict):
-        return "there is no spec"
-    spec = child(content, "spec")
-    if not _is_list_of_named(spec.get("volumes")):
+    problem = outer_problem(pod)
+    if problem:
+        return problem
+    spec = child(cast("Json", pod), "spec")
+    if not is_list_of_named(spec.get("volumes")):
         return "spec.volumes is not a list of named objects"
     for name in CONTAINER_FIELDS:
-        if not _is_list_of_named(spec.get(name)):
+        if not is_list_of_named(spec.get(name)):
             return f"spec.{name} is not a list of named objects"
         for container in items_of(spec, name):
             problem = _container_problem(container)
             if problem:
                 return f"spec.{name}: {problem}"
     return ""
+
+
+def outer_problem(pod: object) -> str:
+    """`pod_problem` without a look at the containers and volumes."""
+    if not isinstance(pod, dict):
+        return "the object is not a pod"
+    content = cast("Json", pod)
+    metadata = content.get("metadata")
+    if metadata is not None:
+        if not isinstance(metadata, dict):
+            return "metadata is not an object"
+        for name in _TEXT_MAPS:
+            texts = cast("Json", metadata).get(name)
+            if texts is None:
+                continue
+            if not isinstance(texts, dict):
+                return f"metadata.{name} is not a map"
+            for value in cast("Json", texts).values():
+                if not isinstance(value, str):
+                    return f"metadata.{name} holds something else than texts"
+    return "" if isinstance(content.get("spec"), dict) else "there is no spec"
 
 
 # Plain loops: this runs over every variable of every pod that is created, and costs twice as much as
@@ -80,19 +99,33 @@ def pod_problem(pod: object) -> str:
 def _container_problem(container: Json) -> str:
     env = container.get("env")
     if env is not None:
-        if not _is_list_of_named(env):
+        if not isinstance(env, list):
             return "env is not a list of named objects"
-        for entry in env:
-            value, source = entry.get("value"), entry.get("valueFrom")
-            if not (value is None or isinstance(value, str)) or not (
-                source is None or isinstance(source, dict)
-            ):
-                return "a variable has a value that is no text, or a source that is no object"
+        problem = ""
+        for entry in cast("list[Any]", env):
+            if not isinstance(entry, dict):
+                return "env is not a list of named objects"
+            fields: Json = entry  # pyright: ignore[reportUnknownVariableType]
+            if not isinstance(fields.get("name"), str):
+                return "env is not a list of named objects"
+            value = fields.get("value")
+            if not isinstance(value, str) and value is not None:
+                problem = _NO_VARIABLE
+            source = fields.get("valueFrom")
+            if source is not None and not isinstance(source, dict):
+                problem = _NO_VARIABLE
+        if problem:
+            return problem
+    return mounts_problem(container)
+
+
+def mounts_problem(container: Json) -> str:
+    """The part of `pod_problem` that is about what a container mounts; "" for none."""
     for name, path in (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")):
         items = container.get(name)
         if items is None:
             continue
-        if not _is_list_of_named(items):
+        if not is_list_of_named(items):
             return f"{name} is not a list of named objects"
         for item in items:
             if not isinstance(item.get(path), str):
@@ -100,11 +133,8 @@ def _container_problem(container: Json) -> str:
     return ""
 
 
-def _is_optional(value: object, wanted: type) -> bool:
-    return value is None or isinstance(value, wanted)
-
-
-def _is_list_of_named(value: object) -> bool:
+def is_list_of_named(value: object) -> bool:
+    """Whether a value is a list of objects that each have a name; None is as good as an empty one."""
     if value is None:
         return True
     if not isinstance(value, list):

@@ -18,13 +18,14 @@ from bubu_operator.injection import (
     InjectionConfig,
     InjectionReason,
     demand_for,
+    fresh_patch,
     inject_pod,
     patch_text,
     pod_problem,
     select_config,
 )
 from bubu_operator.injection.names import INJECT_LABEL, MIRROR_ANNOTATION
-from bubu_operator.injection.podspec import child, texts_of
+from bubu_operator.injection.podspec import child, outer_problem, texts_of
 from bubu_operator.webhook.review import Denial, ReviewRequest
 from bubu_storage.apply_env import Json
 
@@ -145,7 +146,7 @@ def skip_reason(request: ReviewRequest) -> Verdict | None:
         return Verdict(SkipReason.NOT_A_POD, "", (warning,))
     if request.operation != "CREATE":
         return Verdict(SkipReason.NOT_A_CREATION, "", ("a pod is injected when it is created, not later",))
-    problem = _outer_problem(request.pod)
+    problem = outer_problem(request.pod)
     if problem:
         return _malformed(request, problem)
     if MIRROR_ANNOTATION in texts_of(child(request.pod, "metadata"), "annotations"):
@@ -204,24 +205,36 @@ def decide(
     hopeless = _hopeless(request, config)
     if hopeless is not None:
         return hopeless
+    patch = fresh_patch(pod, selection.config)
+    if patch is not None:
+        return _too_large(request, patch, config) or Verdict(
+            InjectionReason.INJECTED, patch, (), config, wanted=True
+        )
     result = inject_pod(pod, selection.config)
     if result.reason == InjectionReason.MALFORMED_POD:
         return Verdict(
             SkipReason.MALFORMED_POD, "", tuple(f"the pod {text}" for text in result.warnings), unserved=True
         )
     patch = patch_text(pod, result) if result.changed else ""
-    # Pods are stored in a denser form than JSON: the pod must not be refused because of us.
-    if patch and request.size_bytes + len(patch) > MAX_POD_BYTES:
-        warning = (
-            f"{config} was not injected: the pod would be larger than the "
-            f"{MAX_POD_BYTES} bytes that a cluster stores; make the pod smaller"
-        )
-        return Verdict(SkipReason.POD_TOO_LARGE, "", (warning,), config, wanted=True, unserved=True)
+    too_large = _too_large(request, patch, config)
+    if too_large is not None:
+        return too_large
     # A config may be for some containers only: a pod without one is refused if it asked by itself.
     unserved = result.reason not in _SERVED and not (
         result.reason == InjectionReason.NO_MATCHING_CONTAINER and demand is Demand.NAMESPACE_LABEL
     )
     return Verdict(result.reason, patch, result.warnings, config, wanted=True, unserved=unserved)
+
+
+def _too_large(request: ReviewRequest, patch: str, config: str) -> Verdict | None:
+    """Pods are stored in a denser form than JSON: the pod must not be refused because of us."""
+    if not patch or request.size_bytes + len(patch) <= MAX_POD_BYTES:
+        return None
+    warning = (
+        f"{config} was not injected: the pod would be larger than the "
+        f"{MAX_POD_BYTES} bytes that a cluster stores; make the pod smaller"
+    )
+    return Verdict(SkipReason.POD_TOO_LARGE, "", (warning,), config, wanted=True, unserved=True)
 
 
 def _hopeless(request: ReviewRequest, config: str) -> Verdict | None:
@@ -246,14 +259,6 @@ def _containers(pod: object) -> int:
 def _problem(request: ReviewRequest) -> str:
     """`pod_problem`; "" for a pod that is too large to look at all of it."""
     return "" if request.size_bytes > MAX_POD_BYTES else pod_problem(request.pod)
-
-
-def _outer_problem(pod: object) -> str:
-    """`pod_problem` without the containers and volumes."""
-    content = cast("Json", pod) if isinstance(pod, dict) else {}
-    if not isinstance(content.get("spec"), dict):
-        return pod_problem(cast("object", pod))
-    return pod_problem({**content, "spec": {}})
 
 
 def _malformed(request: ReviewRequest, problem: str) -> Verdict:
