@@ -215,11 +215,16 @@ class WebhookApp:
         try:
             await self._send(send, HTTPStatus.OK, answer, _JSON)
         finally:
-            self._metrics.count_review(
-                policy, _result(verdict, denial), verdict.reason, loop.time() - arrived
-            )
-        # The creator of the pod need not wait for our log: what was just written goes out first.
-        loop.call_soon(_log, request, verdict, denial)
+            # The creator of the pod need not wait for our count and log: the answer goes out first.
+            # A server writes it at the end of this round of the event loop.
+            seconds = loop.time() - arrived
+            loop.call_soon(self._tell, policy, request, verdict, denial, seconds)
+
+    def _tell(
+        self, policy: Policy, request: ReviewRequest, verdict: Verdict, denial: Denial | None, seconds: float
+    ) -> None:
+        self._metrics.count_review(policy, _result(verdict, denial), verdict.reason, seconds)
+        _log(request, verdict, denial)
 
     async def _answer(
         self, policy: Policy, request: ReviewRequest, arrived: float

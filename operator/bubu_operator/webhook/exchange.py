@@ -20,6 +20,8 @@ from typing import Any, Final
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from bubu_operator.webhook.body import WHOLE_BODY
+
 __all__ = ["Exchange", "Message"]
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class Exchange:
         expects_continue: bool,
         on_complete: Callable[[], None],
     ) -> None:
+        scope["extensions"] = {WHOLE_BODY: self.whole_body}
         self._scope = scope
         self._transport = transport
         self._flow = flow
@@ -184,6 +187,19 @@ class Exchange:
             finally:
                 self._waiter = None
         return {"type": "http.disconnect"}
+
+    def whole_body(self, limit: int) -> bytes | None:
+        """`WHOLE_BODY` of ASGI's extensions: the body at once, where nothing of it is awaited.
+
+        Returns:
+            What is left of it; None where more is to come, or it is larger than the limit, or nobody
+            waits for an answer: `receive` has it then.
+        """
+        if self.has_more or self._is_told or self._is_over or len(self._body) > limit:
+            return None
+        self._is_told = True
+        body, self._body = bytes(self._body), b""
+        return body
 
     async def send(self, message: Message) -> None:
         """ASGI: the head of the answer, then its body in one or more pieces.

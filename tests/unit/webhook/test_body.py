@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bubu_operator.webhook import body as body_module
-from bubu_operator.webhook.body import FREE_BYTES, BodyReader
+from bubu_operator.webhook.body import FREE_BYTES, WHOLE_BODY, BodyReader
 from bubu_operator.webhook.review import ReviewRejectedError
 
 SCOPE = {"headers": [(b"content-type", b"application/json")]}
@@ -80,3 +80,33 @@ def test_however_a_body_ends_the_budget_is_whole_again(end: str, monkeypatch: py
         assert outcome == end
 
     assert asyncio.run(reading(reader, b"x" * (FREE_BYTES + 1500)))
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_small_body_that_is_there_is_taken_at_once(is_there: bool):
+    """Where the server offers that; else it is received, as from any other server."""
+    limits: list[int] = []
+
+    def whole(limit: int) -> bytes | None:
+        limits.append(limit)
+        return b"at once" if is_there else None
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"received"}
+
+    scope = {**SCOPE, "extensions": {WHOLE_BODY: whole}}
+    body = asyncio.run(BodyReader().read(scope, receive))
+
+    assert body == (b"at once" if is_there else b"received")
+    assert limits == [FREE_BYTES]
+
+
+@pytest.mark.parametrize("content_type", [b"application/json; charset=utf-8", b" APPLICATION/JSON "])
+def test_json_may_be_written_in_other_ways(content_type: bytes):
+    """With parameters, and in any case."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x"}
+
+    scope = {"headers": [(b"content-type", content_type)]}
+    assert asyncio.run(BodyReader().read(scope, receive)) == b"x"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 
+from bubu_operator.webhook.body import WHOLE_BODY
 from bubu_operator.webhook.exchange import Exchange
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
@@ -43,8 +44,9 @@ class Case:
         self.completed = 0
         transport: Any = self.transport
         self.flow = FlowControl(transport)
+        self.scope: dict[str, Any] = {"type": "http", "method": method}
         self.exchange = Exchange(
-            {"type": "http", "method": method},
+            self.scope,
             transport,
             self.flow,
             default_headers=[(b"date", b"today")],
@@ -277,3 +279,29 @@ def test_a_body_after_the_answer_is_not_kept():
     case.run(START, BODY)
     case.exchange.take(b"x" * (HIGH_WATER_LIMIT + 1))
     assert case.transport.calls == []
+
+
+def test_a_whole_body_can_be_had_at_once():
+    """Once, within the limit, and by the extension that the application finds in its scope."""
+    case = Case()
+    whole = case.scope["extensions"][WHOLE_BODY]
+    case.exchange.take(b"ok")
+    assert whole(2) is None
+    case.exchange.end()
+    assert whole(1) is None
+    assert whole(2) == b"ok"
+    assert whole(2) is None
+
+
+def test_a_body_that_is_too_large_for_at_once_is_received():
+    """Asking for the whole of it takes nothing away; nor is there one where the client has gone."""
+    case = Case()
+    case.exchange.take(b"ok")
+    case.exchange.end()
+    assert case.exchange.whole_body(1) is None
+    message = asyncio.run(case.exchange.receive())
+    assert message == {"type": "http.request", "body": b"ok", "more_body": False}
+    gone = Case()
+    gone.exchange.end()
+    gone.exchange.break_off()
+    assert gone.exchange.whole_body(1) is None
