@@ -137,6 +137,11 @@ class ApiOwnerSource:
         self._busy = False
         self._failure: tuple[float, OwnersUnknownError] | None = None
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Names of the kinds that are listed; another set of them decides differently."""
+        return frozenset(kind.name for kind in self._served)
+
     def find_kinds(self) -> bool:
         """Find what is to be listed; False if nobody owns runs here. Not to be called during `observe`.
 
