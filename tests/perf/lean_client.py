@@ -1,12 +1,13 @@
 """The least HTTP client that can drive a webhook: prepared bytes over kept TLS connections.
 
-A benchmark's client must not be what is measured. This one sends the same bytes again and again,
-looks for the length of the answer and for one mark in it, and does nothing else; its share is in
-the figures of the no-op handler that is measured beside.
+A benchmark's client must not be what is measured. This one sends prepared requests in turn, looks for
+the length of the answer and for one mark in it, and does nothing else; its share is in the figures
+of the no-op handler that is measured beside.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 import ssl
@@ -20,21 +21,24 @@ _SECONDS = 30.0
 
 
 class Connection:
-    """One kept connection that asks one thing."""
+    """One kept connection that asks some things in turn."""
 
-    def __init__(self, port: int, context: ssl.SSLContext, body: bytes, mark: bytes) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext, bodies: Sequence[bytes], mark: bytes) -> None:
         plain = socket.create_connection(("127.0.0.1", port), _SECONDS)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = context.wrap_socket(plain, server_hostname="localhost")
-        self._request = (
-            b"POST /mutate?timeout=5s HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
-            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        self._requests = itertools.cycle(
+            [
+                b"POST /mutate?timeout=5s HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
+                b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+                for body in bodies
+            ]
         )
         self._mark = mark
 
     def send(self) -> None:
         """Ask."""
-        self._socket.sendall(self._request)
+        self._socket.sendall(next(self._requests))
 
     def receive(self) -> None:
         """Take the answer.
@@ -67,9 +71,11 @@ class Connection:
         self._socket.close()
 
 
-def open_all(port: int, context: ssl.SSLContext, body: bytes, mark: bytes, count: int) -> list[Connection]:
-    """Open connections to one server and warm them up."""
-    connections = [Connection(port, context, body, mark) for _ in range(count)]
+def open_all(
+    port: int, context: ssl.SSLContext, bodies: Sequence[bytes], mark: bytes, count: int
+) -> list[Connection]:
+    """Open connections to one server, deal the bodies out among them, and warm them up."""
+    connections = [Connection(port, context, bodies[first::count], mark) for first in range(count)]
     for connection in connections * 5:
         connection.send()
         connection.receive()

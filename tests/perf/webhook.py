@@ -21,12 +21,13 @@ from typing import Final
 from tests.cluster.certs import write_serving_files
 from tests.perf.harness import Goal, Report, parse_options
 from tests.perf.lean_client import Connection, at_rate, flat_out, open_all
-from tests.perf.webhook_servers import CONFIGS, Server, noop_server, passes_beside, review, webhook_server
+from tests.perf.webhook_servers import CONFIGS, Server, noop_server, passes_beside, reviews, webhook_server
 
 PER_SECOND: Final = 50.0
 REQUESTS_AT_RATE: Final = 250
 REQUESTS_FLAT_OUT: Final = 3000
 CONNECTIONS: Final = 4
+POD_VARIANTS: Final = 128
 P50_MS: Final = 1.0
 P99_MS: Final = 10.0
 P99_BESIDE_A_PASS_MS: Final = 25.0
@@ -140,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.sched_setaffinity(0, client_cpus)
         servers = {server.name: server for server in running}
         connections = {
-            server.name: open_all(server.port, context, review(), b'"patch"', CONNECTIONS)
+            server.name: open_all(server.port, context, reviews(POD_VARIANTS), b'"patch"', CONNECTIONS)
             for server in running
         }
         for opened in connections.values():

@@ -36,7 +36,7 @@ from tests.cluster.certs import ServingFiles
 from tests.cluster.processes import free_port
 from tests.perf.stores import folder_in_memory
 
-__all__ = ["CONFIGS", "NAMESPACE", "Server", "noop_server", "passes_beside", "review", "webhook_server"]
+__all__ = ["CONFIGS", "NAMESPACE", "Server", "noop_server", "passes_beside", "reviews", "webhook_server"]
 
 NAMESPACE = "flows"
 CONFIGS = 1000
@@ -67,12 +67,20 @@ class Server:
         return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
 
 
-def review() -> bytes:
+def reviews(count: int) -> list[bytes]:
+    """Reviews of as many different pods; no two of them have the id, the name or the values in common."""
+    return [_review(number) for number in range(count)]
+
+
+def _review(which: int) -> bytes:
     """A review of an engram's pod of 6 KiB, with variables of its own."""
     pod: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"generateName": "engram-", "labels": {"bubustack.io/engram": "resize"}},
+        "metadata": {
+            "generateName": f"engram-{which:04}-",
+            "labels": {"bubustack.io/engram": "resize", "bubustack.io/steprun": f"resize-{which:04}"},
+        },
         "spec": {
             "serviceAccountName": "default",
             "containers": [
@@ -84,10 +92,10 @@ def review() -> bytes:
     number = 0
     while len(json.dumps(pod, separators=(",", ":"))) < POD_BYTES:
         env = pod["spec"]["containers"][number % 2]["env"]
-        env.append({"name": f"SETTING_{number:03}", "value": "a value of usual length"})
+        env.append({"name": f"SETTING_{number:03}", "value": f"the usual length, {which:05}"})
         number += 1
     request = {
-        "uid": "00000000-0000-0000-0000-000000000001",
+        "uid": f"00000000-0000-0000-0000-{which:012}",
         "kind": {"group": "", "version": "v1", "kind": "Pod"},
         "resource": {"group": "", "version": "v1", "resource": "pods"},
         "operation": "CREATE",

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.certs import write_serving_files
 from tests.perf.lean_client import Connection
-from tests.perf.webhook_servers import noop_server
+from tests.perf.webhook_servers import noop_server, reviews
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -45,8 +45,21 @@ def test_a_wrong_answer_is_no_measurement(tmp_path, monkeypatch):
     files = write_serving_files(tmp_path, ["localhost"], ["127.0.0.1"])
     context = ssl.create_default_context(cafile=str(files.ca))
     with noop_server(files, set(os.sched_getaffinity(0))) as server:
-        connection = Connection(server.port, context, b"{}", b"no such mark")
+        connection = Connection(server.port, context, [b"{}"], b"no such mark")
         connection.send()
         with pytest.raises(ValueError, match="without b'no such mark'"):
             connection.receive()
         connection.close()
+
+
+def test_no_two_pods_are_alike():
+    """A server that remembered what it answered to the same bytes would measure its memory."""
+    requests = [json.loads(body)["request"] for body in reviews(10)]
+    names = {request["object"]["metadata"]["generateName"] for request in requests}
+    first = [
+        {entry["value"] for item in request["object"]["spec"]["containers"] for entry in item["env"]}
+        for request in requests
+    ]
+    assert len(names) == len({request["uid"] for request in requests}) == 10
+    assert not set.intersection(*first)
+    assert len({len(body) for body in reviews(10)}) == 1
