@@ -26,6 +26,7 @@ from bubu_operator.injection.select import select_config
 from bubu_operator.kube.client import DEFAULT_TIMEOUT_SECONDS, KubeClient
 from bubu_operator.kube.configs import list_configs
 from bubu_operator.kube.resources import (
+    CLUSTER_RETENTION_POLICIES,
     CLUSTER_STORAGE_CONFIGS,
     LEASES,
     MUTATING_WEBHOOKS,
@@ -113,7 +114,12 @@ class Checker:
                     "strict", "list namespaces", lambda: self._strict(configuration, serving=serving)
                 )
         findings += self._guarded("dry run", "create pods, and list storageconfigs", self._probe)
-        for resource in (STORAGE_CONFIGS, CLUSTER_STORAGE_CONFIGS, RETENTION_POLICIES):
+        for resource in (
+            STORAGE_CONFIGS,
+            CLUSTER_STORAGE_CONFIGS,
+            RETENTION_POLICIES,
+            CLUSTER_RETENTION_POLICIES,
+        ):
             findings += self._guarded(
                 resource.kind.lower(),
                 f"list {resource.plural}",

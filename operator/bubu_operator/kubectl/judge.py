@@ -17,6 +17,7 @@ from bubu_operator.injection.names import STRICT_LABEL
 from bubu_operator.injection.ownership import read_record
 from bubu_operator.injection.podspec import child, pod_problem, texts_of
 from bubu_operator.kube.resources import (
+    CLUSTER_RETENTION_POLICIES,
     RETENTION_POLICIES,
     VERSION,
     JsonObject,
@@ -40,6 +41,9 @@ __all__ = [
 
 EXPIRES_SOON: Final = timedelta(days=7)
 LEASE_GRACE_SECONDS: Final = 5.0
+_POLICIES: Final = frozenset(
+    resource.kind.lower() for resource in (RETENTION_POLICIES, CLUSTER_RETENTION_POLICIES)
+)
 _NOT_BROKEN: Final = frozenset({Reason.NOT_PROBED, Reason.EMPTY_DIR, Reason.NO_CREDENTIALS})
 """Reasons of a Ready that is Unknown for good: the controller cannot look, and pods can."""
 
@@ -248,7 +252,7 @@ def _judge_object(obj: JsonObject, area: str) -> list[Finding]:
         return []
     if ready.get("status") == "False":
         # A policy that does not run leaves objects lying; a config that does not work leaves pods without.
-        say = warn if area == RETENTION_POLICIES.kind.lower() else fail
+        say = warn if area in _POLICIES else fail
         found.append(say(area, f"{key} is not ready: {told}", remedy))
     elif ready.get("status") != "True" and ready.get("reason") not in _NOT_BROKEN:
         found.append(warn(area, f"{key}: {told}", remedy))
