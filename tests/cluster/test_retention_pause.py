@@ -1,0 +1,101 @@
+"""The kill switch on a real API server: one annotation ends every pass in seconds; all policies say so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.controller_harness import allow_election, children_of, condition, install, until
+from tests.cluster.retention_world import SLOW, World, finished
+
+pytestmark = pytest.mark.cluster
+
+ANNOTATION = "storage.bubustack.io/pause-retention"
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Cluster) -> Cluster:
+    """The cluster with CRDs and rights."""
+    install(cluster)
+    return cluster
+
+
+@pytest.fixture
+def world(installed: Cluster, namespace: str, tmp_path: Path) -> Iterator[World]:
+    """A world whose namespace is the operator's, too, so that tests do not pause one another."""
+    allow_election(installed, namespace)
+    with World.running(installed, namespace, tmp_path) as made:
+        yield made
+
+
+def annotate(world: World, text: str) -> None:
+    """Annotate the operator's namespace."""
+    world.cluster.kubectl("annotate", "namespace", world.namespace, "--overwrite", text)
+
+
+def reason(world: World, name: str) -> str:
+    """Return the reason of a policy's Ready condition."""
+    return condition({"status": world.status(name)}).get("reason", "")
+
+
+def test_the_annotation_ends_a_pass_that_is_under_way(world: World) -> None:
+    """No process is left within seconds, nothing more is deleted, all policies say so; then all go on."""
+    world.fill(old=500, young=20, objects=10)
+    controller = world.controller(operator_namespace=world.namespace)
+    controller.start()
+    world.config()
+    world.policy("other", interval="1h")
+    world.policy(mode="Enforce", interval="1s", safety={"maxDuePercent": 100}, limits=SLOW)
+    world.wait(lambda s: s.get("totals", {}).get("deletedObjects", 0) > 0, "deletions", 60)
+    assert children_of(controller.pid)
+
+    began = time.monotonic()
+    annotate(world, f"{ANNOTATION}=true")
+    until(lambda: not children_of(controller.pid), "the pass to end", 6)
+    seconds = time.monotonic() - began
+
+    left = world.objects()
+    assert len(left) > 200
+    for name in ("tidy", "other"):
+        until(lambda name=name: reason(world, name) == "PassesPaused", f"the reason on {name}", 5)
+    assert "nextPassTime" not in world.status()
+    version = world.read()["metadata"]["resourceVersion"]
+    until(lambda: "\nbubu_retention_paused 1.0\n" in controller.health("/metrics")[1], "the metric", 5)
+    world.policy("late", mode="Enforce", safety={"maxDuePercent": 100})
+    until(lambda: reason(world, "late") == "PassesPaused", "the reason on a new policy", 5)
+    assert world.objects() == left
+    assert world.read()["metadata"]["resourceVersion"] == version
+
+    annotate(world, f"{ANNOTATION}-")
+    until(lambda: len(world.objects()) == 200, "the rest to go", 60)
+    assert reason(world, "tidy") == "StorageFound"
+    print(f"no pass left {seconds:.1f} s after the annotation")
+
+
+def test_a_controller_that_starts_while_retention_is_paused(world: World) -> None:
+    """Not one pass begins before the annotation has been read; --pause-retention does the same."""
+    world.fill(old=5, young=5)
+    world.config()
+    world.policy()
+    annotate(world, f"{ANNOTATION}=please")
+    controller = world.controller(operator_namespace=world.namespace)
+    controller.start()
+    until(lambda: reason(world, "tidy") == "PassesPaused", "the reason", 10)
+    assert "lastPass" not in world.status()
+    controller.stop()
+
+    annotate(world, f"{ANNOTATION}-")
+    controller = world.controller("--pause-retention", operator_namespace=world.namespace)
+    controller.start()
+    until(
+        lambda: "--pause-retention" in condition(world.read()).get("message", ""), "the option's reason", 10
+    )
+    assert "lastPass" not in world.status()
+    controller.stop()
+
+    world.controller(operator_namespace=world.namespace).start()
+    world.wait(lambda s: finished(s, "DryRun"), "a pass")
