@@ -9,14 +9,22 @@ observations; what it says holds for the moment at which its observation *began*
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-__all__ = ["OWNERS_FRESH_SECONDS", "OwnerFacts", "OwnerSource", "OwnerView", "run_name_of"]
+__all__ = ["OWNERS_FRESH_SECONDS", "OwnerFacts", "OwnerSource", "OwnerView", "boot_seconds", "run_name_of"]
 
 OWNERS_FRESH_SECONDS: Final = 10.0
 """Age of a view up to which deletions may be based on it."""
+
+_BOOT_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boot_seconds() -> float:
+    """Return seconds that never go back and, where the system can, count time asleep."""
+    return time.clock_gettime(_BOOT_CLOCK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -31,8 +32,9 @@ from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
 from bubu_storage.retention.gate import Gate, PassStoppedError, Permit
 from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
-from bubu_storage.retention.owners import OwnerSource
-from bubu_storage.retention.references import ReferenceCache
+from bubu_storage.retention.marks import MarkBook
+from bubu_storage.retention.owners import OwnerSource, boot_seconds
+from bubu_storage.retention.references import Follower, ReferenceCache
 from bubu_storage.retention.report import PassReport, RunOutcome, StoppedBy
 from bubu_storage.retention.rules import Reason, decide_loose
 from bubu_storage.retention.scan import MAX_PAGE_SIZE, Listing, OpenRun
@@ -40,13 +42,8 @@ from bubu_storage.retention.spec import PassSpec, run_prefix_of
 from bubu_storage.retention.sweep import Sweeper
 
 __all__ = ["boot_seconds", "run_pass"]
-
-_BOOT_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def boot_seconds() -> float:
-    """Return seconds that never go back and, where the system can, count time asleep."""
-    return time.clock_gettime(_BOOT_CLOCK)
+_LIMITS: Final = frozenset({StoppedBy.MAX_SCAN, StoppedBy.MAX_DELETE, StoppedBy.APPROVAL_REQUIRED})
+"""Ends of a pass after which marks may still be written: the store is well and there is time."""
 
 
 def _utc_now() -> datetime:
@@ -140,6 +137,7 @@ class _Pass:
         self._backend = backend
         self._spec = spec
         self._cursor = cursor
+        self._monotonic = monotonic
         self._wall_clock = wall_clock
         self._on_checkpoint = on_checkpoint
         self._owners = owners
@@ -153,7 +151,13 @@ class _Pass:
             requests_per_second=spec.requests_per_second,
             permits=permits,
         )
-        self._ledger = Ledger(spec, cursor, started_at=wall_clock(), on_run=on_run)
+        self._on_run = on_run
+        self._ledger = Ledger(spec, cursor, started_at=wall_clock(), on_run=self._note_outcome)
+        # Marks are of use only where owners are known, and in a dry run only to judge orphans by.
+        is_marking = not spec.dry_run or any(rule.orphan_grace_seconds for rule in spec.rules)
+        self._marks = (
+            MarkBook(backend, self._gate, spec, self._ledger) if owners is not None and is_marking else None
+        )
         self._run: OpenRun | None = None
         self._tail_prefix = ""
         self._listed_at = 0.0
@@ -162,9 +166,22 @@ class _Pass:
         """Run to the end or to a stop."""
         stop: PassStoppedError | None = None
         try:
-            self._cycle(Judge(self._spec, self._server_time()))
+            judge = Judge(
+                self._spec,
+                self._server_time(),
+                owners=self._owners,
+                follower=Follower(self._backend, self._gate, self._reference_cache),
+                marks=self._marks,
+                is_shared_store=self._shared_store,
+                clock=self._monotonic,
+            )
+            judge.refresh()
+            self._cycle(judge)
         except PassStoppedError as reason:
             stop = reason
+        if stop is not None and stop.reason in _LIMITS:
+            with suppress(PassStoppedError):
+                self._settle_marks()
         self._ledger.close(stop)
         return self._ledger.report(
             requests=self._gate.requests,
@@ -240,6 +257,7 @@ class _Pass:
                 for entry in page:
                     self._take(entry, scope, actor, judge)
                 actor.settle()
+                self._settle_marks()
                 if self._run is not None:
                     facts = self._run.facts(complete=False)
                     ledger.run = RunProgress(facts, Phase.SCANNING, self._run.last_key)
@@ -248,6 +266,9 @@ class _Pass:
             listing.close()
         self._close_run(actor, judge)
         actor.settle()
+        if self._marks is not None:
+            self._marks.end_scope(scope)
+        self._settle_marks()
         self._checkpoint()
 
     def _take(self, entry: ListedObject, scope: str, actor: Actor, judge: Judge) -> None:
@@ -277,6 +298,16 @@ class _Pass:
             actor.delete_run(run, decision)
         else:
             actor.keep_run(run, decision)
+
+    def _settle_marks(self) -> None:
+        if self._marks is not None:
+            self._marks.settle()
+
+    def _note_outcome(self, outcome: RunOutcome) -> None:
+        if self._marks is not None:
+            self._marks.close(outcome)
+        if self._on_run is not None:
+            self._on_run(outcome)
 
     def _checkpoint(self) -> None:
         if self._on_checkpoint is not None:

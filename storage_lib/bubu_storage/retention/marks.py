@@ -1,0 +1,295 @@
+"""Marks in the store that say since when a run has been without an owner.
+
+An orphan is a run that had no owner in two complete observations at least the grace apart. The
+first of them is a mark: an object below `MARKS_PREFIX` whose date, given by the store, is the
+time of that observation. Marks sort like the runs that they are about, so one listing beside
+that of the runs finds them.
+
+A mark that says too much would cost data, a missing one costs only time. So:
+
+* marks are written by enforcing passes only, in a complete observation of the owners, for runs
+  that nothing but the missing owner's grace keeps, and only where there is none yet;
+* a mark counts only if every member of its run is older. A mark may outlive its run (a crash
+  between the two deletions); a run of the same name that comes later is younger than the mark,
+  so it is marked anew, and its grace begins then;
+* a mark does not count for ever: one that is older than the grace and `MARK_LIFE_SECONDS` may
+  come from a time after which an owner came and went unseen, and is written anew;
+* a mark is removed when an owner is seen, when there is no run behind it any more, and after its
+  run was deleted. Removing one is always safe.
+
+Limits: entries of marks count as scanned and removals as deletions, so the limits of a pass hold
+for both together; at most ``maxDelete`` marks are written. Where nothing more may be listed, a
+single mark is asked for instead: marks never keep a pass from getting on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from bubu_storage.backend.types import BatchDeleter, ObjectBackend
+from bubu_storage.errors import (
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    StorageError,
+    ThrottledError,
+    UnsupportedOperationError,
+)
+from bubu_storage.retention.crew import send_each
+from bubu_storage.retention.gate import Gate, PassStoppedError
+from bubu_storage.retention.ledger import Ledger
+from bubu_storage.retention.report import RunOutcome, StoppedBy
+from bubu_storage.retention.rules import Reason, has_date
+from bubu_storage.retention.scan import MAX_PAGE_SIZE, Listing
+from bubu_storage.retention.spec import PassSpec, run_prefix_of
+from bubu_storage.wire import CONTENT_TYPE_JSON, RESERVED_PREFIX
+
+__all__ = ["MARKS_PREFIX", "MARK_LIFE_SECONDS", "MarkBook", "mark_key", "run_of_mark"]
+
+MARKS_PREFIX: Final = RESERVED_PREFIX + "retention/marks/"
+"""Where marks are."""
+
+MARK_LIFE_SECONDS: Final = 30 * 86_400.0
+"""How long a mark counts after the longest grace of its policy is over."""
+
+_NAME: Final = "mark"
+_CONTENT: Final = b'{"kind":"retention-mark"}\n'
+_SHARE_OF_SCAN: Final = 10
+_PAST_ALL: Final = chr(0x10FFFF)
+"""Behind every run directory, in the order of keys."""
+_MAX_BATCH: Final = 1000
+
+
+def mark_key(run_prefix: str) -> str:
+    """Return the key of the mark of a run directory."""
+    return f"{MARKS_PREFIX}{run_prefix}{_NAME}"
+
+
+def run_of_mark(key: str, scope: str) -> str:
+    """Return the run directory in this scope that a mark is about; "" if this is no such mark."""
+    if not key.startswith(MARKS_PREFIX) or not key.endswith("/" + _NAME):
+        return ""
+    run_prefix = key[len(MARKS_PREFIX) : -len(_NAME)]
+    return run_prefix if run_prefix_of(run_prefix, scope) == run_prefix else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A mark to be written; over an older one if that does not count any more."""
+
+    key: str
+    replaces: bool
+
+
+class MarkBook:
+    """Reads the marks of one pass beside its runs, and keeps them true if the pass enforces.
+
+    Runs are noted in byte order, as they are scanned, and asked about again only while they are due.
+
+    Args:
+        backend: the store.
+        gate: lets each request through.
+        spec: scopes, limits, whether to write.
+        ledger: the books; shares its limits.
+    """
+
+    def __init__(self, backend: ObjectBackend, gate: Gate, spec: PassSpec, ledger: Ledger) -> None:
+        self._backend = backend
+        self._gate = gate
+        self._spec = spec
+        self._ledger = ledger
+        self._start = ledger.after
+        # Set aside at once: whoever lists runs ahead would leave nothing to list their marks with.
+        self._allowance = ledger.scans.take(spec.max_scan // _SHARE_OF_SCAN)
+        self._scope = ""
+        self._reached = ""
+        self._listing: Listing | None = None
+        self._page: deque[tuple[str, datetime]] = deque()
+        self._dates: dict[str, datetime] = {}
+        self._wishes: deque[_Wish] = deque()
+        self._wished: set[str] = set()
+        self._refuse: deque[str] = deque()
+        self._writes_left = 0 if spec.dry_run else spec.max_delete
+
+    def note(self, run_prefix: str, *, has_owner: bool) -> None:
+        """Take note of a run as the scan comes to it; marks that it shows to be wrong will be removed."""
+        if self._spec.dry_run:
+            return
+        _, marked_at = self._advance(run_prefix)
+        marked_at = marked_at or self._dates.pop(run_prefix, None)
+        if marked_at is None:
+            return
+        if has_owner:
+            self._remove(run_prefix)
+        else:
+            self._dates[run_prefix] = marked_at
+
+    def date_of(self, run_prefix: str) -> datetime | None:
+        """Return the date of a run's mark; None if it has none.
+
+        Raises:
+            PassStoppedError: the store failed, or a limit of the gate is reached.
+        """
+        if (known := self._dates.get(run_prefix)) is not None:
+            return known
+        is_known, marked_at = self._advance(run_prefix)
+        if not is_known:
+            marked_at = self._ask_for(run_prefix)
+        if marked_at is not None and not self._spec.dry_run:
+            self._dates[run_prefix] = marked_at
+        return marked_at
+
+    def wish(self, run_prefix: str, *, replaces: bool) -> None:
+        """Have a run marked when `settle` is called; in a dry run, and past the limit, nothing happens."""
+        if self._writes_left > 0 and run_prefix not in self._wished:
+            self._writes_left -= 1
+            self._wished.add(run_prefix)
+            self._wishes.append(_Wish(mark_key(run_prefix), replaces))
+
+    def close(self, outcome: RunOutcome) -> None:
+        """Forget a run that has been dealt with; have its mark removed if all of it is gone."""
+        if self._dates.pop(outcome.prefix, None) is not None and outcome.reason is Reason.DELETED:
+            self._remove(outcome.prefix)
+
+    def end_scope(self, scope: str) -> None:
+        """Have the marks removed that come after the last run of a scope."""
+        if not self._spec.dry_run and scope >= self._scope:
+            self._bring_to(scope, _PAST_ALL)
+
+    def settle(self) -> None:
+        """Write and remove what has come together.
+
+        Raises:
+            PassStoppedError: a limit of the gate is reached, or a permit is gone. What is not done
+                then is found again by a later pass.
+        """
+        if self._wishes:
+            self._write()
+        while self._refuse and self._ledger.delete_left > 0:
+            most = min(_MAX_BATCH, self._ledger.delete_left, len(self._refuse))
+            self._delete([self._refuse.popleft() for _ in range(most)])
+
+    def _write(self) -> None:
+        for wish, answer in send_each(self._gate, self._wishes, self._put, self._gate.turn_to_delete):
+            if isinstance(answer, UnsupportedOperationError) and not wish.replaces:
+                # No mark was listed, and nobody else writes any: the claim sees to that.
+                self._wishes.append(_Wish(wish.key, replaces=True))
+            elif isinstance(answer, StorageError) and not isinstance(answer, PreconditionFailedError):
+                # Whoever may not write one mark may not write others; the next pass tries again.
+                self._ledger.note_error(answer, wish.key)
+                self._writes_left = 0
+                self._wishes.clear()
+
+    def _put(self, wish: _Wish) -> str:
+        return self._backend.put_object(
+            wish.key,
+            _CONTENT,
+            size_bytes=len(_CONTENT),
+            content_type=CONTENT_TYPE_JSON,
+            if_none_match="" if wish.replaces else "*",
+        )
+
+    def _delete(self, keys: list[str]) -> None:
+        """Delete some marks; what fails is noted and left for a later cycle."""
+        for key in keys:
+            if not key.startswith(MARKS_PREFIX) or not key.endswith("/" + _NAME):
+                raise ValueError(f"{key!r} is no mark")
+        self._ledger.attempted += len(keys)
+        if isinstance(self._backend, BatchDeleter) and self._delete_batch(self._backend, keys):
+            return
+        queue = deque(keys)
+        for key, answer in send_each(
+            self._gate, queue, self._backend.delete_object, self._gate.turn_to_delete
+        ):
+            if isinstance(answer, StorageError):
+                self._ledger.note_error(answer, key)
+
+    def _delete_batch(self, batcher: BatchDeleter, keys: list[str]) -> bool:
+        """Delete in one request; False if the store has no such request."""
+        self._gate.turn_to_delete()
+        try:
+            failed = batcher.delete_objects(keys)
+        except UnsupportedOperationError:
+            return False
+        except ThrottledError as error:
+            self._gate.back_off(error)
+        except StorageError as error:
+            self._ledger.note_error(error, keys[0])
+        else:
+            self._gate.succeeded()
+            for key, error in failed.items():
+                self._ledger.note_error(error, key)
+        return True
+
+    def _remove(self, run_prefix: str) -> None:
+        if not self._spec.dry_run:
+            self._refuse.append(mark_key(run_prefix))
+
+    def _advance(self, run_prefix: str) -> tuple[bool, datetime | None]:
+        """Bring the listing to a run; tell whether it knows about the run, and the date of its mark."""
+        scope = self._spec.scope_of(run_prefix)
+        # Before any run is listed, nothing is used up that a pass may need to get on at all.
+        if scope is None or scope < self._scope or self._ledger.scanned == 0:
+            return False, None
+        if scope == self._scope and run_prefix <= self._reached:
+            return True, None
+        if not self._bring_to(scope, run_prefix):
+            return False, None
+        self._reached = run_prefix
+        if self._page and self._page[0][0] == run_prefix:
+            return True, self._page.popleft()[1]
+        return True, None
+
+    def _bring_to(self, scope: str, run_prefix: str) -> bool:
+        """Read on until the next mark is not before a run; False if that cannot be afforded."""
+        if scope != self._scope:
+            start = MARKS_PREFIX + self._start if self._start.startswith(scope) else ""
+            self._scope, self._reached = scope, self._start if start else ""
+            self._listing = Listing(self._backend, self._gate, MARKS_PREFIX + scope, start)
+            self._page.clear()
+        while True:
+            while self._page and self._page[0][0] < run_prefix:
+                # The listing of runs has come past it without meeting its run.
+                self._remove(self._page.popleft()[0])
+            if self._page or self._listing is None:
+                return True
+            if self._allowance == 0:
+                return False
+            self._fill(self._listing)
+
+    def _fill(self, listing: Listing) -> None:
+        """Read the next page of marks."""
+        entries = listing.next_page(min(self._allowance, MAX_PAGE_SIZE))
+        if entries is None:
+            listing.close()
+            self._listing = None
+            if self._scope == self._spec.scopes[-1]:
+                self._ledger.scans.settle(self._allowance, 0)
+                self._allowance = 0
+            return
+        self._allowance -= len(entries)
+        self._ledger.scans.settle(len(entries), len(entries))
+        for entry in entries:
+            if (run_prefix := run_of_mark(entry.key, self._scope)) and has_date(entry.last_modified):
+                self._page.append((run_prefix, entry.last_modified))
+
+    def _ask_for(self, run_prefix: str) -> datetime | None:
+        """Ask the store for one mark."""
+        key = mark_key(run_prefix)
+        while True:
+            self._gate.turn()
+            try:
+                info = self._backend.head_object(key)
+            except ObjectNotFoundError:
+                info = None
+            except ThrottledError as error:
+                self._gate.back_off(error)
+                continue
+            except StorageError as error:
+                raise PassStoppedError(
+                    StoppedBy.STORE_ERROR, f"the mark {key!r} cannot be read: {error}", error
+                ) from error
+            self._gate.succeeded()
+            return info.last_modified if info is not None and has_date(info.last_modified) else None
