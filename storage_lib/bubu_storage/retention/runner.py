@@ -28,6 +28,7 @@ from typing import Final
 from bubu_storage.backend.types import ListedObject, ObjectBackend
 from bubu_storage.errors import StorageError, ThrottledError
 from bubu_storage.retention.actor import Actor, DryRun
+from bubu_storage.retention.approval import DueBound
 from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
 from bubu_storage.retention.gate import Gate, PassStoppedError, Permit
 from bubu_storage.retention.judge import Judge
@@ -158,6 +159,7 @@ class _Pass:
         self._marks = (
             MarkBook(backend, self._gate, spec, self._ledger) if owners is not None and is_marking else None
         )
+        self._due_bound = DueBound(spec, cursor.cycle)
         self._run: OpenRun | None = None
         self._tail_prefix = ""
         self._listed_at = 0.0
@@ -218,6 +220,10 @@ class _Pass:
         else:
             actor = Sweeper(self._backend, self._gate, spec, ledger, judge=judge, checkpoint=self._checkpoint)
             if (sweeping := self._resumable(Phase.SWEEPING)) is not None:
+                if not self._due_bound.fits(sweeping.facts):
+                    ledger.run = sweeping
+                    raise self._due_bound.exceeded_by(sweeping.facts)
+                self._due_bound.take(sweeping.facts)
                 actor.resume(sweeping)
                 self._checkpoint()
         after = ledger.after
@@ -293,11 +299,17 @@ class _Pass:
         run, self._run = self._run, None
         if run is None:
             return
-        decision = judge.decide(run.facts(complete=True))
-        if decision.is_due:
+        facts = run.facts(complete=True)
+        decision = judge.decide(facts)
+        if not decision.is_due:
+            actor.keep_run(run, decision)
+        elif self._due_bound.fits(facts):
+            self._due_bound.take(facts)
             actor.delete_run(run, decision)
         else:
-            actor.keep_run(run, decision)
+            actor.settle()
+            self._ledger.defer(facts, decision)
+            raise self._due_bound.exceeded_by(facts)
 
     def _settle_marks(self) -> None:
         if self._marks is not None:
