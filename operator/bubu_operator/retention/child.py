@@ -5,25 +5,34 @@ stdout. Invariants: stdin is the lifeline: the moment it ends, the parent is gon
 process exits at once, wherever it is (the engine may be killed anywhere); a line ``stop``
 ends the pass in good order; no request is sent to the store after the time until which the
 parent is known to lead, and one that is still under way soon afterwards is cut off by the
-process's end, so a parent that was stopped cannot delete through us. No Kubernetes and no
-Kopf is loaded here. Nothing but protocol lines can reach stdout, whatever a library prints.
+process's end, so a parent that was stopped cannot delete through us. Who owns runs is asked of
+the parent: no Kubernetes and no Kopf is loaded here. Nothing but protocol lines can reach
+stdout, whatever a library prints.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from bubu_operator.jobpass.opening import open_store
 from bubu_operator.retention.document import STOP_LINE, LineType, PassDocument, PassLine, read_until
-from bubu_storage.errors import StorageError
-from bubu_storage.retention.report import PassReport
+from bubu_operator.retention.owner_lines import OwnerQuestion, is_answer
+from bubu_operator.retention.piped_owners import PipedOwners
+from bubu_operator.retention.store_use import StoreWishes, use_store
+from bubu_storage.backend.types import ObjectBackend
+from bubu_storage.errors import ClaimedError, StorageError
+from bubu_storage.retention.gate import PassStoppedError
+from bubu_storage.retention.references import ReferenceCache
+from bubu_storage.retention.report import StoppedBy
 from bubu_storage.retention.runner import boot_seconds, run_pass
 
 __all__ = ["main", "run_child"]
@@ -33,12 +42,18 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_PARENT_GONE: Final = 4
 EXIT_LEADERSHIP_OVER: Final = 5
+EXIT_CLAIMED: Final = 6
 
 CUT_OFF_SECONDS: Final = 1.5
 """After the end of the parent's leadership, for a request that was sent before; a successor begins later."""
 
 LOOK_SECONDS: Final = 0.25
 """Between two looks at the clock: a wait stands still while the machine sleeps, the leadership does not."""
+
+MAX_CACHE_BYTES: Final = 2 << 20
+"""Of what is remembered for the next pass; the controller keeps it, and hands it over, for each policy."""
+
+_READ_BYTES: Final = 1 << 16
 
 
 class _Validity:
@@ -78,64 +93,157 @@ def run_child(stdin: int, out: IO[str], stop: threading.Event) -> int:
     except StorageError as error:
         out.write(PassLine(LineType.ERROR, message=str(error)).to_line())
         return EXIT_USAGE
-    validity = _Validity(document.valid_until)
-    threading.Thread(
-        target=_lifeline, args=(stdin, rest, stop, validity), name="lifeline", daemon=True
-    ).start()
+    return _Child(stdin, out, stop, document).run(rest)
 
-    def send(kind: LineType, report: PassReport) -> None:
+
+class _Child:
+    """One pass, and its way to the parent."""
+
+    def __init__(self, stdin: int, out: IO[str], stop: threading.Event, document: PassDocument) -> None:
+        self._stdin = stdin
+        self._out = out
+        self._out_lock = threading.Lock()
+        self._stop = stop
+        self._document = document
+        self._validity = _Validity(document.valid_until)
+        self._owners = PipedOwners(self._ask, should_stop=self._is_over) if document.owners else None
+
+    def run(self, rest: bytes) -> int:
+        """Run the pass; ``rest`` is what was read from stdin beyond the document."""
+        take = None if self._owners is None else self._owners.take
+        threading.Thread(
+            target=_lifeline,
+            args=(self._stdin, rest, self._stop, self._validity, take),
+            name="lifeline",
+            daemon=True,
+        ).start()
         try:
-            out.write(PassLine(kind, report).to_line())
-            out.flush()
-        except OSError:
-            os._exit(EXIT_PARENT_GONE)  # nobody hears us any more: the same as stdin's end
+            with contextlib.closing(open_store(self._document.settings)) as backend:
+                self._sweep(backend)
+        except ClaimedError as error:
+            self._send(PassLine(LineType.CLAIMED, message=str(error)))
+            return EXIT_CLAIMED
+        except PassStoppedError as error:
+            self._send(PassLine(LineType.ERROR, message=error.message))
+            return EXIT_FAILED
+        except (StorageError, OSError) as error:
+            self._send(PassLine(LineType.ERROR, message=f"{type(error).__name__}: {error}"))
+            return EXIT_FAILED
+        return EXIT_OK
 
-    try:
-        with contextlib.closing(open_store(document.settings)) as backend:
+    def _sweep(self, backend: ObjectBackend) -> None:
+        document = self._document
+        cache = _read_cache(document.reference_cache)
+        wishes = StoreWishes(
+            dry_run=document.spec.dry_run,
+            claim=document.claim,
+            cluster_uid=document.cluster_uid,
+            is_shared=document.shared,
+        )
+        with use_store(backend, wishes, sleep=self._sleep) as store:
+            self._send(PassLine(LineType.FACTS, facts=store.facts))
             report = run_pass(
                 backend,
                 document.spec,
                 document.cursor,
-                on_checkpoint=lambda report: send(LineType.CHECKPOINT, report),
-                should_stop=lambda: stop.is_set() or validity.remaining_seconds() <= 0,
+                on_checkpoint=lambda report: self._send(PassLine(LineType.CHECKPOINT, report)),
+                should_stop=self._is_over,
+                owners=self._owners,
+                permits=store.permits,
+                shared_store=store.facts.is_shared,
+                reference_cache=cache,
             )
-    except (StorageError, OSError) as error:
-        out.write(PassLine(LineType.ERROR, message=f"{type(error).__name__}: {error}").to_line())
-        return EXIT_FAILED
-    send(LineType.REPORT, report)
-    return EXIT_OK
+            if len(cache):
+                self._send(PassLine(LineType.CACHE, cache=_bounded(cache)))
+            # Before the claim is given back: what was done must be known, whatever becomes of that.
+            self._send(PassLine(LineType.REPORT, report))
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or self._validity.remaining_seconds() <= 0
+
+    def _ask(self, question: OwnerQuestion) -> None:
+        self._send(PassLine(LineType.OWNERS, question=question))
+
+    def _send(self, line: PassLine) -> None:
+        text = line.to_line()
+        try:
+            with self._out_lock:
+                self._out.write(text)
+                self._out.flush()
+        except OSError:
+            os._exit(EXIT_PARENT_GONE)  # nobody hears us any more: the same as stdin's end
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait in full, or give up: others rely on the length of this wait."""
+        end = boot_seconds() + seconds
+        while (left := end - boot_seconds()) > 0:
+            if self._is_over():
+                raise PassStoppedError(StoppedBy.STOPPED, "the pass was asked to stop before it began")
+            self._stop.wait(min(LOOK_SECONDS, left))
+
+
+def _read_cache(content: Mapping[str, Any] | None) -> ReferenceCache:
+    """Return what earlier passes remembered; nothing where that cannot be read."""
+    try:
+        return ReferenceCache.from_dict(content or {})
+    except StorageError:
+        return ReferenceCache()
+
+
+def _bounded(cache: ReferenceCache) -> dict[str, Any]:
+    """Return what was used last of a cache, as much as one line may hold."""
+    left = MAX_CACHE_BYTES
+    kept: list[Any] = []
+    for document in reversed(cache.to_dict()["documents"]):
+        left -= len(json.dumps(document)) + 2
+        if left < 0:
+            break
+        kept.append(document)
+    return {"documents": kept[::-1]}
 
 
 def _read_line(descriptor: int) -> tuple[str, bytes]:
     """Return the first line, and what was read beyond it."""
-    data = b""
-    while b"\n" not in data:
-        chunk = os.read(descriptor, 65536)
-        if not chunk:
-            break
-        data += chunk
-    head, _, rest = data.partition(b"\n")
-    return head.decode("utf-8", errors="replace"), rest
-
-
-def _lifeline(descriptor: int, data: bytes, stop: threading.Event, validity: _Validity) -> None:
-    wanted = STOP_LINE.strip()
+    head = bytearray()
     while True:
-        *lines, data = data.split(b"\n")
+        chunk = os.read(descriptor, _READ_BYTES)
+        line, found, rest = chunk.partition(b"\n")
+        head += line
+        if found or not chunk:
+            return head.decode("utf-8", errors="replace"), rest
+
+
+def _lifeline(
+    descriptor: int,
+    data: bytes,
+    stop: threading.Event,
+    validity: _Validity,
+    take_answer: Callable[[bytes], None] | None = None,
+) -> None:
+    wanted = STOP_LINE.strip()
+    unfinished = bytearray()
+    while True:
+        *lines, rest = data.split(b"\n")
         for line in lines:
-            text = line.decode("utf-8", errors="replace").strip()
+            whole = bytes(unfinished) + line
+            unfinished.clear()
+            if take_answer is not None and is_answer(whole):
+                take_answer(whole)
+                continue
+            text = whole.decode("utf-8", errors="replace").strip()
             if text == wanted:
                 stop.set()
             elif (until := read_until(text)) is not None:
                 validity.extend(until)
+        unfinished += rest
+        data = b""
         if _wait_for_data(descriptor, validity):
             try:
-                chunk = os.read(descriptor, 4096)
+                data = os.read(descriptor, _READ_BYTES)
             except OSError:
-                chunk = b""
-            if not chunk:
+                data = b""
+            if not data:
                 os._exit(EXIT_PARENT_GONE)
-            data += chunk
 
 
 def _wait_for_data(descriptor: int, validity: _Validity) -> bool:

@@ -4,21 +4,28 @@ The document goes through a pipe, never through arguments or the environment: th
 read by every process of the machine. It holds credentials; it is never logged.
 
 Lines on stdin after it: ``stop`` ends the pass in good order, ``until SECONDS`` says how long
-the controller that started it is known to lead, on the machine's `boot_seconds`.
+the controller that started it is known to lead, on the machine's `boot_seconds`; answers about
+owners are those of `owner_lines`.
 
-Lines on stdout: ``{"type": "checkpoint" | "report", "report": {…}}``, or
-``{"type": "error", "error": …, "message": …}`` when the pass could not be run.
+Lines on stdout: ``{"type": "checkpoint" | "report", "report": {…}}``; ``facts`` about the store,
+before the pass begins; ``owners``, a question; ``cache``, what is to be remembered for the next
+pass; in the place of a report ``{"type": "error", "message": …}`` when the pass could not be run,
+or ``claimed``, the same, when another sweeper has the store.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final, Self, cast
 
 from bubu_operator.jobpass.settings import AgentSettings
+from bubu_operator.retention.owner_lines import OwnerQuestion
+from bubu_operator.retention.store_facts import StoreFacts
 from bubu_storage.errors import ConfigurationError
+from bubu_storage.retention.claim_document import ClaimSettings
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.report import PassReport
 from bubu_storage.retention.spec import PassSpec
@@ -55,6 +62,10 @@ class LineType(StrEnum):
     CHECKPOINT = "checkpoint"
     REPORT = "report"
     ERROR = "error"
+    CLAIMED = "claimed"
+    FACTS = "facts"
+    OWNERS = "owners"
+    CACHE = "cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +78,22 @@ class PassDocument:
         cursor: where to go on.
         valid_until: how long the controller leads for sure, on `boot_seconds`; more of it
             comes in lines. None where there is no election.
+        owners: the controller answers questions about owners; `PassProcess` sets this.
+        claim: how to claim the store before anything is deleted; None for without.
+        cluster_uid: under which the store's users register; "" for not at all.
+        shared: it is known already that other clusters use the store.
+        reference_cache: what the last pass left to remember, None for nothing.
     """
 
     settings: FileSettings | S3Settings | AgentSettings
     spec: PassSpec
     cursor: Cursor
     valid_until: float | None = None
+    owners: bool = False
+    claim: ClaimSettings | None = None
+    cluster_uid: str = ""
+    shared: bool = False
+    reference_cache: Mapping[str, Any] | None = None
 
     def to_line(self) -> str:
         """Return the document as one line of JSON, line break included."""
@@ -83,6 +104,11 @@ class PassDocument:
             "spec": self.spec.to_dict(),
             "cursor": self.cursor.to_dict(),
             "valid_until": self.valid_until,
+            "owners": self.owners,
+            "claim": None if self.claim is None else asdict(self.claim),
+            "cluster_uid": self.cluster_uid,
+            "shared": self.shared,
+            "reference_cache": self.reference_cache,
         }
         return json.dumps(document, separators=(",", ":")) + "\n"
 
@@ -103,8 +129,18 @@ class PassDocument:
                 raise ConfigurationError(f"unknown kind of store {kind!r}")
             settings = _KINDS[kind](**store)
             spec, cursor = PassSpec.from_dict(document["spec"]), Cursor.from_dict(document["cursor"])
-            until = document["valid_until"]
-            return cls(settings, spec, cursor, None if until is None else 0.0 + until)
+            until, claim = document["valid_until"], document["claim"]
+            return cls(
+                settings,
+                spec,
+                cursor,
+                None if until is None else 0.0 + until,
+                owners=bool(document["owners"]),
+                claim=None if claim is None else ClaimSettings(**claim),
+                cluster_uid=str(document["cluster_uid"]),
+                shared=bool(document["shared"]),
+                reference_cache=document["reference_cache"],
+            )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ConfigurationError(
                 f"stdin holds no retention pass ({type(error).__name__}); this command is started by the "
@@ -119,12 +155,18 @@ class PassLine:
     Attributes:
         type: see `LineType`.
         report: of a checkpoint or the end.
-        message: of an error.
+        message: of an error, or of a store that is claimed.
+        facts: about the store.
+        question: about owners.
+        cache: what to give the next pass as ``reference_cache``.
     """
 
     type: LineType
     report: PassReport | None = None
     message: str = ""
+    facts: StoreFacts | None = None
+    question: OwnerQuestion | None = None
+    cache: Mapping[str, Any] | None = None
 
     def to_line(self) -> str:
         """Return the line, line break included."""
@@ -133,6 +175,12 @@ class PassLine:
             content["report"] = self.report.to_dict()
         if self.message:
             content["message"] = self.message
+        if self.facts is not None:
+            content["facts"] = self.facts.to_dict()
+        if self.question is not None:
+            content |= self.question.to_dict()
+        if self.cache is not None:
+            content["cache"] = self.cache
         return json.dumps(content, separators=(",", ":")) + "\n"
 
     @classmethod
@@ -144,11 +192,15 @@ class PassLine:
         """
         try:
             content = cast("dict[str, Any]", json.loads(line))
+            type_ = LineType(content["type"])
             report = content.get("report")
             return cls(
-                LineType(content["type"]),
+                type_,
                 None if report is None else PassReport.from_dict(report),
                 str(content.get("message") or ""),
+                StoreFacts.from_dict(content["facts"]) if type_ is LineType.FACTS else None,
+                OwnerQuestion.from_dict(content) if type_ is LineType.OWNERS else None,
+                dict(content["cache"]) if type_ is LineType.CACHE else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigurationError(f"the pass wrote a line that is none of its own: {error!r}") from error

@@ -16,12 +16,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, Final, Self
+from dataclasses import dataclass, replace
+from typing import IO, Any, Final, Self
 
 from bubu_operator.jobpass.settings import AgentSettings
 from bubu_operator.retention.document import STOP_LINE, PassDocument, PassLine, until_line
+from bubu_operator.retention.owner_answers import OwnerAnswers
+from bubu_operator.retention.store_facts import StoreFacts
 from bubu_storage.errors import ConfigurationError
+from bubu_storage.retention.owners import OwnerSource
 
 __all__ = ["PassEnded", "PassProcess", "pass_command"]
 
@@ -55,11 +58,30 @@ class PassEnded:
 
 
 class PassProcess:
-    """One pass under way; use as a context manager, leaving it kills what still runs."""
+    """One pass under way; use as a context manager, leaving it kills what still runs.
+
+    Args:
+        document: for the process; whether it may ask for owners is filled in.
+        environment: of the process.
+        command: another one than `pass_command`.
+        owners: who answers it; asked in a thread of its own. None where nobody knows.
+
+    Attributes:
+        facts: what the process told of its store; None until then.
+        reference_cache: what is to go into the next pass's document; None where nothing is.
+    """
 
     def __init__(
-        self, document: PassDocument, *, environment: Mapping[str, str], command: Sequence[str] | None = None
+        self,
+        document: PassDocument,
+        *,
+        environment: Mapping[str, str],
+        command: Sequence[str] | None = None,
+        owners: OwnerSource | None = None,
     ) -> None:
+        document = replace(document, owners=owners is not None)
+        self.facts: StoreFacts | None = None
+        self.reference_cache: Mapping[str, Any] | None = None
         self._lines: queue.Queue[PassLine | PassEnded] = queue.Queue(MAX_WAITING_LINES)
         self._stderr = bytearray()
         self._stderr_lock = threading.Lock()
@@ -73,6 +95,11 @@ class PassProcess:
         except OSError:
             self._scratch.cleanup()
             raise
+        self._answers = (
+            None
+            if owners is None
+            else OwnerAnswers(owners, self._tell_patiently, name=f"pass-{self.pid}-owners")
+        )
         self._threads = [
             threading.Thread(target=self._read_errors, name=f"pass-{self.pid}-err", daemon=True),
             threading.Thread(target=self._read_lines, name=f"pass-{self.pid}-out", daemon=True),
@@ -133,6 +160,8 @@ class PassProcess:
 
     def close(self) -> None:
         """Kill it if it still runs, wait for it, and release everything."""
+        if self._answers is not None:
+            self._answers.close()
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -159,24 +188,43 @@ class PassProcess:
         if not self._stdin_lock.acquire(timeout=STDIN_WAIT_SECONDS):
             return False
         try:
-            with contextlib.suppress(OSError, ValueError):
-                stdin = self._pipe(self._process.stdin)
-                stdin.write(line.encode())
-                stdin.flush()
-                return True
+            return self._write(line.encode())
         finally:
             self._stdin_lock.release()
+
+    def _tell_patiently(self, line: bytes) -> bool:
+        with self._stdin_lock:
+            return self._write(line)
+
+    def _write(self, line: bytes) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            stdin = self._pipe(self._process.stdin)
+            stdin.write(line)
+            stdin.flush()
+            return True
         return False
 
     def _read_lines(self) -> None:
         for line in _lines_of(self._pipe(self._process.stdout).fileno()):
             try:
-                self._put(PassLine.from_line(line))
+                self._take(PassLine.from_line(line))
             except ConfigurationError as error:
                 self._note(f"{error}\n".encode())
         exit_code = self._process.wait()
         self._threads[0].join()
         self._put(PassEnded(exit_code, self._stderr.decode("utf-8", errors="replace")))
+
+    def _take(self, line: PassLine) -> None:
+        """Answer a question, remember what is only to be remembered, hand on the rest."""
+        if line.question is not None:
+            if self._answers is None or not self._answers.ask(line.question):
+                self._note(b"the pass asked for owners out of turn\n")
+        elif line.facts is not None:
+            self.facts = line.facts
+        elif line.cache is not None:
+            self.reference_cache = line.cache
+        else:
+            self._put(line)
 
     def _put(self, line: PassLine | PassEnded) -> None:
         while True:

@@ -1,0 +1,103 @@
+"""Before a pass touches its store: claim it, register, and see who else uses it; in the pass's process.
+
+Invariants: a dry run writes nothing, it only looks; a pass that deletes holds the claim from before its
+first listing until after its report; it registers before it reads who else has, so that of two clusters that
+begin at the same time at least one sees the other; where it cannot be known whether the store is shared,
+it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+from bubu_operator.retention.store_facts import Sharer, StoreFacts
+from bubu_storage.backend.types import ObjectBackend
+from bubu_storage.errors import StorageError
+from bubu_storage.retention.claim import ClaimSettings, StoreClaim, look_at_claim
+from bubu_storage.retention.gate import Permit
+from bubu_storage.retention.registration import foreign_clusters, register
+
+__all__ = ["StoreUse", "StoreWishes", "use_store"]
+
+OPERATOR_NAME = "bubu-storage-operator"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWishes:
+    """How a pass is to use its store.
+
+    Attributes:
+        dry_run: write nothing.
+        claim: how to claim; None for without.
+        cluster_uid: under which to register; "" for not at all.
+        is_shared: it is known already that others use the store.
+    """
+
+    dry_run: bool
+    claim: ClaimSettings | None = None
+    cluster_uid: str = ""
+    is_shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUse:
+    """A store that may be used now.
+
+    Attributes:
+        permits: what must hold for deletions.
+        facts: about others.
+    """
+
+    permits: tuple[Permit, ...]
+    facts: StoreFacts
+
+
+@contextlib.contextmanager
+def use_store(
+    backend: ObjectBackend, wishes: StoreWishes, *, sleep: Callable[[float], None]
+) -> Generator[StoreUse]:
+    """Hold what a pass needs to hold on its store.
+
+    Args:
+        backend: the store.
+        wishes: see there.
+        sleep: waits; may raise to give up.
+
+    Raises:
+        ClaimedError: another sweeper has the store.
+        StorageError: the store failed.
+    """
+    with contextlib.ExitStack() as held:
+        if wishes.claim is None or wishes.dry_run:
+            claim, facts = None, _look(backend, wishes)
+        else:
+            claim = held.enter_context(StoreClaim(backend, wishes.claim, sleep=sleep))
+            found = look_at_claim(backend)
+            facts = replace(StoreFacts.of_claim(found, ours=True), is_proven=claim.is_proven)
+        yield StoreUse(() if claim is None else (claim,), _with_sharers(backend, wishes, facts))
+
+
+def _look(backend: ObjectBackend, wishes: StoreWishes) -> StoreFacts:
+    """Return who has the claim, where anybody may."""
+    if wishes.claim is None:
+        return StoreFacts()
+    try:
+        return StoreFacts.of_claim(look_at_claim(backend))
+    except StorageError as error:
+        return StoreFacts(problem=f"the claim on the store cannot be read: {error}")
+
+
+def _with_sharers(backend: ObjectBackend, wishes: StoreWishes, facts: StoreFacts) -> StoreFacts:
+    if not wishes.cluster_uid:
+        return replace(facts, is_shared=wishes.is_shared)
+    try:
+        now = backend.server_time()
+        if not wishes.dry_run:
+            register(backend, wishes.cluster_uid, name=OPERATOR_NAME, now=now)
+        others = tuple(map(Sharer.of, foreign_clusters(backend, wishes.cluster_uid, now)))
+    except StorageError as error:
+        problem = f"nobody can tell whether other clusters use the store, so it counts as shared: {error}"
+        return replace(facts, is_shared=True, problem="; ".join(filter(None, (facts.problem, problem))))
+    return replace(facts, shared_with=others, is_shared=wishes.is_shared or bool(others))
