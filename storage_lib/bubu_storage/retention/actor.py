@@ -31,11 +31,28 @@ class Actor(Protocol):
         ...
 
     def settle(self) -> None:
-        """Act on everything taken on so far; called after each page.
+        """Get on with what was taken on so far; called after each page.
 
         Raises:
             PassStoppedError: a limit is reached, or the store failed.
         """
+        ...
+
+    def finish(self) -> None:
+        """Act on everything taken on so far; called before the pass ends in good order.
+
+        Raises:
+            PassStoppedError: a limit is reached, or the store failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Wait for what is under way and book it; leave the rest to the next pass. Twice is fine."""
+        ...
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything taken on was acted on, so the cursor stands behind it."""
         ...
 
 
@@ -63,6 +80,17 @@ class DryRun:
 
     def settle(self) -> None:
         """See `Actor`: there is nothing to do."""
+
+    def finish(self) -> None:
+        """See `Actor`: there is nothing to do."""
+
+    def close(self) -> None:
+        """See `Actor`: there is nothing to do."""
+
+    @property
+    def is_settled(self) -> bool:
+        """See `Actor`: always."""
+        return True
 
     def _pass(self, run: OpenRun, decision: Decision) -> None:
         facts = run.facts(complete=True)

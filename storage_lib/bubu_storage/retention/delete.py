@@ -11,7 +11,7 @@ is refused, so that one bad key never holds up the others. Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -63,24 +63,47 @@ class Deleter:
         backend: the store; its `BatchDeleter` capability is used if it has it.
         gate: lets each request through.
         charge: told how many more objects may have been deleted.
+        is_conditional: delete only what still has the ETag that was listed.
     """
 
-    def __init__(self, backend: ObjectBackend, gate: Gate, charge: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        backend: ObjectBackend,
+        gate: Gate,
+        charge: Callable[[int], None],
+        *,
+        is_conditional: bool = False,
+    ) -> None:
         self._backend = backend
         self._gate = gate
         self._charge = charge
+        self._is_conditional = is_conditional
         self._batcher: BatchDeleter | None = backend if isinstance(backend, BatchDeleter) else None
         # Charged by a batch of unknown outcome; a later request for them is no new deletion.
         self._charged: set[str] = set()
         self._transient_in_a_row = 0
 
-    def delete(self, keys: Sequence[str], *, valid_until: float) -> DeleteResult:
+    def note_charged(self, keys: Iterable[str]) -> None:
+        """Take note of keys that were charged for elsewhere, by a request of unknown outcome."""
+        self._charged.update(keys)
+
+    def delete(
+        self,
+        keys: Sequence[str],
+        *,
+        valid_until: float,
+        etags: Mapping[str, str] | None = None,
+        may_go_on: Callable[[], bool] = lambda: True,
+    ) -> DeleteResult:
         """Delete leading keys, one batch at most.
 
         Args:
             keys: in byte order; more than one batch takes are left for the next call.
             valid_until: time of the gate's clock after which the listing that the keys come
                 from is too old; at least one request is sent.
+            etags: of the keys, as they were listed; where deletions are conditional, a key with
+                another one fails with a `PreconditionFailedError`.
+            may_go_on: asked before each request but the first; False leaves the rest.
 
         Returns:
             ``done`` is 0 if the store asked to wait: that has been done, try again.
@@ -96,20 +119,29 @@ class Deleter:
                 raise InvalidKeyError(
                     f"{key!r} lies in the reserved area; retention never deletes there", key=key
                 )
+        conditions: Mapping[str, str] = etags if self._is_conditional and etags else {}
         try:
             if self._batcher is not None:
-                result = self._delete_batch(self._batcher, batch)
+                result = self._delete_batch(self._batcher, batch, conditions)
                 if result is not None:
                     return result
+                if not may_go_on():
+                    return DeleteResult(0)
         except PassStoppedError as stop:
             return DeleteResult(0, stop=stop)
-        return self._delete_singly(batch, valid_until)
+        return self._delete_singly(batch, conditions, valid_until, may_go_on)
 
-    def _delete_batch(self, batcher: BatchDeleter, keys: Sequence[str]) -> DeleteResult | None:
+    def _delete_batch(
+        self, batcher: BatchDeleter, keys: Sequence[str], conditions: Mapping[str, str]
+    ) -> DeleteResult | None:
         """Return the outcome of a batch; None if the keys must be tried one by one."""
         self._gate.turn_to_delete()
         try:
-            answer = batcher.delete_objects(keys)
+            if conditions:
+                wanted = {key: conditions[key] for key in keys if conditions.get(key)}
+                answer = batcher.delete_objects(keys, if_match=wanted)
+            else:
+                answer = batcher.delete_objects(keys)
         except ThrottledError as error:
             self._gate.back_off(error)
             return DeleteResult(0)
@@ -137,14 +169,22 @@ class Deleter:
             self._gate.succeeded()
         return DeleteResult(len(keys), failed)
 
-    def _delete_singly(self, keys: Sequence[str], valid_until: float) -> DeleteResult:
+    def _delete_singly(
+        self,
+        keys: Sequence[str],
+        conditions: Mapping[str, str],
+        valid_until: float,
+        may_go_on: Callable[[], bool],
+    ) -> DeleteResult:
         failed: dict[str, StorageError] = {}
         for done, key in enumerate(keys):
             if done and self._gate.now > valid_until:
                 return DeleteResult(done, failed)
             try:
+                if done and not may_go_on():
+                    return DeleteResult(done, failed)
                 self._gate.turn_to_delete()
-                self._delete_one(key, failed)
+                self._delete_one(key, conditions.get(key, ""), failed)
             except ThrottledError as error:
                 try:
                     self._gate.back_off(error)
@@ -160,9 +200,12 @@ class Deleter:
                 return DeleteResult(done + 1, failed, _store_error(failed[key]))
         return DeleteResult(len(keys), failed)
 
-    def _delete_one(self, key: str, failed: dict[str, StorageError]) -> None:
+    def _delete_one(self, key: str, etag: str, failed: dict[str, StorageError]) -> None:
         try:
-            self._backend.delete_object(key)
+            if etag:
+                self._backend.delete_object(key, if_match=etag)
+            else:
+                self._backend.delete_object(key)
         except (ThrottledError, *_FATAL):
             raise
         except ObjectNotFoundError:

@@ -6,51 +6,77 @@ Invariants:
   waits that a request rate or a slow store imposes) when the request is made, and whose
   whole run had then just been listed; past that, the run is listed and judged anew. So what
   is written in the meantime is never deleted, and a young member saves its run;
+* right before each request the judge is refreshed, and runs that it has learnt something about
+  are judged again: one that it protects now keeps what is left of it;
 * a run is deleted whole: one that fits in ``maxDelete`` is left to the next pass if it does
   not fit in what is left of it. Only a run larger than that is deleted in instalments, each
   after looking at as much of the rest as the limits allow;
 * the cursor passes a decision only when everything before it has been acted on.
+
+`Sweeper` does one thing after the other in the calling thread; `pipeline.Pipeline` is the same with
+many requests in flight.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final, NamedTuple
 
 from bubu_storage.backend.types import ObjectBackend
-from bubu_storage.errors import StorageError
+from bubu_storage.errors import PreconditionFailedError, StorageError
 from bubu_storage.retention.cursor import Phase, RunProgress
 from bubu_storage.retention.delete import MAX_BATCH_SIZE, Deleter
 from bubu_storage.retention.gate import Gate, PassStoppedError
 from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
+from bubu_storage.retention.pending import Pending
 from bubu_storage.retention.relist import Looker, View
 from bubu_storage.retention.report import StoppedBy
 from bubu_storage.retention.rules import Decision, Reason, RunFacts
 from bubu_storage.retention.scan import Member, OpenRun
 from bubu_storage.retention.spec import PassSpec
 
-__all__ = ["Sweeper"]
+__all__ = ["Part", "Sent", "Sweeper"]
+
+_OWNERS_REASONS: Final = frozenset(
+    {
+        Reason.KEPT_LIVE,
+        Reason.KEPT_REFERENCED,
+        Reason.KEPT_LAST_RUNS,
+        Reason.KEPT_NO_OWNER_LIST,
+        Reason.KEPT_ORPHAN,
+        Reason.KEPT_ORPHAN_GRACE,
+        Reason.KEPT_SHARED_STORE,
+    }
+)
+"""Reasons that come from what is known of owners, not from the members."""
 
 
-@dataclass(slots=True)
-class _Pending:
-    """A decision in the queue, in key order.
+class Part(NamedTuple):
+    """Members of one run that go out in one request."""
 
-    ``members`` are what is still to be sent of a due run, None for what is kept;
-    ``progress`` says how far its deletion has got, None before its first batch.
+    pending: Pending
+    start: int
+    stop: int
+
+
+class Sent(NamedTuple):
+    """What became of an instalment.
+
+    Attributes:
+        run: the run's new state.
+        failed: members that the store refused to delete.
+        newer: members that were replaced since they were listed.
+        is_all: every candidate was dealt with.
     """
 
-    last_key: str
-    reason: Reason
-    size_bytes: int
-    facts: RunFacts | None = None
-    decision: Decision | None = None
-    members: Sequence[Member] | None = None
-    listed_at: float = 0.0
-    progress: RunProgress | None = None
-    failed: int = 0
+    run: RunProgress
+    failed: int
+    newer: int
+    is_all: bool
 
 
 class Sweeper:
@@ -63,6 +89,7 @@ class Sweeper:
         ledger: the books.
         judge: judges runs again.
         checkpoint: called after each batch, when the ledger's cursor may be stored.
+        is_conditional: delete only what still has the ETag that was listed.
     """
 
     def __init__(
@@ -74,27 +101,35 @@ class Sweeper:
         *,
         judge: Judge,
         checkpoint: Callable[[], None],
+        is_conditional: bool = False,
     ) -> None:
         self._gate = gate
         self._spec = spec
         self._ledger = ledger
+        self._judge = judge
         self._looker = Looker(backend, gate, spec, ledger, judge)
         self._checkpoint = checkpoint
-        self._deleter = Deleter(backend, gate, self._charge)
-        self._queue: deque[_Pending] = deque()
+        self._deleter = Deleter(backend, gate, self._charge, is_conditional=is_conditional)
+        self._queue: deque[Pending] = deque()
         self._queued_objects = 0
+        self._has_left = False
+
+    @property
+    def is_settled(self) -> bool:
+        """See `Actor`."""
+        return not self._queue and not self._has_left
 
     def keep_object(self, key: str, size_bytes: int, reason: Reason) -> None:
         """See `Actor`."""
         if self._queue:
-            self._queue.append(_Pending(key, reason, size_bytes))
+            self._queue.append(Pending(key, reason, size_bytes))
         else:
             self._ledger.pass_object(key, size_bytes, reason)
 
     def keep_run(self, run: OpenRun, decision: Decision) -> None:
         """See `Actor`."""
         facts = run.facts(complete=True)
-        pending = _Pending(run.last_key, decision.reason, facts.size_bytes, facts, decision)
+        pending = Pending(run.last_key, decision.reason, facts.size_bytes, facts, decision)
         if self._queue:
             self._queue.append(pending)
         else:
@@ -104,19 +139,20 @@ class Sweeper:
         """See `Actor`: queue the run if it fits, else act on the queue and then on the run."""
         facts = run.facts(complete=True)
         if run.members is not None and facts.objects <= self._ledger.delete_left - self._queued_objects:
-            pending = _Pending(
-                run.last_key,
-                Reason.DELETED,
-                facts.size_bytes,
-                facts,
-                decision,
-                run.members,
-                listed_at=run.seen_since,
+            self._take_on(
+                Pending(
+                    run.last_key,
+                    Reason.DELETED,
+                    facts.size_bytes,
+                    facts,
+                    decision,
+                    run.members,
+                    listed_at=run.seen_since,
+                    version=self._judge.version,
+                )
             )
-            self._queue.append(pending)
-            self._queued_objects += facts.objects
             return
-        self.settle()
+        self.finish()
         if run.members is not None and facts.objects <= self._spec.max_delete:
             # Scanned anew by the next pass, which has the whole of maxDelete for it.
             self._ledger.defer(facts, decision)
@@ -143,72 +179,138 @@ class Sweeper:
 
     def settle(self) -> None:
         """See `Actor`: send the queued runs and move the cursor over what has been dealt with."""
-        queue = self._queue
         try:
-            while queue:
-                head = queue[0]
-                if head.members is None:
-                    self._pass(queue.popleft())
-                elif not self._looker.is_fresh(head.listed_at):
-                    queue.popleft()
-                    self._look_again(head)
-                else:
+            while True:
+                self._advance()
+                if not self._queue:
+                    return
+                head = self._queue[0]
+                if self._looker.is_fresh(head.listed_at):
                     self._send_batch()
+                else:
+                    self._look_again(self._queue.popleft())
         except PassStoppedError:
             self._leave_queue()
             raise
         finally:
-            queue.clear()
+            self._queue.clear()
             self._queued_objects = 0
+
+    def finish(self) -> None:
+        """See `Actor`."""
+        self.settle()
+
+    def close(self) -> None:
+        """See `Actor`: nothing is ever under way."""
+
+    def _take_on(self, pending: Pending) -> None:
+        """Queue a due run that fits."""
+        self._queue.append(pending)
+        self._queued_objects += pending.uncharged
 
     def _send_batch(self) -> None:
         """Send the first batch of the queue, which may hold members of many runs."""
-        keys: list[str] = []
-        oldest = self._queue[0].listed_at
-        for pending in self._queue:
-            if pending.members is not None:
-                if len(keys) >= MAX_BATCH_SIZE:
-                    break
-                # Later runs were listed later: if the first is fresh, all are.
-                keys.extend(key for key, *_ in pending.members[: MAX_BATCH_SIZE - len(keys)])
-        result = self._deleter.delete(keys, valid_until=oldest + self._looker.fresh_seconds)
+        self._judge.refresh()
+        parts = self._gather(self._queue, MAX_BATCH_SIZE)
+        if not parts:
+            return
+        members = [member for part in parts for member in _members_of(part)]
+        version = self._judge.version
+        result = self._deleter.delete(
+            [member[0] for member in members],
+            # Later runs were listed later: if the first is fresh, all are.
+            valid_until=parts[0].pending.listed_at + self._looker.fresh_seconds,
+            etags={key: etag for key, _, etag in members},
+            may_go_on=lambda: self._knows_nothing_new(version),
+        )
         left = result.done
-        while left:
-            head = self._queue[0]
-            if head.members is None:
-                self._pass(self._queue.popleft())
-                continue
-            sent = head.members[:left]
-            left -= len(sent)
-            head.members = head.members[len(sent) :]
-            head.failed += self._book(sent, result.failed)
-            if head.members:
-                self._ledger.run = head.progress = _less(_progress_of(head), sent)
-            else:
-                self._pass(self._queue.popleft())
+        for pending, start, stop in parts:
+            end = min(stop, start + left)
+            if end > start:
+                left -= end - start
+                pending.sent = end
+                self._book(pending, start, end, result.failed)
+        self._advance()
         if result.done:
             self._checkpoint()
         if result.stop is not None:
             raise result.stop
 
-    def _look_again(self, pending: _Pending) -> None:
+    def _knows_nothing_new(self, version: int) -> bool:
+        """Tell whether what was judged at this version of the judge still holds."""
+        self._judge.refresh()
+        return self._judge.version == version
+
+    def _gather(self, queue: Iterable[Pending], size: int) -> list[Part]:
+        """Return members of leading runs that may be sent together now; spare what is protected now.
+
+        Raises:
+            PassStoppedError: the first run does not fit in what is left of the deletions.
+        """
+        parts: list[Part] = []
+        taken = 0
+        for pending in queue:
+            if taken >= size:
+                break
+            if pending.sent >= pending.end or self._is_spared(pending):
+                continue
+            wanted = pending.end - pending.sent
+            room = self._ledger.delete_left - taken
+            # Deletions were set aside for it, but a run before it may have turned out to be larger.
+            if room <= 0 or (not pending.sent and wanted > room):
+                if not parts:
+                    raise self._out_of_deletions(pending.known)
+                break
+            count = min(wanted, room, size - taken)
+            parts.append(Part(pending, pending.sent, pending.sent + count))
+            taken += count
+        return parts
+
+    def _is_spared(self, pending: Pending) -> bool:
+        """Judge a run again if something new is known; tell whether the rest of it is kept."""
+        version = self._judge.version
+        if pending.version == version or pending.judged is None:
+            return False
+        decision = self._looker.decide(pending.judged)
+        if decision.is_due:
+            pending.version = version
+            return False
+        self._spare_rest(pending, decision)
+        return True
+
+    def _spare_rest(self, pending: Pending, decision: Decision) -> None:
+        """Keep what was not sent yet of a run."""
+        pending.spare_unsent(decision)
+
+    def _advance(self) -> None:
+        """Move the cursor over what has been acted on."""
+        queue = self._queue
+        while queue and queue[0].is_settled:
+            self._pass(queue.popleft())
+        if queue and queue[0].is_begun:
+            self._ledger.run = queue[0].progress
+
+    def _look_again(self, pending: Pending) -> None:
         """Sweep a queued run whose listing has become too old."""
+        self._book_rest(pending)
         self._sweep(
-            _progress_of(pending),
-            _decision_of(pending),
+            pending.progress,
+            pending.verdict,
             last_key=pending.last_key,
             was_seen=True,
-            failed=pending.failed,
+            failed=pending.failed[0],
         )
 
     def _leave_queue(self) -> None:
         """Book what a stop leaves in the queue; the cursor stands before it."""
         ledger = self._ledger
+        self._has_left = True
         for pending in self._queue:
             if pending.members is None:
                 continue
-            progress = _progress_of(pending)
-            ledger.note_overdue(progress.prefix, _decision_of(pending), still_there=True)
+            progress = pending.progress
+            self._book_rest(pending)
+            ledger.note_overdue(progress.prefix, pending.verdict, still_there=True)
             if ledger.run is not None and ledger.run.prefix == progress.prefix:
                 # Begun by this pass or scanned by several: the next one need not scan it again.
                 ledger.run = progress
@@ -240,6 +342,7 @@ class Sweeper:
         ledger.run = run
         # Nothing spent yet: if this pass cannot see the whole run, none can.
         is_first = ledger.scanned == 0
+        newer = 0
         try:
             while True:
                 is_begun = bool(run.position)
@@ -252,6 +355,7 @@ class Sweeper:
                 is_collecting = looked_at is not None and self._looker.is_fresh(looked_at)
                 view = self._looker.look(run, is_collecting=is_collecting, is_first=is_first)
                 last_key = max(last_key, view.last_key)
+                version = self._judge.version
                 if view.facts.objects and not self._looker.decide(view.facts).is_due:
                     self._spare(run, view, last_key, was_seen=was_seen)
                     return
@@ -261,75 +365,110 @@ class Sweeper:
                     raise self._out_of_deletions(view.facts)
                 if not is_collecting:
                     looked_at = self._gate.now
-                run, newly_failed, sent_all = self._send(run, view)
-                failed += newly_failed
-                if sent_all and view.ended and not view.has_more:
-                    reason = Reason.DELETE_FAILED if failed else Reason.DELETED
+                sent = self._send(run, view, version)
+                run, failed, newer = sent.run, failed + sent.failed, newer + sent.newer
+                if sent.is_all and view.ended and not view.has_more:
+                    reason = _outcome(failed=failed, newer=newer)
                     ledger.pass_run(view.facts, decision, max(last_key, run.prefix), reason)
                     return
         except PassStoppedError:
             ledger.note_overdue(run.prefix, decision, still_there=True)
             raise
 
-    def _send(self, run: RunProgress, view: View) -> tuple[RunProgress, int, bool]:
-        """Delete the candidates while they are fresh.
+    def _send(self, run: RunProgress, view: View, version: int) -> Sent:
+        """Delete the candidates while they are fresh and nothing new is known of the run.
 
-        Returns:
-            The run's new state, how many failed, and whether all were dealt with.
+        Args:
+            run: how far the run has got.
+            view: the candidates.
+            version: of the judge, when the run was judged by this view.
         """
-        members: Sequence[Member] = view.candidates
-        failed = 0
+        part = _instalment(run, view)
         # Candidates that were only just collected are not collected again, however slow the store.
         is_wanted = view.is_collecting or self._looker.is_fresh(view.candidates_at)
-        while members and is_wanted:
-            result = self._deleter.delete(
-                [key for key, *_ in members[:MAX_BATCH_SIZE]],
-                valid_until=view.candidates_at + self._looker.fresh_seconds,
-            )
-            sent, members = members[: result.done], members[result.done :]
-            if sent:
-                failed += self._book(sent, result.failed)
-                run = _less(run, sent)
-                self._ledger.run = run
-                self._checkpoint()
-            if result.stop is not None:
-                raise result.stop
-            is_wanted = self._looker.is_fresh(view.candidates_at)
-        return run, failed, not members
+        try:
+            while part.sent < part.end and is_wanted and self._is_still_due(view, version):
+                members = view.candidates[part.sent : part.sent + MAX_BATCH_SIZE]
+                known = self._judge.version
+                result = self._deleter.delete(
+                    [key for key, *_ in members],
+                    valid_until=view.candidates_at + self._looker.fresh_seconds,
+                    etags={key: etag for key, _, etag in members},
+                    may_go_on=partial(self._knows_nothing_new, known),
+                )
+                if result.done:
+                    start, part.sent = part.sent, part.sent + result.done
+                    self._book(part, start, part.sent, result.failed)
+                    self._ledger.run = part.progress
+                    self._checkpoint()
+                if result.stop is not None:
+                    raise result.stop
+                is_wanted = self._looker.is_fresh(view.candidates_at) and not part.newer[0]
+        finally:
+            self._book_rest(part)
+        return Sent(part.progress, part.failed[0], part.newer[0], not part.left)
+
+    def _is_still_due(self, view: View, version: int) -> bool:
+        """Tell whether nothing new protects a run that was judged at this version of the judge."""
+        self._judge.refresh()
+        return self._judge.version == version or self._looker.decide(view.facts).is_due
 
     def _spare(self, run: RunProgress, view: View, last_key: str, *, was_seen: bool) -> None:
         """Keep a run that was due and no longer is."""
         facts = run.facts if was_seen and not view.ended else view.facts
-        decision = replace(self._looker.decide(view.facts), reason=Reason.KEPT_NEWER_MEMBER)
+        decision = self._looker.decide(view.facts)
+        if decision.reason not in _OWNERS_REASONS:
+            decision = replace(decision, reason=Reason.KEPT_NEWER_MEMBER)
         self._ledger.count(decision.reason, facts.objects, facts.size_bytes)
         self._ledger.pass_run(
             replace(facts, newest=view.facts.newest), decision, max(last_key, run.prefix), decision.reason
         )
 
-    def _pass(self, pending: _Pending) -> None:
+    def _pass(self, pending: Pending) -> None:
         """Move the cursor past a decision that has been acted on."""
-        if pending.facts is None or pending.decision is None:
-            self._ledger.pass_object(pending.last_key, pending.size_bytes, pending.reason)
+        ledger = self._ledger
+        if pending.facts is None:
+            ledger.pass_object(pending.last_key, pending.size_bytes, pending.reason)
             return
+        facts, reason = pending.facts, pending.reason
         if pending.members is None:
-            self._ledger.count(pending.reason, pending.facts.objects, pending.size_bytes)
-        reason = Reason.DELETE_FAILED if pending.failed else pending.reason
-        self._ledger.pass_run(pending.facts, pending.decision, pending.last_key, reason)
-
-    def _book(self, sent: Sequence[Member], failed: Mapping[str, StorageError]) -> int:
-        """Book members that were dealt with; return how many of them are still there."""
-        deleted_bytes = failures = failed_bytes = 0
-        for key, size_bytes, _ in sent:
-            error = failed.get(key)
-            if error is None:
-                deleted_bytes += size_bytes
+            ledger.count(reason, facts.objects, facts.size_bytes)
+        else:
+            self._book_rest(pending)
+            if pending.spared[0]:
+                ledger.count(reason, *pending.spared)
+                facts = replace(facts, objects=pending.spared[0], size_bytes=pending.spared[1])
             else:
-                failures += 1
-                failed_bytes += size_bytes
-                self._ledger.note_error(error, key)
-        self._ledger.count(Reason.DELETED, len(sent) - failures, deleted_bytes)
-        self._ledger.count(Reason.DELETE_FAILED, failures, failed_bytes)
-        return failures
+                reason = _outcome(failed=pending.failed[0], newer=pending.newer[0])
+        ledger.pass_run(facts, pending.verdict, pending.last_key, reason)
+
+    def _book(self, pending: Pending, start: int, stop: int, failed: Mapping[str, StorageError]) -> int:
+        """Book members that were dealt with; return how many of them are gone.
+
+        What is still there is booked when the cursor passes it (`_book_rest`).
+        """
+        size_bytes = pending.finish(start, stop)
+        gone = stop - start
+        if failed:
+            for key, length, _ in (pending.members or ())[start:stop]:
+                if (error := failed.get(key)) is None:
+                    continue
+                gone -= 1
+                size_bytes -= length
+                if isinstance(error, PreconditionFailedError):
+                    pending.newer = pending.newer[0] + 1, pending.newer[1] + length
+                else:
+                    pending.failed = pending.failed[0] + 1, pending.failed[1] + length
+                    self._ledger.note_error(error, key)
+            if pending.newer[0] and not pending.is_instalment:
+                self._spare_rest(pending, replace(pending.verdict, reason=Reason.KEPT_NEWER_MEMBER))
+        self._ledger.count(Reason.DELETED, gone, size_bytes)
+        return gone
+
+    def _book_rest(self, pending: Pending) -> None:
+        """Book members that are still there although they were sent."""
+        self._ledger.count(Reason.DELETE_FAILED, *pending.failed)
+        self._ledger.count(Reason.KEPT_NEWER_MEMBER, *pending.newer)
 
     def _charge(self, objects: int) -> None:
         self._ledger.attempted += objects
@@ -347,27 +486,27 @@ class Sweeper:
         )
 
 
-def _progress_of(pending: _Pending) -> RunProgress:
-    """Return how far the deletion of a queued run has got."""
-    if pending.progress is not None:
-        return pending.progress
-    if pending.facts is None:
-        raise ValueError(f"{pending.last_key!r} is no run")
-    return RunProgress(pending.facts, Phase.SWEEPING)
-
-
-def _decision_of(pending: _Pending) -> Decision:
-    """Return the verdict on a queued run."""
-    if pending.decision is None:
-        raise ValueError(f"{pending.last_key!r} is no run")
-    return pending.decision
-
-
-def _less(run: RunProgress, sent: Sequence[Member]) -> RunProgress:
-    """Return the run's state after some of its members were dealt with."""
-    facts = replace(
+def _instalment(run: RunProgress, view: View) -> Pending:
+    """Return the candidates of a look as something to be sent."""
+    return Pending(
+        view.last_key,
+        Reason.DELETED,
+        run.facts.size_bytes,
         run.facts,
-        objects=max(0, run.facts.objects - len(sent)),
-        size_bytes=max(0, run.facts.size_bytes - sum(size for _, size, _ in sent)),
+        members=view.candidates,
+        listed_at=view.candidates_at,
+        position=run.position,
+        is_instalment=True,
     )
-    return RunProgress(facts, Phase.SWEEPING, sent[-1][0])
+
+
+def _members_of(part: Part) -> Sequence[Member]:
+    """Return the members that a part is about."""
+    return (part.pending.members or ())[part.start : part.stop]
+
+
+def _outcome(*, failed: int, newer: int) -> Reason:
+    """Return what became of a run none of whose members was spared before it was sent."""
+    if newer:
+        return Reason.KEPT_NEWER_MEMBER
+    return Reason.DELETE_FAILED if failed else Reason.DELETED
