@@ -4,7 +4,8 @@
 when several configs share a bucket: a prefix is free text, so one config's part may lie
 inside another's. Invariants: a policy whose part lies inside somebody else's is refused; what
 others have inside its own part is kept; what any other policy on the same objects keeps is
-kept. Nothing here ever allows a deletion that the policy's own rules do not.
+kept, whether that is of the same namespace, of another one or cluster-wide, and also while it
+is suspended or rehearses. Nothing here ever allows a deletion that the policy's own rules do not.
 
 Buckets are told apart by name only: one server can have many addresses, and taking two
 buckets for one costs at most a refusal that says so.
@@ -12,13 +13,14 @@ buckets for one costs at most a refusal that says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from bubu_operator.api.v1alpha1.conditions import Reason
-from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicySpec
-from bubu_operator.retention.plan import PassPlan, PlanProblem, store_prefix
+from bubu_operator.api.v1alpha1.retention_policy import RetentionSpec
+from bubu_operator.retention.plan import PassPlan, PlanProblem, orphan_grace, store_prefix
 from bubu_storage.errors import ConfigurationError, InvalidKeyError
 from bubu_storage.retention.spec import PassSpec, RetentionRule, run_prefix_of
 from bubu_storage.wire import RESERVED_PREFIX
@@ -54,17 +56,20 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class OtherPolicy:
-    """Another policy of the same namespace, suspended or not.
+    """Another policy, suspended or not.
 
     Attributes:
         name: for messages.
         spec: as parsed.
         place: of its config.
+        namespaces: where its rules hold: its own one, or those that its config selects. None:
+            wherever the policy that is guarded reaches, as with one of the same namespace.
     """
 
     name: str
-    spec: RetentionPolicySpec
+    spec: RetentionSpec
     place: Place
+    namespaces: tuple[str, ...] | None = None
 
 
 def guard_plan(
@@ -80,30 +85,73 @@ def guard_plan(
         own: place of the policy's config.
         namespace: the policy's.
         places: of every config that is known; the own one among them does no harm.
-        policies: all others of this namespace.
+        policies: all others that may reach the same objects.
     """
     added: dict[RetentionRule, None] = {}
+    scopes = _Prefixes(plan.spec.scopes, own.base)
     for place in places:
-        for scope in plan.spec.scopes:
-            if _is_inside(own.base + scope, place):
-                return PlanProblem(
-                    Reason.PREFIX_OVERLAPS,
-                    f"what this policy would clean, {scope!r}, lies inside the part of {place.owner}: give "
-                    "the config an outputPrefix and an inputPrefix that are not below those of another "
-                    "config on the same store",
-                )
-            for part in _parts_inside(own.base + scope, place):
+        for part in place.parts():
+            for scope in scopes.below(part):
+                if _is_inside(own.base + scope, place):
+                    return PlanProblem(
+                        Reason.PREFIX_OVERLAPS,
+                        f"what this policy would clean, {scope!r}, lies inside the part of {place.owner}: "
+                        "give the config an outputPrefix and an inputPrefix that are not below those of "
+                        "another config on the same store",
+                    )
+            for scope in scopes.above(part):
                 run = run_prefix_of(part[len(own.base) :], scope)
                 added[RetentionRule(run, FOR_EVER_SECONDS)] = None
     try:
+        mine = _Prefixes((rule.prefix for rule in plan.spec.rules), own.base)
+        everywhere = plan.namespaces or (namespace,)
         for policy in policies:
-            for rule in _keeps_of(policy, plan.spec, own, namespace):
-                added[rule] = None
+            for each in everywhere if policy.namespaces is None else policy.namespaces:
+                for rule in _keeps_of(policy, each, plan.spec, mine, own):
+                    added[rule] = None
         # Only rules inside the coverage of own ones are added: they keep more, and never allow more.
-        rules = (*plan.spec.rules, *(rule for rule in added if _is_covered(rule, plan.spec.rules)))
+        rules = (*plan.spec.rules, *(rule for rule in added if mine.reach(rule.prefix)))
         return replace(plan, spec=replace(plan.spec, rules=rules))
     except (ConfigurationError, InvalidKeyError) as error:
         return PlanProblem(Reason.INVALID_SPEC, str(error))
+
+
+class _Prefixes:
+    """Some prefixes of one store, found by what lies around them without looking at each."""
+
+    def __init__(self, prefixes: Iterable[str], base: str) -> None:
+        self._base = base
+        self._sorted = sorted(set(prefixes))
+        self._known = frozenset(self._sorted)
+
+    def below(self, place: str) -> Iterator[str]:
+        """Yield those that lie in a place, which may be the prefix itself; named from the root on."""
+        if self._base.startswith(place):
+            yield from self._sorted
+        elif place.startswith(self._base):
+            inner = place[len(self._base) :]
+            for position in range(bisect_left(self._sorted, inner), len(self._sorted)):
+                if not self._sorted[position].startswith(inner):
+                    return
+                yield self._sorted[position]
+
+    def above(self, place: str) -> Iterator[str]:
+        """Yield those that a place lies in, shortest first, itself left out."""
+        if place.startswith(self._base):
+            inner = place[len(self._base) :]
+            yield from (part for part in _folders(inner) if part in self._known and part != inner)
+
+    def reach(self, prefix: str) -> bool:
+        """Tell whether a prefix of the store is one of them or lies in one."""
+        return any(part in self._known for part in _folders(prefix))
+
+
+def _folders(prefix: str) -> Iterator[str]:
+    """Yield the folders of a prefix from the root on, itself last."""
+    end = prefix.find("/")
+    while end >= 0:
+        yield prefix[: end + 1]
+        end = prefix.find("/", end + 1)
 
 
 def _is_inside(scope: str, place: Place) -> bool:
@@ -120,34 +168,23 @@ def _is_inside(scope: str, place: Place) -> bool:
     return scope.startswith(place.base + RESERVED_PREFIX)
 
 
-def _parts_inside(scope: str, place: Place) -> Iterator[str]:
-    for part in place.parts():
-        if part.startswith(scope) and part != scope:
-            yield part
-
-
-def _keeps_of(policy: OtherPolicy, spec: PassSpec, own: Place, namespace: str) -> Iterator[RetentionRule]:
-    """Yield what another policy keeps of that which ``spec`` may delete."""
+def _keeps_of(
+    policy: OtherPolicy, namespace: str, spec: PassSpec, mine: _Prefixes, own: Place
+) -> Iterator[RetentionRule]:
+    """Yield what another policy keeps, in one namespace, of that which ``spec`` may delete."""
     roots = policy.place.roots
     for rule in policy.spec.rules:
         placed = store_prefix(rule.prefix, namespace, roots[0], roots[-1])
         if placed is None:
             continue
         whole = policy.place.base + placed[1]
-        within = rule.keep.within_seconds
-        if within is None or rule.keep.last_runs is not None:
-            seconds = FOR_EVER_SECONDS
-        else:
-            seconds = float(max(within, policy.spec.safety.min_age_seconds))
-        for mine in spec.rules:
-            covered = own.base + mine.prefix
-            if covered.startswith(whole):
-                yield RetentionRule(mine.prefix, seconds)
-            elif whole.startswith(covered):
-                inner = whole[len(own.base) :]
-                scope = spec.scope_of(inner) or ""
-                yield RetentionRule(run_prefix_of(inner, scope) or mine.prefix, seconds)
-
-
-def _is_covered(rule: RetentionRule, own: Sequence[RetentionRule]) -> bool:
-    return any(rule.prefix.startswith(mine.prefix) for mine in own)
+        keep = rule.keep
+        seconds = float(max(keep.within_seconds or 0, policy.spec.safety.min_age_seconds))
+        grace = None if keep.last_runs is None else orphan_grace(policy.spec.orphans)
+        prefixes = list(mine.below(whole))
+        if any(True for _ in mine.above(whole)):
+            # About a part of what an own rule covers; if of a run directory, about all of it: runs go whole.
+            inner = whole[len(own.base) :]
+            prefixes.append(run_prefix_of(inner, spec.scope_of(inner) or ""))
+        for prefix in prefixes:
+            yield RetentionRule(prefix, seconds, keep_last_runs=keep.last_runs, orphan_grace_seconds=grace)

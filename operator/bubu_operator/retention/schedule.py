@@ -1,7 +1,9 @@
 """When the next pass of a policy is due, and why; pure.
 
 The interval counts from the end of the last pass. A spec that changed, a pass that was cut
-short and a new value of the run-now annotation are due at once; suspension outranks all.
+short, a new value of the run-now annotation and the pass after a rehearsal are due at once;
+suspension outranks all. The passes of a rehearsal keep the interval like all others: what
+``limits`` say about the load on a store is a promise.
 """
 
 from __future__ import annotations
@@ -9,18 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
 
 from bubu_operator.api.v1alpha1.cluster_retention_policy import ClusterRetentionPolicy
-from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
+from bubu_operator.api.v1alpha1.retention_policy import RetentionMode, RetentionPolicy
+from bubu_operator.retention.annotations import RUN_NOW_ANNOTATION, asked_now, run_now_value
+from bubu_operator.retention.cycle import Stage, StageKind
 from bubu_storage.retention.report import StoppedBy
 
 __all__ = ["RUN_NOW_ANNOTATION", "Due", "DueReason", "decide_due"]
-
-RUN_NOW_ANNOTATION: Final = "storage.bubustack.io/run-now"
-"""On a policy: a new value asks for a pass at once."""
-
-MAX_RUN_NOW_CHARACTERS: Final = 1024
 
 
 class DueReason(StrEnum):
@@ -32,6 +30,8 @@ class DueReason(StrEnum):
     RUN_NOW = "RunNow"
     INTERVAL = "Interval"
     CLOCK_SET_BACK = "ClockSetBack"
+    REHEARSED = "Rehearsed"
+    APPROVAL_REQUIRED = "ApprovalRequired"
     SUSPENDED = "Suspended"
 
 
@@ -50,13 +50,23 @@ class Due:
     run_now: str | None
 
 
-def decide_due(policy: RetentionPolicy | ClusterRetentionPolicy, now: datetime) -> Due:
-    """Return when the policy's next pass is due; never later than one interval from now."""
-    status, last = policy.status, policy.status.last_pass
-    asked = str(policy.metadata.annotations.get(RUN_NOW_ANNOTATION, ""))[:MAX_RUN_NOW_CHARACTERS] or None
+def decide_due(
+    policy: RetentionPolicy | ClusterRetentionPolicy, now: datetime, stage: Stage | None = None
+) -> Due:
+    """Return when the policy's next pass is due; never later than one interval from now.
+
+    Args:
+        policy: as read.
+        now: wall clock.
+        stage: what the pass would be, where that is known.
+    """
+    last = policy.status.last_pass
+    asked = run_now_value(policy)
     if policy.spec.suspend:
         return Due(None, DueReason.SUSPENDED, asked)
-    if asked is not None and asked != status.last_run_now:
+    if stage is not None and stage.is_blocked:
+        return Due(None, DueReason.APPROVAL_REQUIRED, asked)
+    if asked_now(policy):
         return Due(now, DueReason.RUN_NOW, asked)
     if last is None or last.start_time is None:
         return Due(now, DueReason.FIRST, asked)
@@ -69,4 +79,11 @@ def decide_due(policy: RetentionPolicy | ClusterRetentionPolicy, now: datetime) 
         # The clock was set back: how long ago the last pass ended is unknown, and waiting until the
         # clock is there again could take for ever. The pass that starts now puts the time right.
         return Due(now, DueReason.CLOCK_SET_BACK, asked)
+    if (
+        stage is not None
+        and stage.kind is StageKind.ENFORCE
+        and last.complete_cycle
+        and last.mode == RetentionMode.DRY_RUN.value
+    ):
+        return Due(now, DueReason.REHEARSED, asked)
     return Due(finished + timedelta(seconds=policy.spec.interval_seconds), DueReason.INTERVAL, asked)

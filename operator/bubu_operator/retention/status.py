@@ -15,8 +15,17 @@ from bubu_operator.api.v1alpha1.retention_policy import RetentionMode
 from bubu_operator.kube.conditions import ConditionStatus, format_time, set_condition
 from bubu_operator.kube.resources import JsonObject, section
 from bubu_operator.kube.scrub import Redactor, shorten
+from bubu_operator.retention.cycle_status import (
+    MAX_COUNT,
+    cycle_cursor,
+    is_backlog_growing,
+    judge_cycle,
+    parsed_samples,
+)
+from bubu_operator.retention.pass_start import PassStart
 from bubu_operator.retention.plan import CURSOR_FIELDS
 from bubu_storage.retention.report import PassReport, StoppedBy, Tally
+from bubu_storage.retention.rules import Reason as Kept
 
 __all__ = [
     "PassStart",
@@ -30,39 +39,17 @@ __all__ = [
 
 MAX_MESSAGE_CHARACTERS: Final = 1000
 MAX_SAMPLE_CHARACTERS: Final = 500
-MAX_TOTAL: Final = 1 << 53
-"""Beyond this a sum stands still: the API's numbers end, and a status that is refused is never written."""
 
-
-_FAILURES: Final = frozenset({StoppedBy.STORE_ERROR, StoppedBy.BAD_LISTING, StoppedBy.THROTTLED})
-
-
-@dataclass(frozen=True, slots=True)
-class PassStart:
-    """What is known when a pass starts and holds until it ends.
-
-    Attributes:
-        started: wall clock.
-        mode: of this pass.
-        generation: of the spec that it follows.
-        fingerprint: kept with the cursor, see `plan.PassPlan`.
-        passes, deleted_objects, deleted_bytes: totals before this pass.
-        run_now: value of the annotation that it acts on.
-    """
-
-    started: datetime
-    mode: RetentionMode
-    generation: int
-    fingerprint: str
-    passes: int
-    deleted_objects: int
-    deleted_bytes: int
-    run_now: str | None
-
-    @property
-    def start_time(self) -> str:
-        """As it is in the status; tells whose pass ``lastPass`` is."""
-        return format_time(self.started)
+_FAILURES: Final = {
+    StoppedBy.STORE_ERROR: Reason.PASS_FAILED,
+    StoppedBy.BAD_LISTING: Reason.PASS_FAILED,
+    StoppedBy.THROTTLED: Reason.PASS_FAILED,
+    StoppedBy.OWNERS_UNKNOWN: Reason.OWNERS_UNKNOWN,
+    StoppedBy.REFERENCES_UNREADABLE: Reason.REFERENCES_UNREADABLE,
+    StoppedBy.CLAIM_LOST: Reason.STORE_CLAIMED,
+    StoppedBy.APPROVAL_REQUIRED: Reason.APPROVAL_REQUIRED,
+}
+"""Ends of a pass that did not do what it should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +75,8 @@ def judge_report(report: PassReport) -> Verdict:
         else "nothing deleted (DryRun)"
     )
     text = f"{report.scanned} scanned, {due} due, {done}, {report.kept.objects} kept; {report.message}"
-    if report.stopped_by in _FAILURES:
-        return Verdict(False, Reason.PASS_FAILED, text)
+    if report.stopped_by is not None and (failure := _FAILURES.get(report.stopped_by)) is not None:
+        return Verdict(False, failure, text)
     if failed:
         return Verdict(False, Reason.PASS_PARTIAL, f"{failed} could not be deleted; {text}")
     return Verdict(True, Reason.PASS_SUCCEEDED, text)
@@ -124,12 +111,14 @@ def started_status(old: JsonObject, start: PassStart) -> JsonObject:
     }
     if start.run_now is not None:
         new["lastRunNow"] = start.run_now
+    if start.approved_plan is not None:
+        new["approvedPlan"] = start.approved_plan
     return new
 
 
 def progress_status(old: JsonObject, start: PassStart, report: PassReport, redactor: Redactor) -> JsonObject:
     """Return the status at a checkpoint: counts so far, cursor, totals."""
-    cursor: JsonObject = {**report.cursor.to_dict(), "fingerprint": start.fingerprint}
+    cursor: JsonObject = {**report.cursor.to_dict(), **cycle_cursor(start, report)}
     if run := section(cursor, "run"):
         # A merge patch cannot write null; absent reads back as null.
         cursor["run"] = {key: value for key, value in run.items() if value is not None}
@@ -140,8 +129,8 @@ def progress_status(old: JsonObject, start: PassStart, report: PassReport, redac
         "totals": {
             **section(old, "totals"),
             "passes": start.passes,
-            "deletedObjects": min(MAX_TOTAL, start.deleted_objects + report.deleted.objects),
-            "deletedBytes": min(MAX_TOTAL, start.deleted_bytes + report.deleted.size_bytes),
+            "deletedObjects": min(MAX_COUNT, start.deleted_objects + report.deleted.objects),
+            "deletedBytes": min(MAX_COUNT, start.deleted_bytes + report.deleted.size_bytes),
         },
     }
 
@@ -172,7 +161,7 @@ def finished_status(
         "deletedObjects": 0,
         "deletedBytes": 0,
         **section(new, "totals"),
-        "passes": min(MAX_TOTAL, start.passes + 1),
+        "passes": min(MAX_COUNT, start.passes + 1),
     }
     new["totals"] = totals
     new["nextPassTime"] = format_time(now + timedelta(seconds=interval_seconds))
@@ -181,22 +170,51 @@ def finished_status(
     if report is not None and report.oldest_overdue_seconds is not None:
         new["oldestOverdueSeconds"] = max(0, round(report.oldest_overdue_seconds))
         new["oldestOverdueSince"] = format_time(now - timedelta(seconds=report.oldest_overdue_seconds))
-    degraded = verdict.reason is Reason.PASS_PARTIAL
+    if report is not None:
+        new = judge_cycle(new, start, report, now=now, interval_seconds=interval_seconds)
+    degraded = _degraded(new, start, report, verdict, interval_seconds)
+    reason, message = degraded or (Reason.AS_EXPECTED, "nothing is missing")
     new["conditions"] = conditions_with(
         old,
         [
             (ConditionType.RECONCILED, verdict.good, verdict.reason, verdict.message),
-            (
-                ConditionType.DEGRADED,
-                degraded,
-                Reason.PASS_PARTIAL if degraded else Reason.AS_EXPECTED,
-                verdict.message if degraded else "nothing is missing",
-            ),
+            (ConditionType.DEGRADED, degraded is not None, reason, message),
         ],
         generation=start.generation,
         now=now,
     )
     return new
+
+
+def _degraded(
+    status: JsonObject,
+    start: PassStart,
+    report: PassReport | None,
+    verdict: Verdict,
+    interval_seconds: int,
+) -> tuple[Reason, str] | None:
+    """Return what is missing although passes run; the first of several."""
+    if verdict.reason is Reason.PASS_PARTIAL:
+        return Reason.PASS_PARTIAL, verdict.message
+    if report is None:
+        return None
+    kept = report.by_reason.get(Kept.KEPT_SHARED_STORE)
+    if kept is not None:
+        message = (
+            f"{kept.objects} objects of runs without an owner are kept: other clusters use this store, and "
+            "may own them; see status.sharedWith"
+        )
+        return Reason.SHARED_STORE, message
+    samples = parsed_samples(status.get("recentCycles"))
+    a_pass = interval_seconds + max(0.0, report.duration_seconds)
+    if is_backlog_growing(samples, max_delete=start.max_delete, seconds_a_pass=a_pass):
+        message = (
+            f"the last cycle found {samples[-1].due_objects} objects due, after {samples[-2].due_objects} in "
+            f"the one before, and limits.maxDelete of {start.max_delete} every {round(a_pass)} s cannot keep "
+            "up: raise it, or shorten interval"
+        )
+        return Reason.BACKLOG_GROWING, message
+    return None
 
 
 def _last_pass(start: PassStart, report: PassReport, redactor: Redactor) -> JsonObject:
@@ -214,6 +232,9 @@ def _last_pass(start: PassStart, report: PassReport, redactor: Redactor) -> Json
         "deleted": report.deleted.objects,
         "deletedBytes": report.deleted.size_bytes,
         "failed": report.failed.objects,
+        "requests": report.requests,
+        "relisted": report.relisted,
+        "durationSeconds": max(0, round(report.duration_seconds)),
     }
     if report.stopped_by is not None:
         last["stoppedBy"] = report.stopped_by.value

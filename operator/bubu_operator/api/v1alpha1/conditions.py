@@ -202,6 +202,14 @@ class Reason(_Word):
         "BacklogGrowing",
         "More becomes due than the limits let go, cycle after cycle; raise limits.maxDelete.",
     )
+    REFERENCES_UNREADABLE = (
+        "ReferencesUnreadable",
+        "A document of a live run cannot be read, so nobody knows what it refers to; nothing is deleted.",
+    )
+    NO_NAMESPACES = (
+        "NoNamespaces",
+        "The ClusterStorageConfig's namespaceSelector selects no namespace; there is nothing to clean.",
+    )
     TOO_MANY_NAMESPACES = (
         "TooManyNamespaces",
         "The policy would cover more namespaces than one pass can; split the store or its rules.",
@@ -209,6 +217,22 @@ class Reason(_Word):
     PASSES_PAUSED = (
         "PassesPaused",
         "All passes are paused, by the annotation on the operator's namespace or by an option.",
+    )
+    PASS_JOB_STARTING = (
+        "PassJobStarting",
+        "The Job through which a pass reaches this store is being started.",
+    )
+    PASS_JOB_STUCK = (
+        "PassJobStuck",
+        "The Job through which a pass would reach this store cannot start; the message says why.",
+    )
+    PASS_JOB_REFUSED = (
+        "PassJobRefused",
+        "The Job through which a pass would reach this store may not be made; the message says why.",
+    )
+    PASS_JOB_FAILED = (
+        "PassJobFailed",
+        "The Job through which a pass would reach this store ended before the pass; see the message.",
     )
 
     # Any kind

@@ -113,8 +113,8 @@ class OwnersStatus(StatusModel):
             "list is right.",
         ),
     ] = None
-    acknowledged: Annotated[
-        str | None, Field(max_length=63, description="The problem that was acknowledged last.")
+    problem_token: Annotated[
+        str | None, Field(max_length=128, description="The same problem, as the operator knows it.")
     ] = None
 
 
