@@ -40,6 +40,6 @@ class DueBound:
         """Say why the pass ends before this run."""
         return PassStoppedError(
             StoppedBy.APPROVAL_REQUIRED,
-            f"{self._due} objects were found due in this cycle, and {facts.prefix!r} has {facts.objects} more; "
-            f"without an approval {self._most} may go",
+            f"{self._due} objects were due in this cycle, and {facts.prefix!r} has {facts.objects} more; "
+            f"{self._most} may go without an approval",
         )

@@ -48,7 +48,7 @@ class OwnerView:
 
     Attributes:
         version: equal versions have equal content.
-        observed_at: when the observation began, on `bubu_storage.retention.boot_seconds`.
+        observed_at: when the observation began, on `boot_seconds`.
         owners: every existing owner by the name of its run, ``<namespace>/<run id>``; a run that is
             not in it has none.
         references: keys of objects that specs and states of live owners refer to.
