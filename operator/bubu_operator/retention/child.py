@@ -139,6 +139,7 @@ class _Child:
             claim=document.claim,
             cluster_uid=document.cluster_uid,
             is_shared=document.shared,
+            ended_claim=document.ended_claim,
         )
         with use_store(backend, wishes, sleep=self._sleep) as store:
             self._send(PassLine(LineType.FACTS, facts=store.facts))

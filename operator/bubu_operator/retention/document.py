@@ -83,6 +83,7 @@ class PassDocument:
         cluster_uid: under which the store's users register; "" for not at all.
         shared: it is known already that other clusters use the store.
         reference_cache: what the last pass left to remember, None for nothing.
+        ended_claim: holder of a claim whose process is known to have ended; "" for none.
     """
 
     settings: FileSettings | S3Settings | AgentSettings
@@ -94,6 +95,7 @@ class PassDocument:
     cluster_uid: str = ""
     shared: bool = False
     reference_cache: Mapping[str, Any] | None = None
+    ended_claim: str = ""
 
     def to_line(self) -> str:
         """Return the document as one line of JSON, line break included."""
@@ -109,6 +111,7 @@ class PassDocument:
             "cluster_uid": self.cluster_uid,
             "shared": self.shared,
             "reference_cache": self.reference_cache,
+            "ended_claim": self.ended_claim,
         }
         return json.dumps(document, separators=(",", ":")) + "\n"
 
@@ -140,6 +143,7 @@ class PassDocument:
                 cluster_uid=str(document["cluster_uid"]),
                 shared=bool(document["shared"]),
                 reference_cache=document["reference_cache"],
+                ended_claim=str(document["ended_claim"]),
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ConfigurationError(

@@ -3,7 +3,7 @@
 Invariants: a dry run writes nothing, it only looks; a pass that deletes holds the claim from before its
 first listing until after its report; it registers before it reads who else has, so that of two clusters that
 begin at the same time at least one sees the other; where it cannot be known whether the store is shared,
-it is.
+it is; a claim is removed only if its holder is, letter by letter, a pass that is known to have ended.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 from bubu_operator.retention.store_facts import Sharer, StoreFacts
 from bubu_storage.backend.types import ObjectBackend
-from bubu_storage.errors import StorageError
-from bubu_storage.retention.claim import ClaimSettings, StoreClaim, look_at_claim
+from bubu_storage.errors import PreconditionFailedError, StorageError, UnsupportedOperationError
+from bubu_storage.retention.claim import CLAIM_KEY, ClaimSettings, StoreClaim, look_at_claim
+from bubu_storage.retention.claim_document import shown
 from bubu_storage.retention.gate import Permit
 from bubu_storage.retention.registration import foreign_clusters, register
 
@@ -33,12 +34,14 @@ class StoreWishes:
         claim: how to claim; None for without.
         cluster_uid: under which to register; "" for not at all.
         is_shared: it is known already that others use the store.
+        ended_claim: holder of a claim whose process is known to have ended, as after a crash; "" for none.
     """
 
     dry_run: bool
     claim: ClaimSettings | None = None
     cluster_uid: str = ""
     is_shared: bool = False
+    ended_claim: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,28 @@ def use_store(
         if wishes.claim is None or wishes.dry_run:
             claim, facts = None, _look(backend, wishes)
         else:
+            _remove_ended(backend, wishes)
             claim = held.enter_context(StoreClaim(backend, wishes.claim, sleep=sleep))
             found = look_at_claim(backend)
             facts = replace(StoreFacts.of_claim(found, ours=True), is_proven=claim.is_proven)
         yield StoreUse(() if claim is None else (claim,), _with_sharers(backend, wishes, facts))
+
+
+def _remove_ended(backend: ObjectBackend, wishes: StoreWishes) -> None:
+    """Remove the claim that a pass could not give back: nobody else has to wait for its end."""
+    ended = wishes.ended_claim
+    # A name that had to be cut may be that of several passes.
+    if not ended or shown(ended) != ended:
+        return
+    found = look_at_claim(backend)
+    if found is None or found.document is None or found.document.holder != ended:
+        return
+    try:
+        backend.delete_object(CLAIM_KEY, if_match=found.etag)
+    except UnsupportedOperationError:
+        backend.delete_object(CLAIM_KEY)
+    except PreconditionFailedError:
+        return  # somebody has taken over; the claim says who
 
 
 def _look(backend: ObjectBackend, wishes: StoreWishes) -> StoreFacts:
