@@ -40,6 +40,7 @@ from bubu_storage.backend.file_draft import FileDraft
 from bubu_storage.backend.file_entries import check_regular, check_unchanged
 from bubu_storage.backend.file_errors import mapped_errors
 from bubu_storage.backend.file_listing import etag_of, modified_at, walk
+from bubu_storage.backend.last_look import LastLook
 from bubu_storage.backend.ranges import resolve_range
 from bubu_storage.backend.types import (
     Body,
@@ -85,6 +86,7 @@ class FileBackend:
             raise ConfigurationError(f"file store path {text!r} is no directory name; set one")
         self._base = os.path.abspath(text)  # noqa: PTH100 - resolve() would pin what a link means today
         self._fsync = fsync
+        self._last_look = LastLook()
         create_base(self._base)
 
     @property
@@ -185,7 +187,13 @@ class FileBackend:
         check_conditions(if_match)
         changed: set[tuple[bytes, ...]] = set()
         failed = delete_entries(
-            self._base, folders, {key: name}, {key: if_match}, store=self.name, changed=changed
+            self._base,
+            folders,
+            {key: name},
+            {key: if_match},
+            store=self.name,
+            changed=changed,
+            last_look=self._last_look.ask,
         )
         if failed:
             raise failed[key]
@@ -217,7 +225,15 @@ class FileBackend:
         changed: set[tuple[bytes, ...]] = set()
         for folders, names in directories.items():
             failed.update(
-                delete_entries(self._base, folders, names, wanted, store=self.name, changed=changed)
+                delete_entries(
+                    self._base,
+                    folders,
+                    names,
+                    wanted,
+                    store=self.name,
+                    changed=changed,
+                    last_look=self._last_look.ask,
+                )
             )
         if self._fsync:
             sync_directories(self._base, changed, store=self.name)
@@ -296,6 +312,10 @@ class FileBackend:
     def server_time(self) -> datetime:
         """Return this machine's clock; a file store has none of its own."""
         return datetime.now(UTC)
+
+    def guard_deletions(self, check: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Ask right before each object is removed; see `bubu_storage.backend.last_look.GuardsDeletions`."""
+        return self._last_look.guard(check)
 
     def close(self) -> None:
         """Do nothing: no descriptor is kept between calls."""

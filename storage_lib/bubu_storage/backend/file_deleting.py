@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bubu_storage.backend.file_dirs import DirectoryChain, open_base
 from bubu_storage.backend.file_entries import check_unchanged, look_up, remove_entry
@@ -26,6 +26,7 @@ def delete_entries(
     *,
     store: str,
     changed: set[tuple[bytes, ...]],
+    last_look: Callable[[], None] = lambda: None,
 ) -> dict[str, StorageError]:
     """Delete objects of one directory and return the keys that failed, each with its error.
 
@@ -36,6 +37,7 @@ def delete_entries(
         if_match: ETags by key.
         store: name of the store, for messages.
         changed: gets the path of the directory, or of what is left above it; see `sync_directories`.
+        last_look: called right before each entry is removed; what it raises ends the deletion.
     """
     failed: dict[str, StorageError] = {}
     first = next(iter(names))
@@ -47,7 +49,9 @@ def delete_entries(
                 return {}
             for key, name in names.items():
                 try:
-                    _delete_entry(chain.leaf_fd, name, key, if_match.get(key, ""), store)
+                    _delete_entry(
+                        chain.leaf_fd, name, key, if_match.get(key, ""), store=store, last_look=last_look
+                    )
                 except StorageError as error:
                     failed[key] = error
             changed.add(tuple(folders[: chain.prune()]))
@@ -56,7 +60,11 @@ def delete_entries(
             return {first: error}
         # It concerns all that is in the directory; each is to have an error of its own.
         for key, name in names.items():
-            failed.update(delete_entries(base, folders, {key: name}, if_match, store=store, changed=changed))
+            failed.update(
+                delete_entries(
+                    base, folders, {key: name}, if_match, store=store, changed=changed, last_look=last_look
+                )
+            )
     return failed
 
 
@@ -73,7 +81,9 @@ def sync_directories(base: str, changed: Iterable[Sequence[bytes]], *, store: st
             os.fsync(chain.leaf_fd)
 
 
-def _delete_entry(directory: int, name: bytes, key: str, if_match: str, store: str) -> None:
+def _delete_entry(
+    directory: int, name: bytes, key: str, if_match: str, *, store: str, last_look: Callable[[], None]
+) -> None:
     with (
         mapped_errors(store, "deleted", key),
         changing_entries(directory, alone=bool(if_match), key=key, store=store),
@@ -82,4 +92,5 @@ def _delete_entry(directory: int, name: bytes, key: str, if_match: str, store: s
             found = look_up(name, directory)
             if found is not None:
                 check_unchanged(found, if_match, "", key=key, store=store)
+        last_look()
         remove_entry(name, directory)

@@ -13,7 +13,8 @@ Only this module and its ``s3_*`` neighbours import boto3; the factory loads the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any, cast
 
@@ -262,6 +263,11 @@ class S3Backend:
             StorageError: the store does not answer, or without a date.
         """
         return self._session.server_time()
+
+    def guard_deletions(self, check: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Ask right before each deletion is sent, each try by itself; see `GuardsDeletions`."""
+        look = self._session.last_look
+        return look.guard(check) if look is not None else contextlib.nullcontext()
 
     def close(self) -> None:
         """Close the connections; twice is fine."""

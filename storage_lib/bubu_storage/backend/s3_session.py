@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
+from bubu_storage.backend.last_look import LastLook
 from bubu_storage.backend.s3_client import CaBundle, RetryRule, build_client, check_settings, known_secrets
 from bubu_storage.backend.s3_clock import StoreClock
 from bubu_storage.backend.s3_conditions import retry_conflicts
 from bubu_storage.backend.s3_errors import NO_CODES, UNREADABLE, map_sdk_error
+from bubu_storage.backend.s3_last_look import watch_connections
 from bubu_storage.backend.s3_parsing import register_quick_parsing
 from bubu_storage.errors import (
     BucketNotFoundError,
@@ -49,6 +51,7 @@ class S3Session:
         name: the bucket as ``s3://bucket``.
         client: the SDK's.
         secrets: texts that must not appear in a message.
+        last_look: asked before each deletion is sent; None where the SDK cannot be watched.
 
     Raises:
         ConfigurationError: the settings contradict themselves.
@@ -69,6 +72,7 @@ class S3Session:
             if self._ca_bundle is not None:
                 self._ca_bundle.close()
             raise
+        self.last_look: LastLook | None = watch_connections(self.client)
         self.client.meta.events.register("after-call.s3", self._clock.note)
         self.client.meta.events.register("needs-retry.s3.HeadBucket", _redirect_no_further)
         register_quick_parsing(self.client)

@@ -32,6 +32,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final, Self
 
+from bubu_storage.backend.decorator import innermost
+from bubu_storage.backend.last_look import GuardsDeletions
 from bubu_storage.backend.types import EPOCH, ObjectBackend
 from bubu_storage.errors import (
     BucketNotFoundError,
@@ -61,7 +63,7 @@ from bubu_storage.wire import RESERVED_PREFIX
 __all__ = ["CLAIM_KEY", "SETTLE_SECONDS", "ClaimSettings", "StoreClaim", "claim_over", "look_at_claim"]
 
 SETTLE_SECONDS: Final = 5.0
-"""On a store without conditions: longest from reading to having written, and the wait before a second look."""
+"""On a store without conditions: longest from reading to having written, and then the wait."""
 
 _CLOCK_PREFIX: Final = RESERVED_PREFIX + "retention/clock/"
 _WRONG_ETAG: Final = f'"{"0" * 32}"'
@@ -147,6 +149,7 @@ class StoreClaim:
         self._trouble = ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._guard = contextlib.ExitStack()
         self.is_proven = False
 
     def __enter__(self) -> Self:
@@ -206,6 +209,9 @@ class StoreClaim:
                 with contextlib.suppress(StorageError):
                     self._remove()
                 raise
+        store = innermost(self._backend)
+        if isinstance(store, GuardsDeletions):
+            self._guard.enter_context(store.guard_deletions(self.check))
         if self._in_background:
             self._thread = threading.Thread(target=self._keep, name="store-claim", daemon=True)
             self._thread.start()
@@ -235,6 +241,7 @@ class StoreClaim:
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join(_JOIN_SECONDS)
+        self._guard.close()
         still_renewing = thread is not None and thread.is_alive()
         with self._lock:
             good = not self._lost and self._monotonic() < self._valid_until
