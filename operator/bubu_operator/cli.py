@@ -77,6 +77,17 @@ def _lifetimes(_context: click.Context, _parameter: click.Parameter, value: str)
     return value
 
 
+def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    from bubu_operator.jobpass.addresses import split_address  # noqa: PLC0415 - not for every command
+
+    try:
+        if value:
+            split_address(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
 def _dns_names(
     _context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]
 ) -> tuple[str, ...]:
@@ -179,7 +190,23 @@ def cli() -> None:
     "--job-image",
     envvar="BUBU_JOB_IMAGE",
     default="",
-    help="Image for Jobs that probe under a tenant's ServiceAccount. Default: no such Jobs.",
+    help="Image for Jobs that probe, and serve retention passes, under a tenant's ServiceAccount. "
+    "Default: no such Jobs.",
+)
+@click.option(
+    "--job-pass-address",
+    envvar="BUBU_JOB_PASS_ADDRESS",
+    default="0.0.0.0:8444",
+    show_default=True,
+    callback=_address,
+    help="Where the agents of retention passes call the controller; empty for no such passes.",
+)
+@click.option(
+    "--job-pass-advertise",
+    envvar="BUBU_JOB_PASS_ADVERTISE",
+    default="",
+    callback=_address,
+    help="What agents call it by: HOST or HOST:PORT. Default: POD_IP; without it there are no such passes.",
 )
 @click.option(
     "--allow-loopback-endpoints/--no-allow-loopback-endpoints",

@@ -46,6 +46,8 @@ class ControllerOptions:
         webhook_configuration: MutatingWebhookConfiguration whose caBundle is kept.
         authority_lifetimes: as `parse_lifetimes` reads them; "" for the usual ones.
         job_image: image with this package, for Jobs that probe under a tenant's account; "" for no Jobs.
+        job_pass_address: where agents of retention passes call; "" for no such passes.
+        job_pass_advertise: what agents call it by, with or without a port; "" for the pod's own address.
         allow_loopback_endpoints: stores on the controller's own machine may be called.
         heal_interval_seconds: between two sweeps over the pods; 0 for none.
         rollout_timeout_seconds: a roll-out that is not done after this long does not hold up the next.
@@ -68,6 +70,8 @@ class ControllerOptions:
     webhook_configuration: str = WEBHOOK_NAME
     authority_lifetimes: str = ""
     job_image: str = ""
+    job_pass_address: str = "0.0.0.0:8444"  # noqa: S105 - an address that pods call
+    job_pass_advertise: str = ""
     allow_loopback_endpoints: bool = False
     heal_interval_seconds: float = 60.0
     rollout_timeout_seconds: float = 600.0

@@ -23,6 +23,9 @@ from bubu_operator.controllers.context import Context, ControllerOptions
 from bubu_operator.controllers.feed import WORKLOADS, Feed
 from bubu_operator.controllers.isolation import isolate_environment
 from bubu_operator.controllers.leadership import LeaseLeadership, NoElection, fenced
+from bubu_operator.controllers.pass_access import DirectStores, JobStores
+from bubu_operator.controllers.pass_jobs import PassJobs
+from bubu_operator.controllers.pass_listening import listen_for_agents
 from bubu_operator.controllers.passes import PassRunner
 from bubu_operator.controllers.pause import PauseState
 from bubu_operator.controllers.retentionpolicy import PolicyReconciler
@@ -160,7 +163,14 @@ class _Controller:
         configs = ConfigReconciler(context, STORAGE_CONFIGS, on_ready_change=self._config_ready)
         cluster = ConfigReconciler(context, CLUSTER_STORAGE_CONFIGS, on_ready_change=self._config_ready)
         slots = StoreSlots(options.max_parallel_passes)
-        policies = PolicyReconciler(context, slots, PassRunner(context), wake=self._wake_policy)
+        pass_jobs = PassJobs(context, lambda: listen_for_agents(context), wake=self._wake_policy)
+        policies = PolicyReconciler(
+            context,
+            slots,
+            PassRunner(context),
+            wake=self._wake_policy,
+            stores=JobStores(DirectStores(context), pass_jobs),
+        )
         self._configs = Lane("storageconfig", fenced(fence, configs), workers=CONFIG_WORKERS)
         self._cluster = Lane("clusterstorageconfig", fenced(fence, cluster), workers=CLUSTER_CONFIG_WORKERS)
         self._policies = Lane(
@@ -182,6 +192,7 @@ class _Controller:
             policies=self._policies,
             templates=templates,
         )
+        self._services.append(pass_jobs)
         self._services.append(WorkloadWatcher(client, options.namespaces, self._feed.handle))
         self._watcher = Watcher(options.namespaces)
         self._crds_found = threading.Event()

@@ -13,6 +13,7 @@ passes the restricted pod security level.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
@@ -27,7 +28,9 @@ __all__ = [
     "RESULT_PATH",
     "job_manifest",
     "job_name",
+    "owned_job",
     "place_problem",
+    "restricted_pod",
     "wants_job",
 ]
 
@@ -91,15 +94,45 @@ def job_manifest(
         image: one that has this package's command.
         allow_loopback: stores on the pod's own machine may be called.
     """
+    pod = restricted_pod(
+        plan,
+        {
+            "name": CONTAINER,
+            "image": image,
+            "command": ["bubu-operator", "probe"],
+            "args": _arguments(config, allow_loopback=allow_loopback),
+        },
+    )
+    return owned_job(
+        config,
+        job_name(config, plan, image),
+        CONTAINER,
+        {PROBE_LABEL: config.metadata.name},
+        {"activeDeadlineSeconds": ACTIVE_DEADLINE_SECONDS, "template": {"spec": pod}},
+    )
+
+
+def owned_job(
+    config: StorageConfig, name: str, component: str, labels: Mapping[str, str], spec: JsonObject
+) -> JsonObject:
+    """Make a Job of one try that goes with its config, and whose pod is not injected.
+
+    Args:
+        config: the owner.
+        name: of the Job.
+        component: what it is, for its labels.
+        labels: by which it is found again; its pod has them, too.
+        spec: deadline and template of the Job.
+    """
     metadata = config.metadata
     labels = {
         "app.kubernetes.io/name": "bubu-storage-operator",
-        "app.kubernetes.io/component": "probe",
-        PROBE_LABEL: metadata.name,
+        "app.kubernetes.io/component": component,
+        **labels,
     }
     return {
         "metadata": {
-            "name": job_name(config, plan, image),
+            "name": name,
             "namespace": metadata.namespace,
             "labels": labels,
             # Without blockOwnerDeletion: a config's deletion waits for nothing.
@@ -116,18 +149,25 @@ def job_manifest(
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
-            "activeDeadlineSeconds": ACTIVE_DEADLINE_SECONDS,
             "ttlSecondsAfterFinished": FINISHED_TTL_SECONDS,
-            "template": {
-                # It gets its environment here; the webhook must not add another config's.
-                "metadata": {"labels": {**labels, INJECT_LABEL: "false"}},
-                "spec": _pod_spec(config, plan, image, allow_loopback=allow_loopback),
-            },
+            **spec,
+            # It gets its environment here; the webhook must not add another config's.
+            "template": {**spec["template"], "metadata": {"labels": {**labels, INJECT_LABEL: "false"}}},
         },
     }
 
 
-def _pod_spec(config: StorageConfig, plan: InjectionPlan, image: str, *, allow_loopback: bool) -> _Json:
+def restricted_pod(
+    plan: InjectionPlan, container: JsonObject, volumes: Sequence[JsonObject] = (), **resources: JsonObject
+) -> JsonObject:
+    """Make a pod that passes the restricted security level, with injection's environment for its container.
+
+    Args:
+        plan: environment, volumes, mounts and account.
+        container: its name, image, command, arguments, and mounts of ``volumes``.
+        volumes: besides the plan's.
+        resources: other requests and limits than a probe's.
+    """
     spec: _Json = {
         "restartPolicy": "Never",
         # The cloud's webhook mounts a token of its own; one of the API server is of no use here.
@@ -143,13 +183,11 @@ def _pod_spec(config: StorageConfig, plan: InjectionPlan, image: str, *, allow_l
         "volumes": [
             *(volume for _, volume in plan.volumes),
             {"name": _TMP_VOLUME, "emptyDir": {"sizeLimit": "16Mi"}},
+            *volumes,
         ],
         "containers": [
             {
-                "name": CONTAINER,
-                "image": image,
-                "command": ["bubu-operator", "probe"],
-                "args": _arguments(config, allow_loopback=allow_loopback),
+                **container,
                 "env": [
                     *(item.entry for item in plan.env),
                     {"name": "HOME", "value": _TMP_PATH},
@@ -158,10 +196,12 @@ def _pod_spec(config: StorageConfig, plan: InjectionPlan, image: str, *, allow_l
                 "volumeMounts": [
                     *(mount for _, mount in plan.mounts),
                     {"name": _TMP_VOLUME, "mountPath": _TMP_PATH},
+                    *container.get("volumeMounts", []),
                 ],
                 "resources": {
                     "requests": {"cpu": "50m", "memory": "96Mi"},
                     "limits": {"cpu": "1", "memory": "256Mi"},
+                    **resources,
                 },
                 "securityContext": {
                     "allowPrivilegeEscalation": False,

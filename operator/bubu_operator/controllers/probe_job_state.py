@@ -65,6 +65,7 @@ def read_job(
     *,
     now: datetime,
     grace_seconds: float,
+    container: str = CONTAINER,
 ) -> JobState:
     """Tell how far a Job has come.
 
@@ -74,20 +75,23 @@ def read_job(
         events: about the Job and its pods; may be empty.
         now: wall clock.
         grace_seconds: so long a start may take before its delay is worth a word.
+        container: the pod's one container, after which the Job is called.
     """
     newest = max(pods, key=lambda pod: str(metadata_of(pod).get("creationTimestamp")), default=None)
-    container = _container_status(newest)
-    state = section(container, "state")
+    status = _container_status(newest, container)
+    state = section(status, "state")
     if isinstance(state.get("terminated"), dict):
-        return _finished(section(state, "terminated"))
+        return _finished(section(state, "terminated"), container)
     failed = _failed(job)
     if failed is not None:
-        return JobState(Phase.FINISHED, Reason.PROBE_JOB_STUCK, f"the Job of the probe failed: {failed}")
+        return JobState(
+            Phase.FINISHED, Reason.PROBE_JOB_STUCK, f"the Job of the {container} failed: {failed}"
+        )
     if isinstance(state.get("running"), dict):
         return JobState(Phase.RUNNING)
     if pending_seconds(job, now) < grace_seconds:
         return JobState(Phase.RUNNING)
-    return _pending(job, newest, container, events)
+    return _pending(job, newest, status, events)
 
 
 def pending_seconds(job: JsonObject, now: datetime) -> float:
@@ -143,7 +147,7 @@ def _how(config: StorageConfig) -> str:
     return f"that mounts claim {file.volume_claim_name}" if file is not None else "of the probe"
 
 
-def _finished(ended: JsonObject) -> JobState:
+def _finished(ended: JsonObject, container: str) -> JobState:
     text = ended.get("message")
     try:
         result = parse_result(text if isinstance(text, str) else "")
@@ -152,7 +156,7 @@ def _finished(ended: JsonObject) -> JobState:
         return JobState(
             Phase.FINISHED,
             Reason.PROBE_RESULT_UNREADABLE,
-            f"the probe's pod ended with exit code {code if isinstance(code, int) else '?'}"
+            f"the {container}'s pod ended with exit code {code if isinstance(code, int) else '?'}"
             f"{f' ({why})' if why else ''} and its result cannot be read: {error}. Is --job-image the image "
             "of this very version?",
         )
@@ -215,10 +219,10 @@ def _event_time(event: JsonObject) -> str:
     return max(str(time or "") for time in (*times, metadata_of(event).get("creationTimestamp")))
 
 
-def _container_status(pod: JsonObject | None) -> JsonObject:
+def _container_status(pod: JsonObject | None, name: str) -> JsonObject:
     statuses: Any = section(pod, "status").get("containerStatuses") if pod is not None else None
     nothing: JsonObject = {}
-    return next((item for item in condition_list(statuses) if item.get("name") == CONTAINER), nothing)
+    return next((item for item in condition_list(statuses) if item.get("name") == name), nothing)
 
 
 def _bounded(value: object) -> str:

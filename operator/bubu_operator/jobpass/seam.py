@@ -46,12 +46,14 @@ class NotYet:
         message: for people.
         again_seconds: when to ask again.
         quiet: nothing is wrong: it only takes its time.
+        keeps_turn: it is a matter of seconds: the pass need not give up its place among others.
     """
 
     reason: Reason
     message: str
     again_seconds: float
     quiet: bool = False
+    keeps_turn: bool = False
 
 
 class PassChannel(Protocol):

@@ -144,4 +144,21 @@ class ControllerMetrics:
             ["reason"],
             registry=registry,
         )
+        self.pass_jobs = Gauge(
+            "bubu_pass_jobs",
+            "Jobs under way whose agents serve a store to retention passes.",
+            registry=registry,
+        )
+        self.pass_job_results = Counter(
+            "bubu_pass_job_results",
+            "Jobs of agents that ended, by what they came to: Served, or the reason of the failure.",
+            ["reason"],
+            registry=registry,
+        )
+        self.pass_callers = Counter(
+            "bubu_pass_callers",
+            "Callers of the port for agents, by what became of them: Admitted, or why they were turned away.",
+            ["result"],
+            registry=registry,
+        )
         self.retention = RetentionMetrics(registry)
