@@ -13,14 +13,14 @@ deleted after that is gone and not counted, so a tally is low by that much, neve
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 __all__ = ["CycleTally"]
 
-_DIGEST_LENGTH: Final = hashlib.sha256().digest_size * 2
-_HEX_DIGITS: Final = frozenset("0123456789abcdef")
+_DIGEST: Final = re.compile(r"([0-9a-f]{64})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,19 @@ class CycleTally:
         Raises:
             KeyError, TypeError, ValueError: this is no tally.
         """
-        tally = cls(_count(data["decided"]), _count(data["due"]), _count(data["dueBytes"]), data["digest"])
-        if tally.due > tally.decided:
-            raise ValueError(f"{tally.due} of {tally.decided} objects cannot be due")
-        digest = tally.digest
-        if digest and (len(digest) != _DIGEST_LENGTH or not _HEX_DIGITS.issuperset(digest)):
-            raise ValueError(f"{digest!r} is no digest")
-        return tally
+        decided, due = _count(data["decided"]), _count(data["due"])
+        if due > decided:
+            raise ValueError(f"{due} of {decided} objects cannot be due")
+        return cls(decided, due, _count(data["dueBytes"]), _digest(data["digest"]))
 
 
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"count expected, not {value!r}")
+    return value
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or _DIGEST.fullmatch(value) is None:
+        raise ValueError(f"digest expected, not {value!r}")
     return value

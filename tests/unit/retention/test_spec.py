@@ -148,3 +148,54 @@ def test_a_foreign_mapping_is_no_spec(data):
     """Missing, unknown and mistyped fields are refused, not ignored."""
     with pytest.raises(ConfigurationError, match="no retention pass"):
         PassSpec.from_dict(data)
+
+
+class TestRulesByNumber:
+    """Rules that keep the last runs of a story, and what they do with orphans."""
+
+    def test_a_rule_keeps_by_age_by_number_or_by_both(self):
+        """Either is enough; the smallest of each is allowed."""
+        assert RetentionRule("outputs/a/", None, keep_last_runs=1).keep_within_seconds is None
+        assert RetentionRule("outputs/a/", 0.001, 1, 0.001).orphan_grace_seconds == 0.001
+
+    @pytest.mark.parametrize("last_runs", [0, -1, 1.0, True, "5", math.nan])
+    def test_a_number_that_keeps_nothing_is_refused(self, last_runs):
+        """keep.lastRuns must be a whole number of at least 1."""
+        with pytest.raises(ConfigurationError, match=r"keep\.lastRuns must be a whole number of at least 1"):
+            RetentionRule("outputs/a/", DAY, keep_last_runs=last_runs)
+
+    @pytest.mark.parametrize("grace", [0, -1.0, math.inf, math.nan, True, "24h"])
+    def test_orphans_get_a_grace_or_stay(self, grace):
+        """A grace of nothing would delete by a single look at the owners."""
+        with pytest.raises(ConfigurationError, match=r"orphans\.grace must be more than 0 seconds"):
+            RetentionRule("outputs/a/", None, 5, orphan_grace_seconds=grace)
+
+    def test_a_rule_that_keeps_nothing_names_both_ways_out(self):
+        """Neither by age nor by number: refused, and the message says what to write."""
+        with pytest.raises(ConfigurationError, match=r"keep\.within .* or keep\.lastRuns at least 1"):
+            RetentionRule("outputs/a/", None, orphan_grace_seconds=DAY)
+
+    def test_they_survive_json(self):
+        """Another process gets exactly the same rules and bound."""
+        rules = (RetentionRule("outputs/a/", None, 5, DAY), RetentionRule("outputs/a/", DAY))
+        spec = spec_of(rules=rules, max_due_objects=0)
+
+        assert PassSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+    def test_a_document_of_an_older_writer_means_what_it_meant(self):
+        """Fields that it does not know have the values that change nothing."""
+        spec = PassSpec.from_dict(
+            {"scopes": ["a/"], "rules": [{"prefix": "a/", "keep_within_seconds": DAY}], "dry_run": False}
+        )
+
+        assert spec.rules == (RetentionRule("a/", DAY, None, None),)
+        assert spec.max_due_objects is None
+
+
+@pytest.mark.parametrize("most", [-1, 1.5, True, "3"])
+def test_the_bound_on_due_objects_is_a_count(most):
+    """None is no bound and 0 lets nothing go; anything that is no count is refused."""
+    assert spec_of(max_due_objects=0).max_due_objects == 0
+    assert spec_of().max_due_objects is None
+    with pytest.raises(ConfigurationError, match="maxDueObjects must be a whole number of at least 0"):
+        spec_of(max_due_objects=most)
