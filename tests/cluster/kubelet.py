@@ -74,6 +74,7 @@ class MiniKubelet(AbstractContextManager["MiniKubelet"]):
         play: given a pod, how its container shall have ended, instead of running it; None runs it.
         environments: what each pod's process was given, by pod name, for assertions.
         logs: what each pod's process wrote, by pod name.
+        tokens: those that pods were given, for assertions.
     """
 
     cluster: Cluster
@@ -85,6 +86,7 @@ class MiniKubelet(AbstractContextManager["MiniKubelet"]):
     play: Callable[[JsonObject], Ended | None] = lambda _pod: None
     environments: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     logs: dict[str, Path] = field(default_factory=dict[str, Path])
+    tokens: list[str] = field(default_factory=list[str])
     errors: list[str] = field(default_factory=list[str])
     _running: dict[str, _Running] = field(default_factory=dict[str, _Running])
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -196,11 +198,34 @@ class MiniKubelet(AbstractContextManager["MiniKubelet"]):
                 source = self._client.get(CONFIG_MAPS, volume["configMap"]["name"], self.namespace)
                 for item in volume["configMap"].get("items", []):
                     (place / item["path"]).write_text(source["data"][item["key"]], encoding="utf-8")
+            for source in volume.get("projected", {}).get("sources", []):
+                wanted = source["serviceAccountToken"]
+                (place / wanted["path"]).write_text(self._token(pod, wanted), encoding="utf-8")
             paths[mount["mountPath"]] = place
         message_file = folder / "termination-log"
         message_file.touch()
         paths[container.get("terminationMessagePath", "/dev/termination-log")] = message_file
         return paths
+
+    def _token(self, pod: JsonObject, wanted: JsonObject) -> str:
+        """Ask the API server for a token that is bound to the pod, as a kubelet does."""
+        metadata = pod["metadata"]
+        bound = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+        spec = {
+            "audiences": [wanted["audience"]],
+            "expirationSeconds": wanted["expirationSeconds"],
+            "boundObjectRef": bound,
+        }
+        account = pod["spec"].get("serviceAccountName", "default")
+        answer = self._client.request_json(
+            "POST",
+            f"{SERVICE_ACCOUNTS.path(self.namespace)}/{account}/token",
+            body={"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec},
+            timeout_seconds=10,
+        )
+        token = str(answer["status"]["token"])
+        self.tokens.append(token)
+        return token
 
     def _environment(
         self, pod: JsonObject, container: JsonObject, paths: Mapping[str, Path]
