@@ -30,7 +30,7 @@ from bubu_operator.kube.resources import (
     metadata_of,
     section,
 )
-from bubu_operator.retention.schedule import RUN_NOW_ANNOTATION
+from bubu_operator.retention.annotations import APPROVE_ANNOTATION, RUN_NOW_ANNOTATION
 
 __all__ = ["WORKLOADS", "Feed", "slim_workload"]
 
@@ -38,7 +38,7 @@ WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS, CRON_JOBS)
 """Kinds whose pod templates may change."""
 
 _LABELS = (INJECT_LABEL, CONFIG_LABEL)
-_ANNOTATIONS = (RUN_NOW_ANNOTATION, DIGEST_ANNOTATION)
+_ANNOTATIONS = (RUN_NOW_ANNOTATION, APPROVE_ANNOTATION, DIGEST_ANNOTATION)
 
 
 class Feed:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final, cast
+from typing import Final
 
 from pydantic import ValidationError
 
 from bubu_operator.api.v1alpha1.base import describe_validation_error
 from bubu_operator.api.v1alpha1.conditions import Reason
-from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicySpec, StorageKind
+from bubu_operator.api.v1alpha1.retention_policy import StorageKind
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.policy_kinds import (
     CLUSTER_POLICIES,
@@ -87,11 +87,13 @@ class Neighbours:
                     f"{kind.resource.kind} {name} {where}is invalid, so what it keeps is unknown: "
                     f"{describe_validation_error(error)}",
                 )
-            # What a policy keeps that may be about any store is kept on this one.
+            # What a policy keeps that may be about any store is kept on this one; what a cluster-wide one
+            # keeps is kept in every namespace, also where its config is not offered.
             place = places.get(self._config_of(other) or config)
             if place is not None:
-                others.append(OtherPolicy(name, cast("RetentionPolicySpec", other.spec), place))
-        return guard_plan(plan, own, store.namespaces[0], places.values(), others)
+                namespaces = (other.metadata.namespace,) if kind is NAMESPACED_POLICIES else None
+                others.append(OtherPolicy(name, other.spec, place, namespaces))
+        return guard_plan(plan, own, policy.metadata.namespace, places.values(), others)
 
     def _all_policies(self, policy: AnyPolicy) -> Iterator[tuple[PolicyKind, JsonObject]]:
         """Yield every policy of both kinds that may keep what this one covers; itself, too.

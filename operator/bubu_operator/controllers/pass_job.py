@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from bubu_operator.controllers.pass_access import PassAccess
 from bubu_operator.controllers.policy_kinds import AnyPolicy, PolicyKind
-from bubu_operator.kube.resources import JsonObject
+from bubu_operator.controllers.policy_owners import PolicyOwners
+from bubu_operator.kube.resources import JsonObject, ObjectKey, key_of
 from bubu_operator.retention.plan import PassPlan
 from bubu_operator.retention.schedule import Due
 
@@ -23,8 +24,10 @@ class PassJob:
         obj: the policy as read.
         policy: the same, parsed.
         plan: for the engine.
+        store: its identity.
         access: to the store; closed by the runner.
         due: why now.
+        owners: who knows the owners of runs.
         interrupted: asked often; why the pass must end, or None.
     """
 
@@ -32,6 +35,13 @@ class PassJob:
     obj: JsonObject
     policy: AnyPolicy
     plan: PassPlan
+    store: str
     access: PassAccess
     due: Due
+    owners: PolicyOwners
     interrupted: Callable[[], str | None]
+
+    @property
+    def key(self) -> ObjectKey:
+        """Of the policy."""
+        return key_of(self.obj)

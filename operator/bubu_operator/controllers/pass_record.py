@@ -18,19 +18,23 @@ from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.pass_job import PassJob
 from bubu_operator.errors import KubeApiError, KubeNotFoundError
 from bubu_operator.kube.conditions import ConditionStatus
+from bubu_operator.kube.conditions import find_condition as find_raw
 from bubu_operator.kube.events import EventType
 from bubu_operator.kube.resources import JsonObject, key_of, metadata_of, section
 from bubu_operator.kube.scrub import shorten
 from bubu_operator.kube.status import StatusRefusedError, write_status
 from bubu_operator.observability.retention_metrics import PassResult
+from bubu_operator.owners.census import OwnersProblem
+from bubu_operator.retention.pass_start import PassStart
 from bubu_operator.retention.status import (
     MAX_MESSAGE_CHARACTERS,
-    PassStart,
     Verdict,
     finished_status,
     progress_status,
     started_status,
 )
+from bubu_operator.retention.store_facts import StoreFacts
+from bubu_operator.retention.store_status import with_store_facts
 from bubu_storage.retention.report import PassReport
 
 __all__ = ["PassRecord"]
@@ -47,6 +51,7 @@ class PassRecord:
     Attributes:
         start: what holds until the pass ends.
         report: the latest of the process; None before its first.
+        facts: what the process told of its store; None where it told nothing.
         taken_over: somebody else has started a pass of this policy meanwhile.
     """
 
@@ -55,21 +60,12 @@ class PassRecord:
         self._job = job
         self._resource = job.kind.resource
         policy = job.policy
-        totals = policy.status.totals
-        self.start = PassStart(
-            started=context.clock(),
-            mode=policy.spec.mode,
-            generation=policy.metadata.generation,
-            fingerprint=job.plan.fingerprint,
-            passes=totals.passes if totals is not None else 0,
-            deleted_objects=totals.deleted_objects if totals is not None else 0,
-            deleted_bytes=totals.deleted_bytes if totals is not None else 0,
-            run_now=job.due.run_now,
-        )
+        self.start = PassStart.of(policy, job.plan, started=context.clock())
         self._obj = job.obj
         key = key_of(job.obj)
         self._labels = (key.namespace, key.name)
         self.report: PassReport | None = None
+        self.facts: StoreFacts | None = None
         self._unwritten = False
         self._written_at = float("-inf")
         self._write_failures = 0
@@ -116,25 +112,39 @@ class PassRecord:
 
     def finish(self, verdict: Verdict, seconds: float) -> None:
         """Write down how the pass ended, with what it reported last."""
-        report = self.report
-        clean = Verdict(verdict.good, verdict.reason, self.clean(verdict.message))
+        report, now = self.report, self._context.clock()
+        clean = Verdict(verdict.good, self._reason_of(verdict), self.clean(verdict.message))
         self._count(report, clean, seconds)
-        before = self._job.policy
-        self._write(
-            lambda old: finished_status(
+        with_owners = self._job.owners.after_pass(self._context)
+        interval_seconds = self._job.policy.spec.interval_seconds
+
+        def finished(old: JsonObject) -> JsonObject:
+            new = finished_status(
                 old,
                 self.start,
                 report,
                 clean,
-                now=self._context.clock(),
-                interval_seconds=before.spec.interval_seconds,
+                now=now,
+                interval_seconds=interval_seconds,
                 redactor=self._context.redactor,
-            ),
-            owned=True,
-        )
+            )
+            return with_owners(with_store_facts(new, self.facts, now=now))
+
+        self._write(finished, owned=True)
         if report is not None:
             self._announce_deletion(report)
         self._announce_end(report, clean)
+        self._announce_degraded(self._job.obj)
+
+    def _reason_of(self, verdict: Verdict) -> Reason:
+        """Return why, in the most telling word."""
+        anomaly = self._job.owners.anomaly
+        if verdict.reason is not Reason.OWNERS_UNKNOWN or anomaly is None:
+            return verdict.reason
+        return {
+            OwnersProblem.KIND_VANISHED: Reason.OWNER_KIND_VANISHED,
+            OwnersProblem.LIVE_DROPPED: Reason.LIVE_COUNT_DROPPED,
+        }.get(anomaly.problem, verdict.reason)
 
     def clean(self, message: str) -> str:
         """Return a text as people may see it."""
@@ -219,15 +229,33 @@ class PassRecord:
             return
         if was_bad:
             self._emit(EventType.NORMAL, EventReason.RECOVERED.value, verdict.message)
-        last = before.last_pass
-        rehearsed = (
+        if report is not None and self.start.mode is RetentionMode.DRY_RUN:
+            self._announce_rehearsal(report, verdict)
+
+    def _announce_rehearsal(self, report: PassReport, verdict: Verdict) -> None:
+        if self._job.policy.spec.mode is RetentionMode.ENFORCE:
+            if report.complete_cycle:
+                cycle = report.cycle
+                note = f"of {cycle.decided} objects {cycle.due} are due; {verdict.message}"
+                self._emit(EventType.NORMAL, EventReason.REHEARSAL_FINISHED.value, note)
+            return
+        last = self._job.policy.status.last_pass
+        known = (
             last is not None
             and last.finish_time is not None
             and last.mode == RetentionMode.DRY_RUN.value
             and last.observed_generation == self.start.generation
         )
-        if report is not None and self.start.mode is RetentionMode.DRY_RUN and not rehearsed:
+        if not known:
             self._emit(EventType.NORMAL, EventReason.DRY_RUN_FINISHED.value, verdict.message)
+
+    def _announce_degraded(self, before: JsonObject) -> None:
+        """Tell that something is missing although passes run, when that is news."""
+        was = find_raw(section(before, "status").get("conditions"), ConditionType.DEGRADED) or {}
+        now = find_raw(section(self._obj, "status").get("conditions"), ConditionType.DEGRADED) or {}
+        told = {Reason.SHARED_STORE.value, Reason.BACKLOG_GROWING.value}
+        if now.get("reason") in told and now.get("reason") != was.get("reason"):
+            self._emit(EventType.WARNING, str(now["reason"]), str(now.get("message") or ""))
 
     def _emit(self, type_: EventType, reason: str, note: str) -> None:
         self._context.events.emit(

@@ -12,22 +12,28 @@ from __future__ import annotations
 import logging
 import math
 import os
-from typing import Final, cast
+from typing import Final
 
 from bubu_operator.api.v1alpha1.conditions import Reason
+from bubu_operator.controllers.cluster_identity import ClusterIdentity
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.isolation import child_environment
+from bubu_operator.controllers.pass_access import PassSettings
 from bubu_operator.controllers.pass_job import PassJob
+from bubu_operator.controllers.pass_memory import PassMemory
 from bubu_operator.controllers.pass_record import PassRecord
 from bubu_operator.errors import KubeNotFoundError
+from bubu_operator.kube.conditions import format_time
+from bubu_operator.kube.resources import ObjectKey
 from bubu_operator.kube.status import StatusRefusedError
 from bubu_operator.retention.document import LineType, PassDocument
 from bubu_operator.retention.plan import resume_cursor
 from bubu_operator.retention.process import PassEnded, PassProcess
 from bubu_operator.retention.status import Verdict, judge_report
+from bubu_storage.retention.claim_document import ClaimSettings
 from bubu_storage.settings import FileSettings, S3Settings
 
-__all__ = ["GRACE_SECONDS", "PassJob", "PassRunner"]
+__all__ = ["GRACE_SECONDS", "PassJob", "PassRunner", "claim_holder"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +45,20 @@ STOP_SECONDS: Final = 3.0
 """For the process to end, once it was asked to or has reported."""
 
 MAX_LAST_WORDS_CHARACTERS: Final = 500
+FILE_REQUEST_SECONDS: Final = 10.0
+AGENT_REQUEST_SECONDS: Final = 35.0
+
+
+def claim_holder(cluster_uid: str, policy: ObjectKey, start_time: str) -> str:
+    """Return how a pass is called in the claim on its store: no two are called the same."""
+    return f"{cluster_uid}/{policy}/{start_time}"
+
+
+def _request_seconds(settings: PassSettings) -> float:
+    """Return how long one request may be under way; each further try is looked at anew before it is sent."""
+    if isinstance(settings, S3Settings):
+        return settings.connect_timeout_seconds + settings.timeout_seconds
+    return FILE_REQUEST_SECONDS if isinstance(settings, FileSettings) else AGENT_REQUEST_SECONDS
 
 
 class PassRunner:
@@ -46,6 +66,8 @@ class PassRunner:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._cluster = ClusterIdentity(context.client, context.options.namespaces)
+        self._memory = PassMemory()
 
     def run(self, job: PassJob) -> bool:
         """Run a pass to its end, whatever end that is.
@@ -60,8 +82,9 @@ class PassRunner:
         record = PassRecord(self._context, job)
         good = False
         try:
+            cluster_uid = self._cluster.uid()
             with self._context.metrics.retention.passes_running.track_inprogress():
-                good = _Supervision(self._context, job, record).run()
+                good = _Supervision(self._context, job, record, self._memory).run(cluster_uid)
         except (KubeNotFoundError, StatusRefusedError) as error:
             # Deleted, or somebody else's by now: nothing is left to write to.
             logger.info("the pass of %s ended without a trace: %s", job.policy.key, error)
@@ -73,41 +96,42 @@ class PassRunner:
             )
         return not record.taken_over
 
+    def forget(self, key: ObjectKey) -> None:
+        """Forget a policy that is gone."""
+        self._memory.forget(key)
+
 
 class _Supervision:
     """One pass of one policy: its process, from the start to the end."""
 
-    def __init__(self, context: Context, job: PassJob, record: PassRecord) -> None:
+    def __init__(self, context: Context, job: PassJob, record: PassRecord, memory: PassMemory) -> None:
         self._context = context
         self._job = job
         self._record = record
+        self._memory = memory
 
-    def run(self) -> bool:
+    def run(self, cluster_uid: str) -> bool:
         """Run it; tell whether it did what it should."""
-        record = self._record
+        job, record = self._job, self._record
         record.begin()
-        policy, spec = self._job.policy, self._job.plan.spec
-        stored = policy.status.dry_run_cursor if spec.dry_run else policy.status.cursor
-        valid_until = self._context.fence.valid_until
+        policy, spec = job.policy, job.plan.spec
+        document = self._document(cluster_uid)
         self._context.fence.check(f"pass of {policy.key}")
-        document = PassDocument(
-            cast("FileSettings | S3Settings", self._job.access.settings),
-            spec,
-            resume_cursor(stored, self._job.plan.fingerprint),
-            None if valid_until == math.inf else valid_until,
-        )
         began = self._context.monotonic()
-        logger.info(
-            "pass of %s starts: %s, %s", policy.key, record.start.mode.value, self._job.due.reason.value
-        )
+        logger.info("pass of %s starts: %s, %s", policy.key, record.start.mode.value, job.due.reason.value)
         try:
-            process = PassProcess(document, environment=child_environment(os.environ))
+            process = PassProcess(
+                document, environment=child_environment(os.environ), owners=job.owners.source
+            )
         except OSError as error:
             record.finish(Verdict(False, Reason.PASS_FAILED, f"no process could be started: {error}"), 0.0)
             return False
         with process:
-            self._job.access.started()
+            job.access.started()
             verdict = self._listen(process, began + spec.budget_seconds + GRACE_SECONDS)
+        record.facts = process.facts
+        if process.reference_cache is not None:
+            self._memory.put(job.store, job.key, process.reference_cache)
         seconds = self._context.monotonic() - began
         record.finish(verdict, seconds)
         logger.info(
@@ -119,12 +143,36 @@ class _Supervision:
         )
         return verdict.good
 
+    def _document(self, cluster_uid: str) -> PassDocument:
+        """Return everything that the process is told; credentials inside."""
+        job, policy = self._job, self._job.policy
+        spec, settings = job.plan.spec, job.access.settings
+        stored = policy.status.dry_run_cursor if spec.dry_run else policy.status.cursor
+        valid_until = self._context.fence.valid_until
+        last = policy.status.last_pass
+        ended = format_time(last.start_time) if last is not None and last.start_time is not None else ""
+        return PassDocument(
+            settings,
+            spec,
+            resume_cursor(stored, job.plan.fingerprint),
+            None if valid_until == math.inf else valid_until,
+            claim=ClaimSettings.fitting(
+                claim_holder(cluster_uid, job.key, self._record.start.start_time),
+                cluster_uid,
+                request_timeout_seconds=_request_seconds(settings),
+            ),
+            cluster_uid=cluster_uid,
+            reference_cache=self._memory.get(job.store, job.key),
+            # The last pass of this policy is over by now: its process dies before its leader's time ends.
+            ended_claim=claim_holder(cluster_uid, job.key, ended) if ended else "",
+        )
+
     # -- listening -----------------------------------------------------------------------
 
     def _listen(self, process: PassProcess, deadline: float) -> Verdict:
         """Follow the process to its end; the last report is in the record."""
         monotonic, record = self._context.monotonic, self._record
-        complaint = stopped = ""
+        complaint = stopped = claimed = ""
         final = False
         while True:
             line = process.next(TICK_SECONDS)
@@ -135,6 +183,8 @@ class _Supervision:
                 if not final and line.type is LineType.REPORT:
                     final = True
                     deadline = min(deadline, monotonic() + STOP_SECONDS)
+            elif line is not None and line.type is LineType.CLAIMED:
+                claimed = line.message
             elif line is not None and line.type is LineType.ERROR:
                 complaint = line.message
             process.grant(self._context.fence.valid_until)
@@ -160,6 +210,8 @@ class _Supervision:
                 deadline = float("inf")
         if final and record.report is not None:
             return judge_report(record.report)
+        if claimed:
+            return Verdict(False, Reason.STORE_CLAIMED, claimed)
         if stopped:
             return Verdict(False, Reason.PASS_FAILED, f"cut short: {stopped}; the next pass resumes")
         # Scrubbed before it is cut: the rest of a secret would not be known as one.

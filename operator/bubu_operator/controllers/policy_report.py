@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
+from bubu_operator.api.v1alpha1.conditions import ConditionType, EventReason, Reason
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.policy_kinds import PolicyKind
 from bubu_operator.controllers.policy_store import PolicyStore
@@ -21,6 +21,7 @@ from bubu_operator.kube.events import EventType
 from bubu_operator.kube.resources import JsonObject, key_of, metadata_of, section
 from bubu_operator.kube.scrub import shorten
 from bubu_operator.kube.status import StatusRefusedError, write_status
+from bubu_operator.retention.cycle import Stage, StageKind
 from bubu_operator.retention.plan import PlanProblem
 from bubu_operator.retention.status import MAX_MESSAGE_CHARACTERS, conditions_with
 
@@ -52,11 +53,17 @@ class PolicyReport:
         return self._ready(kind, obj, condition, store=store, next_time=None, quiet=problem.quiet, more=more)
 
     def accept(
-        self, kind: PolicyKind, obj: JsonObject, store: PolicyStore, next_time: str, more: More | None = None
+        self, kind: PolicyKind, obj: JsonObject, store: PolicyStore, stage: Stage, next_time: str
     ) -> JsonObject:
         """Write down that passes can run and when the next one does; return the policy as it is now."""
-        condition = (ConditionType.READY, True, Reason.STORAGE_FOUND, f"{store.text} is ready")
-        return self._ready(kind, obj, condition, store=store, next_time=next_time, quiet=True, more=more)
+        reason = stage.reason or Reason.STORAGE_FOUND
+        message = f"{store.text} is ready" + (f": {stage.message}" if stage.reason is not None else "")
+        condition = (ConditionType.READY, True, reason, message)
+        if stage.kind is StageKind.ENFORCE and _is_blocked(obj):
+            self._announce(
+                kind, obj, EventType.NORMAL, EventReason.APPROVED.value, f"plan {stage.plan_hash} is approved"
+            )
+        return self._ready(kind, obj, condition, store=store, next_time=next_time, quiet=True, more=None)
 
     def _ready(
         self,
@@ -96,21 +103,31 @@ class PolicyReport:
             return new if more is None else more(new)
 
         _, ready, reason, message = condition
-        self._context.metrics.retention.show((key.namespace, key.name), {"ready": ready})
+        approval = not ready and reason is Reason.APPROVAL_REQUIRED
+        self._context.metrics.retention.show(
+            (key.namespace, key.name), {"ready": ready, "approval": approval}
+        )
         try:
             written = write_status(self._context.client, kind.resource, obj, make)
         except (StatusRefusedError, KubeNotFoundError):
             return obj
         was = ((before or {}).get("status"), (before or {}).get("reason"))
-        if was != ("True" if ready else "False", reason.value):
+        status = "True" if ready else "False"
+        if was != (status, reason.value):
             logger.info("%s %s: Ready is %s (%s): %s", kind.resource.kind, key, ready, reason.value, message)
-            if not (quiet and before is None):
-                self._context.events.emit(
-                    kind.resource,
-                    obj,
-                    type_=EventType.NORMAL if quiet else EventType.WARNING,
-                    reason=reason.value,
-                    note=message,
-                    action="FindStorage",
-                )
+            # Between two reasons for which all is well the passes themselves tell what has happened.
+            if not (quiet and (before is None or (ready and was[0] == status) or _is_blocked(obj))):
+                type_ = EventType.NORMAL if quiet else EventType.WARNING
+                self._announce(kind, obj, type_, reason.value, message)
         return written
+
+    def _announce(self, kind: PolicyKind, obj: JsonObject, type_: EventType, reason: str, note: str) -> None:
+        self._context.events.emit(
+            kind.resource, obj, type_=type_, reason=reason, note=note, action="FindStorage"
+        )
+
+
+def _is_blocked(obj: JsonObject) -> bool:
+    """Tell whether the policy waits for an approval, by its status."""
+    ready = find_condition(section(obj, "status").get("conditions"), ConditionType.READY)
+    return ready is not None and ready.get("reason") == Reason.APPROVAL_REQUIRED.value

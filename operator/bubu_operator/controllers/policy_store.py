@@ -92,7 +92,9 @@ def find_store(client: KubeClient, policy: AnyPolicy) -> PolicyStore | PlanProbl
     """
     if isinstance(policy, ClusterRetentionPolicy):
         config = _cluster_config(client, policy.spec.storage_ref.name)
-        return config if isinstance(config, PlanProblem) else _with_all_namespaces(client, config)
+        if isinstance(config, PlanProblem):
+            return config
+        return PolicyStore(config, CLUSTER_STORAGE_CONFIGS, selected_namespaces(client, config))
     return _for_namespace(client, policy)
 
 
@@ -162,17 +164,6 @@ def _cluster_config(client: KubeClient, name: str) -> ClusterStorageConfig | Pla
             Reason.STORAGE_CONFIG_NOT_FOUND, f"ClusterStorageConfig {name} does not exist; create it"
         )
     return _usable(found, ClusterStorageConfig, CLUSTER_STORAGE_CONFIGS)
-
-
-def _with_all_namespaces(client: KubeClient, config: ClusterStorageConfig) -> PolicyStore | PlanProblem:
-    namespaces = selected_namespaces(client, config)
-    if not namespaces:
-        return PlanProblem(
-            Reason.STORAGE_CONFIG_NOT_FOUND,
-            f"ClusterStorageConfig {config.metadata.name} is offered to no namespace: its namespaceSelector "
-            "is absent or matches none, so there is nothing to clean",
-        )
-    return PolicyStore(config, CLUSTER_STORAGE_CONFIGS, namespaces)
 
 
 def selected_namespaces(client: KubeClient, config: ClusterStorageConfig) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ reconciler serves RetentionPolicy and ClusterRetentionPolicy.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from pydantic import ValidationError
 
@@ -23,17 +23,27 @@ from bubu_operator.controllers.pass_job import PassJob
 from bubu_operator.controllers.passes import GRACE_SECONDS, PassRunner
 from bubu_operator.controllers.policy_changes import watch_for_changes
 from bubu_operator.controllers.policy_kinds import AnyPolicy, PolicyKind, kind_of
+from bubu_operator.controllers.policy_owners import (
+    OwnersTrouble,
+    PolicyOwners,
+    open_policy_owners,
+    owners_after,
+)
 from bubu_operator.controllers.policy_report import PolicyReport
 from bubu_operator.controllers.policy_store import PolicyStore, find_store, store_problem
 from bubu_operator.controllers.scheduler import StoreSlots
 from bubu_operator.controllers.store_access import Refusal, store_identity
 from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError
+from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.conditions import format_time
 from bubu_operator.kube.resources import JsonObject, ObjectKey, metadata_of
-from bubu_operator.retention.plan import PassPlan, PlanProblem, plan_pass
+from bubu_operator.retention.cycle import decide_stage, staged_plan
+from bubu_operator.retention.plan import PassPlan, PlanProblem, plan_cluster_pass, plan_pass
 from bubu_operator.retention.schedule import decide_due
 
 __all__ = ["PolicyReconciler"]
+
+OpenOwners: TypeAlias = Callable[[KubeClient, AnyPolicy], PolicyOwners | OwnersTrouble]
 
 RECHECK_SECONDS: Final = 60.0
 """A policy that cannot run is looked at this often, besides whenever its config changes."""
@@ -54,12 +64,14 @@ class PolicyReconciler:
         *,
         wake: Callable[[ObjectKey], None],
         stores: PassStores | None = None,
+        open_owners: OpenOwners = open_policy_owners,
     ) -> None:
         self._context = context
         self._slots = slots
         self._runner = runner
         self._wake = wake
         self._stores = stores or DirectStores(context)
+        self._open_owners = open_owners
         self._neighbours = Neighbours(context)
         self._report = PolicyReport(context)
 
@@ -80,6 +92,7 @@ class PolicyReconciler:
             obj = self._context.client.get(kind.resource, key.name, key.namespace or None)
         except KubeNotFoundError:
             self._context.metrics.retention.forget((key.namespace, key.name))
+            self._runner.forget(key)
             return None, False
         if metadata_of(obj).get("deletionTimestamp") or self._context.stopping.is_set():
             return None, False
@@ -109,19 +122,28 @@ class PolicyReconciler:
         store = find_store(self._context.client, policy)
         if isinstance(store, PlanProblem):
             return self._refuse(kind, obj, store)
-        prepared = store_problem(store) or _plan(policy, store)
-        if isinstance(prepared, PlanProblem):
-            return self._refuse(kind, obj, prepared, store)
-        now = self._context.clock()
-        due = decide_due(policy, now)
-        wait = ((due.at or now) - now).total_seconds()
+        if problem := store_problem(store):
+            return self._refuse(kind, obj, problem, store)
+        owners = self._open_owners(self._context.client, policy)
+        if isinstance(owners, OwnersTrouble):
+            self._report.refuse(kind, obj, owners.problem, store, owners_after(owners.anomaly, self._context))
+            return RECHECK_SECONDS, False
+        plan = _plan(policy, store, owners)
+        if isinstance(plan, PlanProblem):
+            return self._refuse(kind, obj, plan, store)
+        stage, now = decide_stage(policy, plan), self._context.clock()
+        due = decide_due(policy, now, stage)
+        if due.at is None:
+            blocked = PlanProblem(stage.reason or Reason.SUSPENDED, stage.message)
+            return self._refuse(kind, obj, blocked, store)
+        wait = (due.at - now).total_seconds()
         if wait > 0:
-            self._report.accept(kind, obj, store, format_time(due.at or now))
+            self._report.accept(kind, obj, store, stage, format_time(due.at))
             return wait, False
-        guarded = self._neighbours.guard(prepared, policy, store)
+        guarded = self._neighbours.guard(staged_plan(plan, stage), policy, store)
         if isinstance(guarded, PlanProblem):
             return self._refuse(kind, obj, guarded, store)
-        obj = self._report.accept(kind, obj, store, format_time(now))
+        obj = self._report.accept(kind, obj, store, stage, format_time(now))
         if not self._slots.acquire(store_identity(store.config), key):
             return QUEUE_RECHECK_SECONDS, True
         order = PassOrder(key, policy.metadata.uid, guarded.spec.scopes, guarded.spec.budget_seconds)
@@ -129,7 +151,7 @@ class PolicyReconciler:
         if isinstance(access, NotYet):
             problem = PlanProblem(access.reason, access.message, quiet=access.quiet)
             self._report.refuse(kind, obj, problem, store)
-            return access.again_seconds, access.quiet
+            return access.again_seconds, access.keeps_turn
         if isinstance(access, Refusal):
             return self._refuse(kind, obj, PlanProblem(access.reason, access.message), store)
         is_ours = self._runner.run(
@@ -138,14 +160,16 @@ class PolicyReconciler:
                 obj=obj,
                 policy=parse_object(kind.model, obj),
                 plan=guarded,
+                store=store_identity(store.config),
                 access=access,
                 due=due,
+                owners=owners,
                 interrupted=watch_for_changes(self._context, kind, key, policy, store),
             )
         )
         if not is_ours:
             # Coming back at once would take the pass over in turn, and neither would ever end.
-            return prepared.spec.budget_seconds + GRACE_SECONDS, False
+            return guarded.spec.budget_seconds + GRACE_SECONDS, False
         # The next look reads what was written, so the wait is reckoned in one place only.
         return 0.0, False
 
@@ -156,13 +180,22 @@ class PolicyReconciler:
         return RECHECK_SECONDS, False
 
 
-def _plan(policy: AnyPolicy, store: PolicyStore) -> PassPlan | PlanProblem:
+def _plan(policy: AnyPolicy, store: PolicyStore, owners: PolicyOwners) -> PassPlan | PlanProblem:
+    spec, identity = store.config.spec, store_identity(store.config)
     if isinstance(policy, ClusterRetentionPolicy):
-        return PlanProblem(Reason.RECONCILE_FAILED, "cluster-wide policies are not carried out yet")
+        return plan_cluster_pass(
+            policy.spec,
+            namespaces=store.namespaces,
+            output_prefix=spec.output_prefix,
+            input_prefix=spec.input_prefix,
+            store=identity,
+            owner_kinds=owners.kinds,
+        )
     return plan_pass(
         policy.spec,
-        namespace=store.namespaces[0],
-        output_prefix=store.config.spec.output_prefix,
-        input_prefix=store.config.spec.input_prefix,
-        store=store_identity(store.config),
+        namespace=policy.metadata.namespace,
+        output_prefix=spec.output_prefix,
+        input_prefix=spec.input_prefix,
+        store=identity,
+        owner_kinds=owners.kinds,
     )

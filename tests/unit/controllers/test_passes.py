@@ -14,10 +14,12 @@ from bubu_operator.controllers.context import Context, ControllerOptions
 from bubu_operator.controllers.pass_job import PassJob
 from bubu_operator.controllers.passes import PassRunner
 from bubu_operator.controllers.policy_kinds import NAMESPACED_POLICIES
+from bubu_operator.controllers.policy_owners import PolicyOwners
 from bubu_operator.kube.conditions import find_condition
 from bubu_operator.kube.events import EventRecorder
-from bubu_operator.kube.resources import RETENTION_POLICIES
+from bubu_operator.kube.resources import NAMESPACES, RETENTION_POLICIES
 from bubu_operator.kube.scrub import Redactor
+from bubu_operator.owners.census import NO_CENSUS
 from bubu_operator.retention.document import LineType, PassLine
 from bubu_operator.retention.plan import plan_pass
 from bubu_operator.retention.process import PassProcess
@@ -41,7 +43,10 @@ POLICY = {
 @pytest.fixture
 def api():
     """An API server with one policy."""
-    return FakeApi((RETENTION_POLICIES, POLICY))
+    return FakeApi(
+        (RETENTION_POLICIES, POLICY),
+        (NAMESPACES, {"metadata": {"name": "kube-system", "uid": "cluster-uid"}}),
+    )
 
 
 @pytest.fixture
@@ -76,7 +81,15 @@ def job(api, interrupted=lambda: None):
         policy.spec, namespace="team-a", output_prefix="outputs", input_prefix="inputs", store="s"
     )
     return PassJob(
-        NAMESPACED_POLICIES, obj, policy, plan, Access(), decide_due(policy, passes_now()), interrupted
+        kind=NAMESPACED_POLICIES,
+        obj=obj,
+        policy=policy,
+        plan=plan,
+        store="s",
+        access=Access(),
+        due=decide_due(policy, passes_now()),
+        owners=PolicyOwners(None, NO_CENSUS),
+        interrupted=interrupted,
     )
 
 

@@ -11,6 +11,7 @@ from bubu_operator.controllers.context import Context, ControllerOptions
 from bubu_operator.controllers.neighbours import LIST_SECONDS
 from bubu_operator.controllers.pass_access import NotYet
 from bubu_operator.controllers.pause import PauseState
+from bubu_operator.controllers.policy_owners import PolicyOwners
 from bubu_operator.controllers.retentionpolicy import PolicyReconciler
 from bubu_operator.controllers.scheduler import StoreSlots
 from bubu_operator.errors import KubeForbiddenError
@@ -24,6 +25,7 @@ from bubu_operator.kube.resources import (
     ObjectKey,
 )
 from bubu_operator.kube.scrub import Redactor
+from bubu_operator.owners.census import NO_CENSUS
 from bubu_operator.retention.overlap import FOR_EVER_SECONDS
 from tests.unit.controllers.fake_api import FakeApi
 
@@ -76,6 +78,14 @@ class Runner:
         self.jobs.append(job)
         return self.ours
 
+    def forget(self, key):
+        """Forget a policy."""
+
+
+def nobody(_client, _policy):
+    """Open the owners of a cluster in which nobody owns runs."""
+    return PolicyOwners(None, NO_CENSUS)
+
 
 class World:
     """A reconciler over an API in memory."""
@@ -98,7 +108,9 @@ class World:
             options=ControllerOptions(allow_local_roots=(tmp_path,), namespaces=("team-b",)),
             monotonic=lambda: self.now,
         )
-        self.look = PolicyReconciler(self.context, StoreSlots(4), self.runner, wake=lambda _key: None)
+        self.look = PolicyReconciler(
+            self.context, StoreSlots(4), self.runner, wake=lambda _key: None, open_owners=nobody
+        )
 
     def ready(self):
         """The policy's Ready condition."""
@@ -281,7 +293,7 @@ def test_cluster_configs_that_may_not_be_read(world, namespaces):
     world.api.list = restricted
     options = ControllerOptions(allow_local_roots=(world.path,), namespaces=namespaces)
     context = replace(world.context, options=options)
-    look = PolicyReconciler(context, StoreSlots(4), world.runner, wake=lambda _key: None)
+    look = PolicyReconciler(context, StoreSlots(4), world.runner, wake=lambda _key: None, open_owners=nobody)
 
     other = policy("archive", "365d")
     del other["spec"]["storageRef"]
@@ -393,7 +405,11 @@ def test_while_retention_is_paused_no_pass_starts(world):
 def test_before_it_is_known_whether_retention_is_paused(world):
     """No pass, and not a word in the status: it is known in a moment."""
     look = PolicyReconciler(
-        replace(world.context, pause=PauseState.unread()), StoreSlots(4), world.runner, wake=lambda _key: None
+        replace(world.context, pause=PauseState.unread()),
+        StoreSlots(4),
+        world.runner,
+        wake=lambda _key: None,
+        open_owners=nobody,
     )
 
     assert 0 < look(KEY) < 2
@@ -414,16 +430,20 @@ class Stores:
         return self.answer
 
 
-@pytest.mark.parametrize("quiet", [True, False])
-def test_a_store_that_is_being_opened_is_waited_for(world, quiet):
-    """No thread is held; the queue for the store is, unless something is wrong."""
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_store_that_is_being_opened_is_waited_for(world, keeps):
+    """No thread is held; the place in the queue for the store is, where it is a matter of seconds."""
     slots = StoreSlots(4)
-    stores = Stores(NotYet(Reason.STORAGE_NOT_READY, "an agent is being started", 2.5, quiet=quiet))
-    look = PolicyReconciler(world.context, slots, world.runner, wake=lambda _key: None, stores=stores)
+    stores = Stores(
+        NotYet(Reason.STORAGE_NOT_READY, "an agent is being started", 2.5, quiet=True, keeps_turn=keeps)
+    )
+    look = PolicyReconciler(
+        world.context, slots, world.runner, wake=lambda _key: None, stores=stores, open_owners=nobody
+    )
 
     assert look(KEY) == 2.5
 
     assert world.runner.jobs == []
     assert stores.orders[0].scopes == ("outputs/team-b/",)
     assert world.ready()["message"] == "an agent is being started"
-    assert slots.holder(f"file://{world.path}") == (KEY if quiet else None)
+    assert slots.holder(f"file://{world.path}") == (KEY if keeps else None)

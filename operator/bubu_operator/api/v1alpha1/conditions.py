@@ -256,6 +256,11 @@ class EventReason(_Word):
         "DryRunFinished",
         "The first rehearsal of this spec has ended; the note says what is due.",
     )
+    REHEARSAL_FINISHED = (
+        "RehearsalFinished",
+        "A whole dry cycle of this spec has ended; the note says what is due. Deletions may follow.",
+    )
+    APPROVED = ("Approved", "Somebody has approved what is due; the policy goes on and deletes it.")
     DELETION_STARTED = ("DeletionStarted", "The policy has begun to delete.")
     RECOVERED = ("PassRecovered", "A pass succeeded after one that did not.")
 

@@ -1,0 +1,114 @@
+"""Who owns the runs that a policy covers: opened for every look, asked by the pass.
+
+Invariants: a policy of one namespace lists owners of that namespace only; what cannot be told for
+certain is a problem with a reason, and no pass starts; the finding that somebody may approve is
+written down with its hash before anybody is asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bubu_operator.api.v1alpha1.conditions import Reason
+from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.policy_kinds import AnyPolicy
+from bubu_operator.kube.client import KubeClient
+from bubu_operator.kube.resources import JsonObject, section
+from bubu_operator.owners.census import Anomaly, Census
+from bubu_operator.owners.kinds import OwnerKind
+from bubu_operator.owners.served import OwnersAnomalyError
+from bubu_operator.owners.source import ApiOwnerSource, open_owners
+from bubu_operator.retention.cycle import acknowledged_owners
+from bubu_operator.retention.owners_status import census_of, owners_status
+from bubu_operator.retention.plan import PlanProblem
+from bubu_storage.errors import OwnersUnknownError
+
+__all__ = ["OwnersTrouble", "PolicyOwners", "open_policy_owners", "owners_after"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOwners:
+    """Who knows the owners.
+
+    Attributes:
+        source: asked by passes; None where nobody owns runs in this cluster.
+        before: the last list that was believed, of an earlier pass.
+    """
+
+    source: ApiOwnerSource | None
+    before: Census
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the kinds that are listed."""
+        return () if self.source is None else tuple(sorted(self.source.kinds))
+
+    @property
+    def anomaly(self) -> Anomaly | None:
+        """Why the last list was not believed; None if it was."""
+        return None if self.source is None else self.source.anomaly
+
+    def after_pass(self, context: Context) -> Callable[[JsonObject], JsonObject]:
+        """Return a function that writes into a status what a pass has learnt of owners."""
+        source = self.source
+        if source is None:
+            # Nobody owns runs (any more, and somebody has approved that): nothing is compared with the past.
+            return lambda status: {name: value for name, value in status.items() if name != "owners"}
+        census = source.census if source.census is not self.before else None
+        return owners_after(source.anomaly, context, census)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnersTrouble:
+    """It cannot be told who owns runs.
+
+    Attributes:
+        problem: for the Ready condition.
+        anomaly: what somebody may approve; None where only the cause can be mended.
+    """
+
+    problem: PlanProblem
+    anomaly: Anomaly | None
+
+
+def open_policy_owners(client: KubeClient, policy: AnyPolicy) -> PolicyOwners | OwnersTrouble:
+    """Find the kinds of owners that a policy lists; the list itself is made by the pass."""
+    kinds = [
+        OwnerKind.named(owner.group, owner.version, owner.kind, owner.phase_path, owner.ended_phases)
+        for owner in policy.spec.owners or ()
+    ]
+    before = census_of(policy.status.owners)
+    try:
+        source = open_owners(
+            client,
+            kinds,
+            namespace=policy.metadata.namespace or None,
+            before=before,
+            acknowledged=acknowledged_owners(policy),
+        )
+    except OwnersUnknownError as error:
+        anomaly = error.anomaly if isinstance(error, OwnersAnomalyError) else None
+        return OwnersTrouble(PlanProblem(_reason_of(error), error.message), anomaly)
+    return PolicyOwners(source, before)
+
+
+def owners_after(
+    anomaly: Anomaly | None, context: Context, census: Census | None = None
+) -> Callable[[JsonObject], JsonObject]:
+    """Return a function that writes into a status what was found of owners; see `owners_status`."""
+    now = context.clock()
+
+    def more(status: JsonObject) -> JsonObject:
+        if anomaly is None and census is None:
+            return status
+        return {**status, "owners": owners_status(section(status, "owners"), census, anomaly, now=now)}
+
+    return more
+
+
+def _reason_of(error: OwnersUnknownError) -> Reason:
+    try:
+        return Reason(error.code or "")  # pyright: ignore[reportCallIssue]  # by value, as of any enum
+    except ValueError:
+        return Reason.OWNERS_UNKNOWN
