@@ -146,6 +146,10 @@ class Gate:
         """Let nothing through any more: the pass is ending. Who waits in another thread hears it soon."""
         self._is_shut = True
 
+    def reopen(self) -> None:
+        """Let requests through again, now that nobody waits any more."""
+        self._is_shut = False
+
     def succeeded(self) -> None:
         """Note that the store answered: the next throttling starts with a short wait again."""
         with self._counting:

@@ -50,6 +50,7 @@ class Ledger:
         scans: list entries asked for and received, re-listings included.
         relisted: those of them that came from re-listings.
         attempted: objects sent for deletion.
+        set_aside: objects that were taken on for deletion and not sent yet.
         cycle: what the cycle has decided up to the cursor.
         complete_cycle: the end of the last scope was reached.
     """
@@ -71,6 +72,7 @@ class Ledger:
         self.scans = ScanBudget(spec.max_scan)
         self.relisted = 0
         self.attempted = 0
+        self.set_aside = 0
         self.cycle = cursor.cycle
         self.complete_cycle = False
         self.server_time: datetime | None = None
@@ -96,8 +98,8 @@ class Ledger:
 
     @property
     def delete_left(self) -> int:
-        """Objects that may still be sent for deletion."""
-        return self._spec.max_delete - self.attempted
+        """Objects that may still be taken on for deletion."""
+        return self._spec.max_delete - self.attempted - self.set_aside
 
     @property
     def cursor(self) -> Cursor:

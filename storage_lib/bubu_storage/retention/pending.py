@@ -35,8 +35,7 @@ class Pending:
         is_instalment: the members are a part of the run, and others follow.
         sent: how many members, from the first on, were handed over.
         end: how many, from the first on, are to be sent; fewer than there are once the rest is spared.
-        uncharged: members that do not count against the limit of deletions yet.
-        flying: members that are on their way at the moment.
+        uncharged: members that were not sent yet, nor counted against the limit of deletions.
         failed: members that the store refused to delete, and their length.
         newer: members that were found to be replaced since they were listed, and their length.
         spared: members that are kept although they were due before, and their length.
@@ -57,7 +56,6 @@ class Pending:
     sent: int = 0
     end: int = 0
     uncharged: int = 0
-    flying: int = 0
     failed: tuple[int, int] = (0, 0)
     newer: tuple[int, int] = (0, 0)
     spared: tuple[int, int] = (0, 0)

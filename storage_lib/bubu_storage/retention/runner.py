@@ -23,10 +23,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from math import ceil
 from typing import Final
 
 from bubu_storage.backend.types import ListedObject, ObjectBackend
-from bubu_storage.errors import StorageError, ThrottledError
+from bubu_storage.errors import ConfigurationError, StorageError, ThrottledError
 from bubu_storage.retention.actor import Actor, DryRun
 from bubu_storage.retention.approval import DueBound
 from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
@@ -35,16 +36,22 @@ from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
 from bubu_storage.retention.marks import MarkBook
 from bubu_storage.retention.owners import OwnerSource, boot_seconds
+from bubu_storage.retention.pipeline import DEFAULT_CONCURRENCY, MAX_CONCURRENCY, Pipeline
+from bubu_storage.retention.prefetch import OnDemand, Page, Pages, ReadAhead, Start, pages_ahead
 from bubu_storage.retention.references import Follower, ReferenceCache
 from bubu_storage.retention.report import PassReport, RunOutcome, StoppedBy
 from bubu_storage.retention.rules import Reason, decide_loose
-from bubu_storage.retention.scan import MAX_PAGE_SIZE, Listing, OpenRun
+from bubu_storage.retention.scan import OpenRun
 from bubu_storage.retention.spec import PassSpec, run_prefix_of
 from bubu_storage.retention.sweep import Sweeper
 
-__all__ = ["boot_seconds", "run_pass"]
+__all__ = ["DEFAULT_CONCURRENCY", "boot_seconds", "run_pass"]
+
 _LIMITS: Final = frozenset({StoppedBy.MAX_SCAN, StoppedBy.MAX_DELETE, StoppedBy.APPROVAL_REQUIRED})
 """Ends of a pass after which marks may still be written: the store is well and there is time."""
+
+_STOPS_OF_LISTING: Final = frozenset({StoppedBy.MAX_SCAN, StoppedBy.STORE_ERROR, StoppedBy.THROTTLED})
+"""Ends of a listing before which what was decided is still acted on."""
 
 
 def _utc_now() -> datetime:
@@ -53,6 +60,18 @@ def _utc_now() -> datetime:
 
 def _never() -> bool:
     return False
+
+
+def _useful(concurrency: int, spec: PassSpec) -> int:
+    """Return how many requests in flight a pass can make use of: not more than go out in a second.
+
+    Raises:
+        ConfigurationError: it is out of range.
+    """
+    if not 1 <= concurrency <= MAX_CONCURRENCY:
+        raise ConfigurationError(f"concurrency is {concurrency}; it must be 1 to {MAX_CONCURRENCY} requests")
+    rate = spec.requests_per_second
+    return min(concurrency, max(1, ceil(rate))) if rate > 0 else concurrency
 
 
 def run_pass(
@@ -70,6 +89,8 @@ def run_pass(
     permits: Sequence[Permit] = (),
     shared_store: bool = False,
     reference_cache: ReferenceCache | None = None,
+    concurrency: int = 1,
+    conditional_batches: bool = False,
 ) -> PassReport:
     """Run one pass and return what it did; errors of the store end it, they are not raised.
 
@@ -89,6 +110,14 @@ def run_pass(
         shared_store: other clusters use the store too, so a run without an owner here is none.
         reference_cache: what is known from earlier passes of documents that live runs refer
             to; None where nothing is to be kept.
+        concurrency: most deletions in flight, `DEFAULT_CONCURRENCY` for speed; fewer where the
+            request rate is lower. With 1, everything happens in the calling thread, one request
+            after the other. With more, pages are listed ahead and deletions overlap, in threads:
+            ``monotonic``, ``sleep``, ``should_stop`` and ``permits`` may be asked in any of them,
+            everything else in the calling one.
+        conditional_batches: delete only what still has the ETag that was listed; what has another
+            one is kept. Only for stores that were seen to honour it in the requests that are used:
+            others refuse it, or silently ignore it (`bubu_storage.backend.probe`).
 
     Returns:
         The report. ``stopped_by`` says why the pass ended, ``cursor`` where to go on.
@@ -96,6 +125,7 @@ def run_pass(
     Raises:
         Exception: only what a callback raises, or a fault of the backend outside its
             contract; the last checkpoint's cursor is good then.
+        ConfigurationError: ``concurrency`` is out of range.
     """
     run = _Pass(
         backend,
@@ -111,6 +141,8 @@ def run_pass(
         permits=permits,
         shared_store=shared_store,
         reference_cache=ReferenceCache() if reference_cache is None else reference_cache,
+        concurrency=_useful(concurrency, spec),
+        conditional_batches=conditional_batches,
     )
     return run.execute()
 
@@ -134,6 +166,8 @@ class _Pass:
         permits: Sequence[Permit],
         shared_store: bool,
         reference_cache: ReferenceCache,
+        concurrency: int,
+        conditional_batches: bool,
     ) -> None:
         self._backend = backend
         self._spec = spec
@@ -144,6 +178,8 @@ class _Pass:
         self._owners = owners
         self._shared_store = shared_store
         self._reference_cache = reference_cache
+        self._concurrency = concurrency
+        self._is_conditional = conditional_batches
         self._gate = Gate(
             monotonic=monotonic,
             sleep=sleep,
@@ -213,19 +249,78 @@ class _Pass:
 
     def _cycle(self, judge: Judge) -> None:
         """Decide everything from the cursor to the end of the last scope."""
-        spec, ledger = self._spec, self._ledger
-        actor: Actor
-        if spec.dry_run:
-            actor = DryRun(ledger)
-        else:
-            actor = Sweeper(self._backend, self._gate, spec, ledger, judge=judge, checkpoint=self._checkpoint)
-            if (sweeping := self._resumable(Phase.SWEEPING)) is not None:
-                if not self._due_bound.fits(sweeping.facts):
-                    ledger.run = sweeping
-                    raise self._due_bound.exceeded_by(sweeping.facts)
-                self._due_bound.take(sweeping.facts)
-                actor.resume(sweeping)
+        actor = self._open_actor(judge)
+        pages: Pages | None = None
+        try:
+            starts = self._begin(actor)
+            pages = self._open_pages(starts)
+            for index, start in enumerate(starts):
+                self._scan(index, start.scope, actor, judge, pages)
+            if not actor.is_settled:
+                actor.finish()
+                self._settle_marks()
                 self._checkpoint()
+        finally:
+            # Whoever waits in a thread for a turn hears of the end now.
+            self._gate.shut()
+            try:
+                if pages is not None:
+                    pages.close()
+                actor.close()
+            finally:
+                self._gate.reopen()
+                self._note_open_run(actor)
+
+    def _open_actor(self, judge: Judge) -> Actor:
+        """Return what becomes of decisions."""
+        if self._spec.dry_run:
+            return DryRun(self._ledger)
+        if self._concurrency == 1:
+            return Sweeper(
+                self._backend,
+                self._gate,
+                self._spec,
+                self._ledger,
+                judge=judge,
+                checkpoint=self._checkpoint,
+                is_conditional=self._is_conditional,
+            )
+        return Pipeline(
+            self._backend,
+            self._gate,
+            self._spec,
+            self._ledger,
+            judge=judge,
+            checkpoint=self._checkpoint,
+            concurrency=self._concurrency,
+            is_conditional=self._is_conditional,
+        )
+
+    def _open_pages(self, starts: Sequence[Start]) -> Pages:
+        """Return what lists."""
+        scans = self._ledger.scans
+        most_pages = pages_ahead(self._spec.max_scan)
+        if self._concurrency == 1 or not most_pages:
+            return OnDemand(self._backend, self._gate, scans, starts)
+        return ReadAhead(
+            self._backend,
+            self._gate,
+            scans,
+            starts,
+            most_pages=most_pages,
+            keeps_old=self._spec.dry_run,
+        )
+
+    def _begin(self, actor: Actor) -> list[Start]:
+        """Go on with what an earlier pass began; return what is to be listed after that."""
+        spec, ledger = self._spec, self._ledger
+        if isinstance(actor, Sweeper) and (sweeping := self._resumable(Phase.SWEEPING)) is not None:
+            if not self._due_bound.fits(sweeping.facts):
+                ledger.run = sweeping
+                raise self._due_bound.exceeded_by(sweeping.facts)
+            self._due_bound.take(sweeping.facts)
+            actor.resume(sweeping)
+            self._checkpoint()
         after = ledger.after
         if (scanning := self._resumable(Phase.SCANNING)) is not None:
             ledger.run = scanning
@@ -234,9 +329,11 @@ class _Pass:
         # Of the run that the cursor stands in, only the rest would be seen: it is not judged by that.
         scope = spec.scope_of(ledger.after)
         self._tail_prefix = run_prefix_of(ledger.after, scope) if scope is not None else ""
-        for scope in spec.scopes:
-            if after.startswith(scope) or after < scope:
-                self._scan(scope, after if after.startswith(scope) else "", actor, judge)
+        return [
+            Start(scope, after if after.startswith(scope) else "")
+            for scope in spec.scopes
+            if after.startswith(scope) or after < scope
+        ]
 
     def _resumable(self, phase: Phase) -> RunProgress | None:
         """Return the cursor's run if it is in this phase and still a run by the present scopes."""
@@ -246,36 +343,37 @@ class _Pass:
         scope = self._spec.scope_of(run.prefix)
         return run if scope is not None and run_prefix_of(run.prefix, scope) == run.prefix else None
 
-    def _scan(self, scope: str, start_after: str, actor: Actor, judge: Judge) -> None:
+    def _scan(self, index: int, scope: str, actor: Actor, judge: Judge, pages: Pages) -> None:
         """Stream one scope, page by page, and hand every decision to the actor."""
-        ledger = self._ledger
-        listing = Listing(self._backend, self._gate, scope, start_after, scans=ledger.scans)
-        try:
-            while True:
-                if ledger.scan_left == 0:
-                    raise PassStoppedError(
-                        StoppedBy.MAX_SCAN, f"all {self._spec.max_scan} list entries of the pass are used"
-                    )
-                page = listing.next_page(min(ledger.scan_left, MAX_PAGE_SIZE))
-                if page is None:
-                    break
-                self._listed_at = self._gate.now
-                for entry in page:
-                    self._take(entry, scope, actor, judge)
-                actor.settle()
-                self._settle_marks()
-                if self._run is not None:
-                    facts = self._run.facts(complete=False)
-                    ledger.run = RunProgress(facts, Phase.SCANNING, self._run.last_key)
-                self._checkpoint()
-        finally:
-            listing.close()
+        while (page := self._next_page(index, actor, pages)) is not None:
+            self._listed_at = page.listed_at
+            for entry in page.objects:
+                self._take(entry, scope, actor, judge)
+            actor.settle()
+            self._settle_marks()
+            self._note_open_run(actor)
+            self._checkpoint()
         self._close_run(actor, judge)
         actor.settle()
         if self._marks is not None:
             self._marks.end_scope(scope)
         self._settle_marks()
         self._checkpoint()
+
+    def _next_page(self, index: int, actor: Actor, pages: Pages) -> Page | None:
+        """Return the next page of a scope; before a stop that leaves time for it, act on what was decided."""
+        try:
+            return pages.next_page(index)
+        except PassStoppedError as stop:
+            if stop.reason in _STOPS_OF_LISTING:
+                actor.finish()
+            raise
+
+    def _note_open_run(self, actor: Actor) -> None:
+        """Let the cursor tell of the run whose members are streaming by, once it stands before that run."""
+        if self._run is not None and actor.is_settled:
+            facts = self._run.facts(complete=False)
+            self._ledger.run = RunProgress(facts, Phase.SCANNING, self._run.last_key)
 
     def _take(self, entry: ListedObject, scope: str, actor: Actor, judge: Judge) -> None:
         """Sort one entry into its run; a new run closes the one before."""
@@ -307,7 +405,7 @@ class _Pass:
             self._due_bound.take(facts)
             actor.delete_run(run, decision)
         else:
-            actor.settle()
+            actor.finish()
             self._ledger.defer(facts, decision)
             raise self._due_bound.exceeded_by(facts)
 

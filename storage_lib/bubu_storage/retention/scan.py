@@ -47,6 +47,7 @@ class ScanBudget:
 
     def __init__(self, most: int) -> None:
         self._lock = threading.Lock()
+        self.most = most
         self._left = most
         self._received = 0
 
@@ -118,7 +119,9 @@ class Listing:
             return self._next_page(limit)
         taken = self._scans.take(min(limit, MAX_PAGE_SIZE))
         if not taken:
-            raise PassStoppedError(StoppedBy.MAX_SCAN, "all list entries of the pass are used")
+            raise PassStoppedError(
+                StoppedBy.MAX_SCAN, f"all {self._scans.most} list entries of the pass are used"
+            )
         received = 0
         try:
             page = self._next_page(taken)

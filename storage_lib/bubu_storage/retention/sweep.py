@@ -111,7 +111,6 @@ class Sweeper:
         self._checkpoint = checkpoint
         self._deleter = Deleter(backend, gate, self._charge, is_conditional=is_conditional)
         self._queue: deque[Pending] = deque()
-        self._queued_objects = 0
         self._has_left = False
 
     @property
@@ -138,7 +137,7 @@ class Sweeper:
     def delete_run(self, run: OpenRun, decision: Decision) -> None:
         """See `Actor`: queue the run if it fits, else act on the queue and then on the run."""
         facts = run.facts(complete=True)
-        if run.members is not None and facts.objects <= self._ledger.delete_left - self._queued_objects:
+        if run.members is not None and facts.objects <= self._ledger.delete_left:
             self._take_on(
                 Pending(
                     run.last_key,
@@ -182,19 +181,23 @@ class Sweeper:
         try:
             while True:
                 self._advance()
+                # What a batch of unknown outcome was charged for counts twice here, so the limit holds.
+                self._ledger.set_aside = sum(one.left for one in self._queue if one.members is not None)
                 if not self._queue:
                     return
                 head = self._queue[0]
                 if self._looker.is_fresh(head.listed_at):
                     self._send_batch()
                 else:
-                    self._look_again(self._queue.popleft())
+                    self._queue.popleft()
+                    self._ledger.set_aside -= head.left
+                    self._look_again(head)
         except PassStoppedError:
             self._leave_queue()
             raise
         finally:
             self._queue.clear()
-            self._queued_objects = 0
+            self._ledger.set_aside = 0
 
     def finish(self) -> None:
         """See `Actor`."""
@@ -206,7 +209,7 @@ class Sweeper:
     def _take_on(self, pending: Pending) -> None:
         """Queue a due run that fits."""
         self._queue.append(pending)
-        self._queued_objects += pending.uncharged
+        self._ledger.set_aside += pending.uncharged
 
     def _send_batch(self) -> None:
         """Send the first batch of the queue, which may hold members of many runs."""
@@ -242,11 +245,7 @@ class Sweeper:
         return self._judge.version == version
 
     def _gather(self, queue: Iterable[Pending], size: int) -> list[Part]:
-        """Return members of leading runs that may be sent together now; spare what is protected now.
-
-        Raises:
-            PassStoppedError: the first run does not fit in what is left of the deletions.
-        """
+        """Return members of leading runs that may be sent together now; spare what is protected now."""
         parts: list[Part] = []
         taken = 0
         for pending in queue:
@@ -254,14 +253,7 @@ class Sweeper:
                 break
             if pending.sent >= pending.end or self._is_spared(pending):
                 continue
-            wanted = pending.end - pending.sent
-            room = self._ledger.delete_left - taken
-            # Deletions were set aside for it, but a run before it may have turned out to be larger.
-            if room <= 0 or (not pending.sent and wanted > room):
-                if not parts:
-                    raise self._out_of_deletions(pending.known)
-                break
-            count = min(wanted, room, size - taken)
+            count = min(pending.end - pending.sent, size - taken)
             parts.append(Part(pending, pending.sent, pending.sent + count))
             taken += count
         return parts

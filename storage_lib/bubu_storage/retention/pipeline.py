@@ -1,0 +1,468 @@
+"""Acts on decisions as `Sweeper` does, with many requests in flight.
+
+Everything is decided, judged and booked in the calling thread, by one answer after the other; threads
+only send (`courier`). What is added to the sweeper's invariants:
+
+* deletions count against ``maxDelete`` when they are sent, those of unknown outcome once;
+* answers may come in any order, but the cursor passes a decision only when everything before it has
+  been acted on;
+* a store that throttles gets fewer requests at a time; one that refuses large batches gets smaller ones;
+* what waits and what is in flight is bounded, and when the pass ends nothing is in flight.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, cast
+
+from bubu_storage.backend.bulk_pacing import Pacer
+from bubu_storage.backend.bulk_requests import FATAL, Answer, Split
+from bubu_storage.backend.bulk_source import Item
+from bubu_storage.backend.types import ObjectBackend
+from bubu_storage.errors import (
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    StorageError,
+    ThrottledError,
+    TransientError,
+    UnsupportedOperationError,
+)
+from bubu_storage.retention.courier import SINGLES_AT_A_TIME, Courier, Parcel, TooLateError
+from bubu_storage.retention.delete import MAX_BATCH_SIZE
+from bubu_storage.retention.gate import Gate, PassStoppedError
+from bubu_storage.retention.judge import Judge
+from bubu_storage.retention.ledger import Ledger
+from bubu_storage.retention.pending import Pending
+from bubu_storage.retention.report import StoppedBy
+from bubu_storage.retention.rules import Decision, Reason
+from bubu_storage.retention.scan import OpenRun
+from bubu_storage.retention.spec import PassSpec
+from bubu_storage.retention.sweep import Sweeper
+
+__all__ = ["DEFAULT_CONCURRENCY", "MAX_CONCURRENCY", "Pipeline"]
+
+DEFAULT_CONCURRENCY: Final = 16
+"""Deletions in flight of a pass that is to be fast."""
+
+MAX_CONCURRENCY: Final = 256
+"""More are of no use to anybody."""
+
+_SMALLER: Final = (500, 100)
+"""Sizes to try where a batch as a whole is refused, before single deletions."""
+
+_MAX_FAILED_IN_A_ROW: Final = 16
+"""Failures of whole requests, not of those sent together and with no success in between, after which the
+store counts as down."""
+
+_WAITING_BATCHES: Final = 4
+"""Full batches that may wait for being sent."""
+
+_MAX_QUEUE: Final = 20_000
+"""Decisions that may wait for those before them."""
+
+_PARTIAL_AFTER_SECONDS: Final = 1.0
+"""Age of a listing after which its members no longer wait for a full batch."""
+
+
+class Pipeline(Sweeper):
+    """Deletes due runs, many requests at a time.
+
+    Args:
+        backend: the store.
+        gate: lets each request through.
+        spec: rules and limits.
+        ledger: the books.
+        judge: judges runs again.
+        checkpoint: called after each answer, when the ledger's cursor may be stored.
+        concurrency: most requests in flight.
+        is_conditional: delete only what still has the ETag that was listed.
+    """
+
+    def __init__(
+        self,
+        backend: ObjectBackend,
+        gate: Gate,
+        spec: PassSpec,
+        ledger: Ledger,
+        *,
+        judge: Judge,
+        checkpoint: Callable[[], None],
+        concurrency: int,
+        is_conditional: bool = False,
+    ) -> None:
+        super().__init__(
+            backend,
+            gate,
+            spec,
+            ledger,
+            judge=judge,
+            checkpoint=checkpoint,
+            is_conditional=is_conditional,
+        )
+        self._courier = Courier(backend, gate, judge, concurrency, is_conditional=is_conditional)
+        self._pacer = Pacer(concurrency)
+        self._size = MAX_BATCH_SIZE if self._courier.has_batches else SINGLES_AT_A_TIME
+        # Runs with members that were not handed over yet, in order; parcels that go before those.
+        self._unsent: deque[Pending] = deque()
+        self._ready: deque[Parcel] = deque()
+        self._unsent_count = 0
+        self._abandoned = 0
+        self._failed_in_a_row = 0
+        self._is_closed = False
+
+    def keep_object(self, key: str, size_bytes: int, reason: Reason) -> None:
+        """See `Actor`."""
+        super().keep_object(key, size_bytes, reason)
+        self._hold_back()
+
+    def keep_run(self, run: OpenRun, decision: Decision) -> None:
+        """See `Actor`."""
+        super().keep_run(run, decision)
+        self._hold_back()
+
+    def settle(self) -> None:
+        """See `Actor`: send what can be sent, and wait only while too much is waiting."""
+        self._work(lambda: self._is_roomy and not self._abandoned)
+
+    def finish(self) -> None:
+        """See `Actor`: send everything, and wait for it."""
+        self._work(lambda: not self._queue, everything=True)
+
+    def close(self) -> None:
+        """See `Actor`."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._courier.end()
+        faults: list[BaseException] = []
+        try:
+            self._drain(faults)
+        finally:
+            self._courier.close()
+        self._advance()
+        self._leave_queue()
+        self._queue.clear()
+        if faults:
+            raise faults[0]
+
+    def _drain(self, faults: list[BaseException]) -> None:
+        """Wait for what is in flight and book it."""
+        while (answer := self._courier.receive(None)) is not None:
+            try:
+                self._take(answer)
+            except PassStoppedError:
+                pass  # the pass is ending already
+            except Exception as fault:  # noqa: BLE001 - raised when nothing is in flight any more
+                faults.append(fault)
+
+    def _leave_queue(self) -> None:
+        if self._queue:
+            super()._leave_queue()
+
+    # ---- what waits
+
+    @property
+    def _is_roomy(self) -> bool:
+        return self._unsent_count <= _WAITING_BATCHES * self._size and len(self._queue) <= _MAX_QUEUE
+
+    def _take_on(self, pending: Pending) -> None:
+        super()._take_on(pending)
+        self._unsent.append(pending)
+        self._unsent_count += pending.end
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        if not self._is_roomy:
+            self.settle()
+
+    def _spare_rest(self, pending: Pending, decision: Decision) -> None:
+        count = pending.spare_unsent(decision)
+        self._unsent_count -= count
+        self._uncharge_waiting(pending, count)
+
+    def _uncharge_waiting(self, pending: Pending, count: int) -> None:
+        """Let go of deletions that were set aside."""
+        pending.uncharged -= count
+        self._ledger.set_aside -= count
+
+    def _abandon(self, pending: Pending) -> None:
+        """Leave what is left of a run to a new look at it."""
+        if pending.is_abandoned:
+            return
+        pending.is_abandoned = True
+        self._unsent_count -= pending.end - pending.sent
+        pending.end = pending.sent
+        self._abandoned += 1
+
+    # ---- the loop
+
+    def _work(self, is_enough: Callable[[], bool], *, everything: bool = False) -> None:
+        """Receive answers, send, and look again at what has become too old, until it is enough.
+
+        Args:
+            is_enough: asked when all that can be done without waiting was done.
+            everything: also send batches that are not full.
+        """
+        while True:
+            self._receive_all()
+            self._advance()
+            head = self._queue[0] if self._queue else None
+            if head is not None and head.is_abandoned and not self._courier.in_flight:
+                self._abandoned -= 1
+                self._look_again(self._queue.popleft())
+                continue
+            self._dispatch(everything=everything)
+            if is_enough() and not (everything and self._courier.in_flight):
+                return
+            self._wait()
+
+    def _look_again(self, pending: Pending) -> None:
+        """See `Sweeper`; nothing is in flight now, and what waits goes on waiting."""
+        self._uncharge_waiting(pending, pending.uncharged)
+        unknown = [
+            item.key
+            for parcel in self._ready
+            if parcel.is_unknown
+            for item, owner in _owned(parcel)
+            if owner is pending
+        ]
+        self._deleter.note_charged(unknown)
+        super()._look_again(pending)
+
+    def _receive_all(self) -> None:
+        """Book the answers that are there."""
+        while (answer := self._courier.receive(0)) is not None:
+            self._take(answer)
+            self._checkpoint()
+
+    def _wait(self) -> None:
+        """Wait for an answer, or for the store to be ready for requests again."""
+        pause = self._pacer.resume_at - self._gate.now
+        if self._courier.in_flight:
+            answer = self._courier.receive(max(pause, 0.001) if pause > 0 else None)
+            if answer is not None:
+                self._take(answer)
+                self._checkpoint()
+        elif pause > 0:
+            self._gate.rest(pause)
+
+    # ---- sending
+
+    def _dispatch(self, *, everything: bool) -> None:
+        """Send what may be sent now."""
+        while self._pacer.has_room(self._courier.in_flight, self._gate.now):
+            parcel = self._next_parcel(everything=everything)
+            if parcel is None:
+                return
+            for pending, start, stop in parcel.parts:
+                if not parcel.is_unknown:
+                    self._uncharge_waiting(pending, stop - start)
+                    self._charge(stop - start)
+            self._courier.send(parcel, self._pacer.generation)
+
+    def _next_parcel(self, *, everything: bool) -> Parcel | None:
+        """Return what goes out next, judged and fresh at this moment; None if there is nothing."""
+        while self._ready:
+            self._judge.refresh()
+            parcel = self._still_wanted(self._ready.popleft())
+            if parcel is None:
+                continue
+            parcel.singly = parcel.singly or not self._courier.has_batches
+            if parcel.singly and len(parcel.items) > SINGLES_AT_A_TIME:
+                self._ready.appendleft(parcel.cut(SINGLES_AT_A_TIME, len(parcel.items)))
+                parcel = parcel.cut(0, SINGLES_AT_A_TIME)
+            return self._stamped(parcel)
+        while self._unsent and self._unsent[0].sent >= self._unsent[0].end:
+            self._unsent.popleft()
+        if self._abandoned or not self._unsent:
+            return None
+        first = self._unsent[0]
+        is_waiting = self._unsent_count < self._size and self._is_roomy and not everything
+        if is_waiting and self._gate.now - first.listed_at < _PARTIAL_AFTER_SECONDS:
+            return None
+        if not self._looker.is_fresh(first.listed_at):
+            self._abandon(first)
+            return None
+        self._judge.refresh()
+        parts = self._gather(self._unsent, self._size)
+        if not parts:
+            return None
+        for pending, start, stop in parts:
+            pending.sent = stop
+            self._unsent_count -= stop - start
+        parcel = Parcel.of(parts)
+        parcel.singly = not self._courier.has_batches
+        return self._stamped(parcel)
+
+    def _stamped(self, parcel: Parcel) -> Parcel:
+        """Say until when it may be sent."""
+        listed_at = min(part.pending.listed_at for part in parcel.parts)
+        parcel.valid_until = listed_at + self._looker.fresh_seconds
+        return parcel
+
+    def _still_wanted(self, parcel: Parcel) -> Parcel | None:
+        """Return what is still to be sent of a parcel that comes again."""
+        offset = 0
+        pieces: list[tuple[int, int]] = []
+        for pending, start, stop in parcel.parts:
+            count = stop - start
+            if not pending.is_abandoned and not self._looker.is_fresh(pending.listed_at):
+                self._abandon(pending)
+            if pending.is_abandoned:
+                if parcel.is_unknown:
+                    self._deleter.note_charged(item.key for item in parcel.items[offset : offset + count])
+            elif self._is_spared(pending) or pending.reason is not Reason.DELETED:
+                pending.spare(start, stop)
+                if not parcel.is_unknown:
+                    self._uncharge_waiting(pending, count)
+            else:
+                pieces.append((offset, offset + count))
+            offset += count
+        self._advance()
+        if len(pieces) == len(parcel.parts):
+            return parcel
+        wanted = [parcel.cut(*piece) for piece in pieces]
+        if not wanted:
+            return None
+        return replace(
+            parcel,
+            items=[item for piece in wanted for item in piece.items],
+            parts=[part for piece in wanted for part in piece.parts],
+            split=None,
+        )
+
+    # ---- judging answers
+
+    def _take(self, answer: Answer) -> None:
+        """Book an answer and decide what becomes of the rest.
+
+        Raises:
+            PassStoppedError: the pass must end.
+            BaseException: what the backend raised outside its contract.
+        """
+        parcel = cast("Parcel", answer.batch)
+        again = (
+            [
+                index
+                for index, item in enumerate(parcel.items[: answer.done])
+                if isinstance(answer.failed.get(item.key), ThrottledError)
+            ]
+            if answer.failed
+            else []
+        )
+        gone = self._book_done(parcel, answer, frozenset(again))
+        rest = parcel.cut(answer.done, len(parcel.items))
+        if gone:
+            self._failed_in_a_row = 0
+            self._pacer.succeeded()
+            self._gate.succeeded()
+        for index in reversed(again):
+            self._put_back(parcel.cut(index, index + 1))
+        self._advance()
+        if again:
+            error = answer.failed[parcel.items[again[0]].key]
+            self._slow_down(cast("ThrottledError", error), answer.generation)
+        if answer.error is not None:
+            self._take_error(answer.error, rest, answer)
+        elif parcel.split is not None and not again:
+            self._learn(parcel.split)
+
+    def _book_done(self, parcel: Parcel, answer: Answer, again: frozenset[int]) -> int:
+        """Book what the store has answered for; return how many objects are gone."""
+        failed = {
+            key: error for key, error in answer.failed.items() if not isinstance(error, ObjectNotFoundError)
+        }
+        gone = 0
+        done = parcel.cut(0, answer.done) if answer.done < len(parcel.items) else parcel
+        if not again:
+            for pending, start, stop in done.parts:
+                gone += self._book(pending, start, stop, failed)
+            return gone
+        for index, (_, pending) in enumerate(_owned(done)):
+            if index not in again:
+                position = done.items[index].position
+                gone += self._book(pending, position, position + 1, failed)
+        return gone
+
+    def _take_error(self, error: BaseException, rest: Parcel, answer: Answer) -> None:
+        """Decide about members that a request did not get to, or failed for as a whole."""
+        if isinstance(error, TooLateError):
+            self._put_back(rest)
+        elif isinstance(error, ThrottledError):
+            self._put_back(rest)
+            self._slow_down(error, answer.generation)
+        elif isinstance(error, (PassStoppedError, *FATAL)):
+            self._put_back(rest)
+            raise error if isinstance(error, PassStoppedError) else _store_error(error)
+        elif not isinstance(error, StorageError):
+            raise error
+        elif isinstance(error, UnsupportedOperationError) and not rest.singly:
+            self._courier.has_batches = False
+            self._size = SINGLES_AT_A_TIME
+            self._put_back(rest)
+        elif rest.singly:
+            # Several single deletions failed one after the other: the store is down.
+            self._put_back(rest)
+            raise _store_error(error)
+        else:
+            rest.is_unknown = True
+            self._note_failure(error, answer.generation)
+            self._divide(rest, error)
+
+    def _put_back(self, parcel: Parcel) -> None:
+        """Send it once more, before what was not sent yet."""
+        if not parcel.items:
+            return
+        if not parcel.is_unknown:
+            for pending, start, stop in parcel.parts:
+                self._uncharge_waiting(pending, start - stop)
+                self._charge(start - stop)
+        self._ready.appendleft(parcel)
+
+    def _divide(self, parcel: Parcel, error: StorageError) -> None:
+        """Try smaller batches instead of one that failed as a whole."""
+        count = len(parcel.items)
+        size = next((size for size in _SMALLER if size < count), 0)
+        if not size or isinstance(error, PermissionDeniedError):
+            parcel.singly = True
+            self._ready.appendleft(parcel)
+            return
+        split = Split(-(-count // size), size)
+        pieces = [parcel.cut(start, start + size) for start in range(0, count, size)]
+        for piece in pieces:
+            piece.split = split
+        self._ready.extendleft(reversed(pieces))
+
+    def _learn(self, split: Split) -> None:
+        """Send smaller batches from now on if it was the size that the store refused."""
+        split.left -= 1
+        if not split.left and self._courier.has_batches:
+            self._size = min(self._size, split.piece_size)
+
+    def _slow_down(self, error: ThrottledError, generation: int) -> None:
+        """Send fewer requests at a time, later."""
+        self._gate.check_wait(error.retry_after_seconds or 0.0, error)
+        if not self._pacer.throttled(generation, self._gate.now, error.retry_after_seconds):
+            raise PassStoppedError(
+                StoppedBy.THROTTLED, "the store asked many times in a row for fewer requests", error
+            )
+
+    def _note_failure(self, error: StorageError, generation: int) -> None:
+        """Take note of a request that failed as a whole, for a reason that may be the store's."""
+        if isinstance(error, TransientError) and self._pacer.reduce(generation):
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= _MAX_FAILED_IN_A_ROW:
+                raise _store_error(error)
+
+
+def _owned(parcel: Parcel) -> list[tuple[Item, Pending]]:
+    """Return the items of a parcel, each with the run that it belongs to."""
+    owners = [part.pending for part in parcel.parts for _ in range(part.stop - part.start)]
+    return list(zip(parcel.items, owners, strict=True))
+
+
+def _store_error(error: BaseException) -> PassStoppedError:
+    found = error if isinstance(error, StorageError) else None
+    return PassStoppedError(StoppedBy.STORE_ERROR, f"deleting failed: {error}", found)
