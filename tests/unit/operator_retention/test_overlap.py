@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -12,10 +14,10 @@ from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
 from bubu_operator.controllers.neighbours import place_of
 from bubu_operator.retention.overlap import OtherPolicy, Place, guard_plan
-from bubu_operator.retention.plan import PassPlan, PlanProblem, plan_pass
+from bubu_operator.retention.plan import PassPlan, PlanProblem, plan_cluster_pass, plan_pass
 from bubu_storage.retention.rules import Reason as Verdict
 from bubu_storage.retention.rules import RunFacts, decide_run
-from bubu_storage.retention.spec import run_prefix_of
+from bubu_storage.retention.spec import RetentionRule, run_prefix_of
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
@@ -219,6 +221,137 @@ def test_a_protection_outside_the_policys_rules_changes_nothing():
     made = plan(own, "outputs/run-1/")
 
     assert guard_plan(made, own, "team-b", [place("team-c", "outputs/team-b")], []) == made
+
+
+# --- counting keeps --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("orphans", "grace"),
+    [({}, None), ({"action": "Report"}, None), ({"action": "Delete", "grace": "2d"}, 2 * DAY)],
+)
+def test_what_another_policy_counts_is_kept(orphans, grace):
+    """Its number, its orphans unless it lets them go, and its minimum age come along."""
+    own = place("team-b")
+    spec = policy(
+        "team-b", "outputs/", rules=[{"prefix": "outputs/", "keep": {"lastRuns": 3}}], orphans=orphans
+    )
+
+    guarded = guard_plan(plan(own), own, "team-b", [own], [OtherPolicy("other", spec.spec, own)])
+
+    assert guarded.spec.rules[1:] == (
+        RetentionRule("outputs/team-b/", float(DAY), keep_last_runs=3, orphan_grace_seconds=grace),
+    )
+
+
+# --- cluster-wide policies -------------------------------------------------------------------------
+
+
+SHARED = Place("ClusterStorageConfig shared", "s3:flows/", ("outputs/", "inputs/"), "")
+
+
+def cluster_plan(*namespaces, prefix="outputs/"):
+    """Plan a pass of a cluster-wide policy."""
+    made = plan_cluster_pass(
+        policy("", prefix).spec,
+        namespaces=namespaces,
+        output_prefix="outputs",
+        input_prefix="inputs",
+        store="s",
+    )
+    assert isinstance(made, PassPlan)
+    return made
+
+
+TEN_DAYS_OLD = datetime(2025, 12, 23, tzinfo=UTC)
+
+
+def test_a_cluster_policy_keeps_what_the_policies_of_namespaces_keep():
+    """Each in its own namespace only."""
+    keeps = OtherPolicy("p", policy("b", "outputs/", "30d", suspend=True).spec, place("b"), ("b",))
+
+    guarded = guard_plan(cluster_plan("a", "b"), SHARED, "", [SHARED, place("b")], [keeps])
+
+    assert due(guarded, "outputs/a/run-1/", TEN_DAYS_OLD)
+    assert not due(guarded, "outputs/b/run-1/", TEN_DAYS_OLD)
+    assert due(guarded, "outputs/b/run-1/")
+
+
+def test_the_policy_of_a_namespace_keeps_what_a_cluster_policy_keeps():
+    """Where that one holds; where its config is not offered it keeps nothing."""
+    own = place("b")
+    spec = policy("", "outputs/", "30d", mode="DryRun").spec
+    others = {names: [OtherPolicy("c", spec, SHARED, names)] for names in (("a", "b"), ("a",))}
+
+    kept = guard_plan(plan(own), own, "b", [own, SHARED], others["a", "b"])
+    free = guard_plan(plan(own), own, "b", [own, SHARED], others["a",])
+
+    assert not due(kept, "outputs/b/run-1/", TEN_DAYS_OLD)
+    assert due(free, "outputs/b/run-1/", TEN_DAYS_OLD)
+
+
+def test_two_cluster_policies_of_one_store_keep_for_each_other():
+    """Without names of namespaces: wherever the guarded one reaches."""
+    spec = policy("", "outputs/", "30d").spec
+
+    guarded = guard_plan(
+        cluster_plan("a", "b"), SHARED, "", [SHARED], [OtherPolicy("c", spec, replace(SHARED, owner="x"))]
+    )
+
+    assert not due(guarded, "outputs/a/run-1/", TEN_DAYS_OLD)
+    assert not due(guarded, "outputs/b/run-1/", TEN_DAYS_OLD)
+
+
+def test_a_cluster_policy_keeps_what_a_namespace_has_inside_another_ones_part():
+    """A tenant's odd prefix costs that one run directory, and stops nobody."""
+    odd = place("c", "outputs/b")
+
+    guarded = guard_plan(cluster_plan("a", "b"), SHARED, "", [SHARED, odd], [])
+
+    assert not due(guarded, "outputs/b/c/")
+    assert due(guarded, "outputs/b/d/")
+    assert due(guarded, "outputs/a/c/")
+
+
+WORDS = st.sampled_from(["a", "b", "outputs", "x"])
+
+
+@given(
+    st.sampled_from(["file:/", "file:/a/", "file:/outputs/"]),
+    st.sampled_from(["file:/", "file:/a/", "file:/outputs/"]),
+    st.lists(WORDS, min_size=1, max_size=3),
+    st.lists(WORDS, min_size=1, max_size=3),
+    WORDS,
+)
+def test_every_run_that_another_policy_covers_is_kept(base, other_base, mine, theirs, namespace):
+    """Compared with the plain question for each run: does the other rule cover an object of it?"""
+    own = Place("own", base, ("/".join(mine) + "/", "in/"), "b")
+    other = Place("other", other_base, (theirs[0] + "/", "in/"), namespace)
+    made = plan(own, namespace="b")
+    spec = policy(namespace, "/".join(theirs) + "/", "3650d").spec
+    guarded = guard_plan(made, own, "b", [], [OtherPolicy("o", spec, other, (namespace,))])
+    covered = f"{other_base}{theirs[0]}/{namespace}/" + "".join(f"{part}/" for part in theirs[1:])
+    recent = datetime(2020, 1, 1, tzinfo=UTC)
+
+    for run in ("a", "b", "outputs", "x", "other"):
+        whole = f"{own.base}{own.roots[0]}b/{run}/"
+        meets = whole.startswith(covered) or covered.startswith(whole)
+        assert due(guarded, whole[len(own.base) :], recent) is not meets
+
+
+def test_thousands_of_neighbours_are_judged_in_little_time():
+    """Each namespace with its own config and policy: no step looks at all pairs."""
+    names = [f"n{number:04}" for number in range(1000)]
+    keeps = policy("", "outputs/", "30d").spec
+    places = [SHARED, *(place(name) for name in names)]
+    others = [OtherPolicy(name, keeps, place(name), (name,)) for name in names]
+    made = cluster_plan(*names)
+    began = time.process_time()
+
+    guarded = guard_plan(made, SHARED, "", places, others)
+
+    assert time.process_time() - began < 5
+    assert len(guarded.spec.rules) == 2000
 
 
 def test_protections_leave_the_fingerprint_alone():

@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionCursor, RetentionPolicy
-from bubu_operator.retention.plan import PassPlan, PlanProblem, plan_pass, resume_cursor, store_prefix
+from bubu_operator.retention.plan import (
+    MAX_SCOPES,
+    PassPlan,
+    PlanProblem,
+    plan_cluster_pass,
+    plan_pass,
+    resume_cursor,
+    store_prefix,
+)
 from bubu_operator.retention.schedule import DueReason, decide_due
 from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.spec import RetentionRule
 
 NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 
@@ -140,6 +149,110 @@ def test_the_fingerprint_follows_store_and_rules_only():
         plan(policy(), namespace="team-b"),
     ):
         assert other.fingerprint != base.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("orphans", "grace"),
+    [({}, None), ({"action": "Report", "grace": "9h"}, None), ({"action": "Delete", "grace": "9h"}, 32400.0)],
+)
+def test_orphans_are_the_business_of_rules_that_count(orphans, grace):
+    """A rule by age judges all runs by their age; one that counts keeps orphans unless told otherwise."""
+    rules = [
+        {"prefix": "inputs/", "keep": {"within": "1d"}},
+        {"prefix": "outputs/", "keep": {"lastRuns": 5}},
+        {"prefix": "outputs/run-1/", "keep": {"within": "2d", "lastRuns": 3}},
+    ]
+
+    made = plan(policy(rules=rules, orphans=orphans))
+
+    assert made.spec.rules == (
+        RetentionRule("inputs/team-a/", 86400.0),
+        RetentionRule("outputs/team-a/", None, keep_last_runs=5, orphan_grace_seconds=grace),
+        RetentionRule("outputs/team-a/run-1/", 172800.0, keep_last_runs=3, orphan_grace_seconds=grace),
+    )
+
+
+# --- cluster-wide --------------------------------------------------------------------------------
+
+
+def cluster_plan(parsed, *namespaces, **about):
+    """Plan a pass of a cluster-wide policy."""
+    about = {"output_prefix": "outputs", "input_prefix": "in/puts", "store": "s"} | about
+    return plan_cluster_pass(parsed.spec, namespaces=namespaces, **about)
+
+
+def test_a_cluster_policy_is_placed_in_every_namespace():
+    """One scope a namespace and prefix, in any order of the namespaces."""
+    rules = [
+        {"prefix": "outputs/", "keep": {"within": "1d"}},
+        {"prefix": "outputs/run-1/", "keep": {"lastRuns": 2}},
+        {"prefix": "in/puts/", "keep": {"within": "2d"}},
+    ]
+
+    made = cluster_plan(policy(rules=rules), "b", "a", "a")
+
+    assert made.namespaces == ("a", "b")
+    assert made.spec.scopes == ("in/puts/a/", "in/puts/b/", "outputs/a/", "outputs/b/")
+    assert made.scope_namespaces == ("a", "b", "a", "b")
+    assert {rule.prefix for rule in made.spec.rules} == {
+        f"{prefix}{inner}"
+        for namespace in "ab"
+        for prefix, inner in (
+            (f"outputs/{namespace}/", ""),
+            (f"outputs/{namespace}/", "run-1/"),
+            (f"in/puts/{namespace}/", ""),
+        )
+    }
+
+
+def test_namespaces_that_come_and_go_leave_a_cluster_policys_fingerprint_alone():
+    """Else no cycle would ever end; everything that decides changes it."""
+    base = cluster_plan(policy(), "a")
+    assert isinstance(base, PassPlan)
+
+    assert cluster_plan(policy(), "b", "c").fingerprint == base.fingerprint
+    assert cluster_plan(policy(mode="Enforce", interval="9m"), "a").fingerprint == base.fingerprint
+    for other in (
+        cluster_plan(policy(), "a", store="t"),
+        cluster_plan(policy(), "a", input_prefix="inputs"),
+        cluster_plan(policy(rules=[{"prefix": "outputs/", "keep": {"within": "29d"}}]), "a"),
+        cluster_plan(policy(), "a", owner_kinds=["StoryRun.v1alpha1.runs.bubustack.io"]),
+    ):
+        assert other.fingerprint != base.fingerprint
+
+
+def test_a_cluster_plan_can_be_narrowed():
+    """To some of its namespaces, with their rules; to all of them it is itself."""
+    made = cluster_plan(policy(), "a", "b", "c")
+
+    narrow = made.within(["c", "a", "z"])
+
+    assert made.within("abc") is made
+    assert (narrow.namespaces, narrow.scope_namespaces) == (("a", "c"), ("a", "c"))
+    assert narrow.spec.scopes == ("outputs/a/", "outputs/c/")
+    assert [rule.prefix for rule in narrow.spec.rules] == ["outputs/a/", "outputs/c/"]
+    assert narrow.fingerprint == made.fingerprint
+
+
+def test_a_cluster_policy_without_namespaces_waits_quietly():
+    """A selector that matches nothing yet is no mistake."""
+    made = cluster_plan(policy())
+
+    assert isinstance(made, PlanProblem)
+    assert (made.reason, made.quiet) == (Reason.NO_NAMESPACES, True)
+
+
+@pytest.mark.parametrize("count", [MAX_SCOPES // 2 + 1, MAX_SCOPES + 1])
+def test_too_many_namespaces_are_refused_with_a_way_out(count):
+    """By parts, not by namespaces: two prefixes make two parts of each."""
+    rules = [{"prefix": prefix, "keep": {"within": "1d"}} for prefix in ("outputs/", "in/puts/")]
+
+    made = cluster_plan(policy(rules=rules), *(f"n{number}" for number in range(count)))
+
+    assert isinstance(made, PlanProblem)
+    assert made.reason is Reason.TOO_MANY_NAMESPACES
+    assert str(MAX_SCOPES) in made.message
+    assert "namespaceSelector" in made.message
 
 
 def test_a_cursor_is_used_for_what_it_was_made_for():
