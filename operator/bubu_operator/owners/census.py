@@ -5,8 +5,8 @@ restored, of a kind that somebody is removing. Such lists are short. So before a
 list, its count of live owners is compared with the last one, and a list that has shrunk beyond belief is
 not used until somebody has said that it is right.
 
-Invariants: a kind that was listed before and is gone is never believed by itself; nor is a count of live
-owners that fell by more than half, unless owners that ended and still exist account for it.
+Invariants: a kind that was listed before and is gone is never believed by itself; nor is a list in which
+more than half of the owners that were live are gone without having been seen to end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from typing import Final
 
 from bubu_operator.owners.kinds import KindKey, OwnerKind
 
-__all__ = ["NO_CENSUS", "Anomaly", "Census", "OwnersProblem", "compare", "key_of_name", "missing_kinds"]
+__all__ = [
+    "NO_CENSUS",
+    "Anomaly",
+    "Census",
+    "OwnersProblem",
+    "compare",
+    "dropped",
+    "key_of_name",
+    "missing_kinds",
+]
 
 
 class OwnersProblem(StrEnum):
@@ -93,12 +102,23 @@ def compare(before: Census, now: Census) -> Anomaly | None:
     """Compare the counts of a complete list with those before; None if the new one is credible."""
     # Owners that ended and still exist have been seen to end; the others are gone without a word.
     newly_ended = max(0, (now.existing - now.live) - (before.existing - before.live))
-    if 2 * (now.live + newly_ended) >= before.live:
-        return None
+    missing = before.live - now.live - newly_ended
+    return dropped(before, now, missing=missing, of=before.live) if 2 * missing > before.live else None
+
+
+def dropped(before: Census, now: Census, *, missing: int, of: int) -> Anomaly:
+    """Say that live owners are missing.
+
+    Args:
+        before: counts of the last list that was believed.
+        now: of the one that is not.
+        missing: owners that were live and are gone.
+        of: owners that were live.
+    """
     return Anomaly(
         OwnersProblem.LIVE_DROPPED,
-        f"of {before.live} live owners {now.live} are left and {newly_ended} more have ended; the others are "
-        "gone without having been seen to end. If that is as it should be, approve it",
+        f"of {of} live owners {missing} are gone, and nobody has seen them end; {now.live} are live now. If "
+        "that is as it should be, approve it",
         # Counts move all the time: it is the same finding until what is left halves once more.
         _token(OwnersProblem.LIVE_DROPPED, [before.live, before.existing, now.live.bit_length()]),
     )

@@ -34,7 +34,8 @@ from typing import Final
 
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import Resource
-from bubu_operator.owners.census import NO_CENSUS, Anomaly, Census, OwnersProblem, compare
+from bubu_operator.owners.belief import Belief
+from bubu_operator.owners.census import NO_CENSUS, Anomaly, Census, OwnersProblem
 from bubu_operator.owners.gather import Gatherer, NotServedError, Traffic
 from bubu_operator.owners.kinds import OwnerKind
 from bubu_operator.owners.reading import read_again, read_all
@@ -104,7 +105,6 @@ class ApiOwnerSource:
         sleep: waits.
 
     Attributes:
-        census: of the last complete list that was believed; at first the one that was given.
         anomaly: why the last list is not believed; None if it is, or there is none.
         traffic: what the API server was asked so far.
     """
@@ -126,10 +126,9 @@ class ApiOwnerSource:
         self._acknowledged = acknowledged
         self._clock = clock
         self._sleep = sleep
-        self.census = before
         self.anomaly: Anomaly | None = None
         self.traffic = Traffic()
-        self._highest = before
+        self._belief = Belief(before, acknowledged)
         self._served: dict[OwnerKind, Resource] = {}
         self._served_at = float("-inf")
         self._state: _State | None = None
@@ -141,6 +140,11 @@ class ApiOwnerSource:
     def kinds(self) -> frozenset[str]:
         """Names of the kinds that are listed; another set of them decides differently."""
         return frozenset(kind.name for kind in self._served)
+
+    @property
+    def census(self) -> Census:
+        """Of the last complete list that was believed; at first the one that was given."""
+        return self._belief.census
 
     def find_kinds(self) -> bool:
         """Find what is to be listed; False if nobody owns runs here. Not to be called during `observe`.
@@ -212,7 +216,10 @@ class ApiOwnerSource:
         # Read twice at first: by one reading alone nothing is let go.
         observed_at = self._clock()
         reading = read_again(gatherer, self._served, self._namespace, before)
-        self._believe(reading)
+        is_known = old is not None and reading is before
+        self.anomaly = None if is_known else self._belief.take(reading, self._served)
+        if self.anomaly is not None:
+            raise OwnersAnomalyError(self.anomaly)
         settled = reading is before
         if old is not None and settled and old.settled:
             related = old.related
@@ -226,23 +233,6 @@ class ApiOwnerSource:
     def _view(related: Related, old: _State | None, observed_at: float) -> OwnerView:
         version = 1 if old is None else old.view.version + (related is not old.related)
         return OwnerView(version, observed_at, related.owners, related.references)
-
-    def _believe(self, reading: Reading) -> None:
-        """Compare a complete reading with the ones before it.
-
-        Raises:
-            OwnersAnomalyError: it is not credible.
-        """
-        live = sum(record.live for records in reading.values() for record in records.values())
-        existing = sum(map(len, reading.values()))
-        now = Census(live, existing, frozenset(kind.name for kind in self._served))
-        anomaly = compare(self._highest, now)
-        if anomaly is not None and anomaly.token != self._acknowledged:
-            self.anomaly = anomaly
-            raise OwnersAnomalyError(anomaly)
-        if anomaly is not None or now.live >= self._highest.live:
-            self._highest = now
-        self.census, self.anomaly = now, None
 
     def _find_served(self, gatherer: Gatherer) -> dict[OwnerKind, Resource]:
         try:
