@@ -19,7 +19,7 @@ from bubu_operator.injection.environment import NAMESPACE_VARIABLES, Group
 from bubu_operator.injection.inject import MAX_ANNOTATIONS_BYTES, label_value
 from bubu_operator.injection.names import INJECTED_LABEL, RECORD_ANNOTATION
 from bubu_operator.injection.ownership import InjectionRecord, dump_record
-from bubu_operator.injection.patch import compact_json
+from bubu_operator.injection.patch import text_json
 from bubu_operator.injection.patch_text import variables_text
 from bubu_operator.injection.podspec import CONTAINER_FIELDS, is_list_of_named, mounts_problem
 from bubu_storage.apply_env import Json
@@ -35,6 +35,7 @@ _NO_GROUPS: Final[frozenset[Group]] = frozenset()
 _NO_NAMES: Final[frozenset[str]] = frozenset()
 _TEXT: Final = frozenset({str, type(None)})
 _OBJECT: Final = frozenset({dict, type(None)})
+_MOUNTS: Final = frozenset({"volumeMounts", "volumeDevices"})
 _OURS: Final = CLAIMED_VARIABLES | NAMESPACE_VARIABLES
 
 
@@ -65,7 +66,7 @@ def fresh_patch(pod: Json, config: InjectionConfig) -> str | None:
         for index, container in enumerate(containers):
             env: Any = container.get("env")
             theirs = _names_of_ours(env)
-            if theirs is None or mounts_problem(container):
+            if theirs is None or (not _MOUNTS.isdisjoint(container) and mounts_problem(container)):
                 return None
             name: str = container["name"]
             if plan.containers is not None and name not in plan.containers:
@@ -78,7 +79,7 @@ def fresh_patch(pod: Json, config: InjectionConfig) -> str | None:
         return None
     begin, end = _record_around(config.kind, config.namespace, config.name, config.generation, plan.hash)
     containers = ",".join(
-        [f'{compact_json(name)}:{{"env":{part.record.env_text}}}' for name, part in sorted(owned.items())]
+        [f'{text_json(name)}:{{"env":{part.record.env_text}}}' for name, part in sorted(owned.items())]
     )
     record = f"{begin}{containers}{end}"
     operations = _metadata_operations(cast("Json", metadata), record, label_value(config.name))
@@ -121,7 +122,7 @@ def _metadata_operations(metadata: Json, record: str, label: str) -> list[str] |
         ("annotations", RECORD_ANNOTATION, _RECORD_TOKEN, record),
         ("labels", INJECTED_LABEL, _LABEL_TOKEN, label),
     ):
-        text = compact_json(value)
+        text = text_json(value)
         if key not in metadata:
             absent.append(f'{{"op":"add","path":"/metadata/{key}","value":{{"{name}":{text}}}}}')
             continue

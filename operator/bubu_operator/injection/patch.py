@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, TypeAlias, cast
 
-__all__ = ["JsonPatch", "PatchError", "apply_patch", "compact_json", "make_patch"]
+__all__ = ["JsonPatch", "PatchError", "apply_patch", "compact_json", "make_patch", "text_json"]
 
 JsonPatch: TypeAlias = list[dict[str, Any]]
 """Operations, in order; ``[]`` when nothing differs."""
@@ -19,6 +19,9 @@ JsonPatch: TypeAlias = list[dict[str, Any]]
 class PatchError(ValueError):
     """A patch does not fit its document."""
 
+
+text_json: Final = json.encoder.encode_basestring_ascii
+"""`compact_json` of a text."""
 
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 

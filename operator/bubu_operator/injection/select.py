@@ -36,7 +36,10 @@ class Demand(StrEnum):
     @property
     def wanted(self) -> bool:
         """True when the pod is to be injected."""
-        return self in (Demand.POD_LABEL, Demand.ENGRAM, Demand.NAMESPACE_LABEL)
+        return self in _WANTED
+
+
+_WANTED = (Demand.ENGRAM, Demand.POD_LABEL, Demand.NAMESPACE_LABEL)
 
 
 class SelectionReason(StrEnum):
@@ -109,21 +112,18 @@ def select_config(
     """
     own = [config for config in storage_configs if config.namespace == namespace_name]
     shared = list(cluster_storage_configs)
-    for labels, reason, place in (
-        (pod_labels, SelectionReason.POD_LABEL, "the pod"),
-        (namespace_labels, SelectionReason.NAMESPACE_LABEL, f"namespace {namespace_name}"),
-    ):
-        name = labels.get(CONFIG_LABEL)
-        if name:
-            return _named(
-                name,
-                reason=reason,
-                place=place,
-                namespace=namespace_name,
-                namespace_labels=namespace_labels,
-                own=own,
-                shared=shared,
-            )
+    by_pod = pod_labels.get(CONFIG_LABEL)
+    name = by_pod or namespace_labels.get(CONFIG_LABEL)
+    if name:
+        return _named(
+            name,
+            reason=SelectionReason.POD_LABEL if by_pod else SelectionReason.NAMESPACE_LABEL,
+            place="the pod" if by_pod else f"namespace {namespace_name}",
+            namespace=namespace_name,
+            namespace_labels=namespace_labels,
+            own=own,
+            shared=shared,
+        )
     alive = [config for config in own if not config.deleting]
     if alive:
         return _of_namespace(alive, namespace_name)

@@ -84,8 +84,8 @@ _MAY_BE_LAG: Final = frozenset(
 _MAY_HAVE_VANISHED: Final = frozenset({SelectionReason.NO_CONFIG, SelectionReason.CONFIG_NOT_FOUND})
 _OUR_FAULT: Final = frozenset({SkipReason.INTERNAL_ERROR, SkipReason.NOT_READY})
 _POLICIES: Final = {MUTATE_PATH: Policy.IGNORE, STRICT_PATH: Policy.FAIL}
-_JSON: Final = "application/json"
-_TEXT: Final = "text/plain; charset=utf-8"
+_JSON: Final = b"application/json"
+_TEXT: Final = b"text/plain; charset=utf-8"
 
 
 class Knowledge(Protocol):
@@ -249,7 +249,7 @@ class WebhookApp:
             return skipped
         is_cold = bool(self._view.waiting_for())
         verdict = _cold() if is_cold else _decide(request, self._view)
-        if not is_cold and verdict.reason not in _MAY_BE_LAG:
+        if verdict.patch or not (is_cold or verdict.reason in _MAY_BE_LAG):
             return verdict
         size = request.size_bytes
         if size > MAX_WAITING_BYTES or self._waiting_bytes + size > MAX_ALL_WAITING_BYTES:
@@ -314,11 +314,11 @@ class WebhookApp:
         send: Send,
         status: HTTPStatus,
         body: bytes,
-        content_type: str,
+        content_type: bytes,
         more_headers: list[tuple[bytes, bytes]] | None = None,
     ) -> None:
         headers = [
-            (b"content-type", content_type.encode("ascii")),
+            (b"content-type", content_type),
             (b"content-length", str(len(body)).encode("ascii")),
             *(more_headers or ()),
         ]

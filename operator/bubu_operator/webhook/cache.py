@@ -175,6 +175,7 @@ class ConfigCache:
         self._shared = ConfigIndex()
         self._deletions = Deletions()
         self._parts = PartPool()
+        self._all_listed = False
         self._storage_configs = self._follow(client, STORAGE_CONFIGS, self._index, metrics)
         self._cluster_storage_configs = self._follow(client, CLUSTER_STORAGE_CONFIGS, self._shared, metrics)
         self._namespaces = _CountedInformer(client, NAMESPACES, labels_of, metrics)
@@ -199,11 +200,16 @@ class ConfigCache:
 
     def waiting_for(self) -> tuple[str, ...]:
         """Plurals of what has not been listed yet, each with what went wrong; empty when ready."""
-        return tuple(
+        if self._all_listed:
+            return ()
+        waiting = tuple(
             f"{plural} ({error_word(error)})" if (error := informer.last_error) else plural
             for plural, informer in self._informers
             if not informer.synced.is_set()
         )
+        # What has been listed stays so: it grows stale, it is never unknown again.
+        self._all_listed = not waiting
+        return waiting
 
     def failing(self) -> tuple[str, ...]:
         """What cannot be followed right now, although it was listed once; reviews use what is known."""

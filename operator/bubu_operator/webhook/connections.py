@@ -18,7 +18,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
@@ -45,8 +45,8 @@ HANDSHAKE_SECONDS: Final = 10.0
 _REFUSAL: Final = "Invalid HTTP request received."
 
 
-class _Phase(Enum):
-    """What a connection is waiting for."""
+class _Phase(IntEnum):
+    """What a connection is waiting for; integers, because others are hashed by Python code."""
 
     IDLE = auto()
     HEAD = auto()
@@ -69,6 +69,9 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_head: bool = False
     _head_bytes: int = 0
     _hosts: int = 0
+    _known_url: bytes = b""
+    """An API server asks for the same target again and again."""
+    _target: tuple[str, bytes, bytes] = ("", b"", b"")
     _beside_body: int = 0
     """Bytes that came since anything of a body, or since the end of a head or a request."""
     _ignores_rest: bool = False
@@ -175,8 +178,10 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("no other protocol is spoken, and the parser reads no body of such a request")
         if len(self._waiting) >= MAX_PIPELINED:
             raise ValueError("too many requests at once")
-        target = httptools.parse_url(self.url)
-        path = target.path.decode("ascii")
+        if self.url != self._known_url:
+            self._target = self._split(self.url)
+            self._known_url = self.url
+        path, raw_path, query = self._target
         exchange = Exchange(
             {
                 "type": "http",
@@ -187,9 +192,9 @@ class BoundedProtocol(HttpToolsProtocol):
                 "scheme": self.scheme,
                 "method": parser.get_method().decode("ascii"),
                 "root_path": self.root_path,
-                "path": self.root_path + (unquote(path) if "%" in path else path),
-                "raw_path": self.root_path.encode("ascii") + target.path,
-                "query_string": target.query or b"",
+                "path": path,
+                "raw_path": raw_path,
+                "query_string": query,
                 "headers": self.headers,
                 "state": self.app_state.copy(),
             },
@@ -200,12 +205,23 @@ class BoundedProtocol(HttpToolsProtocol):
             expects_continue=self.expect_100_continue,
             on_complete=self.on_response_complete,
         )
-        was_waiting, self._exchange = self.is_waiting, exchange
-        if was_waiting:
+        before, self._exchange = self._exchange, exchange
+        if before is None or before.is_complete:
             self._answer(exchange)
         else:
             self.flow.pause_reading()
             self._waiting.append(exchange)
+
+    def _split(self, url: bytes) -> tuple[str, bytes, bytes]:
+        """Path, raw path and query of a target.
+
+        Raises:
+            ValueError, httptools.HttpParserError: there is no path in it.
+        """
+        target = httptools.parse_url(url)
+        path = target.path.decode("ascii")
+        raw_path = self.root_path.encode("ascii") + target.path
+        return self.root_path + (unquote(path) if "%" in path else path), raw_path, target.query or b""
 
     def on_body(self, body: bytes) -> None:
         """A piece of the latest request's body."""
@@ -232,7 +248,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._answer(self._waiting.popleft())
         elif self._owes_refusal:
             self._say_refusal()
-        else:
+            return
+        elif self.flow.read_paused:
             self.flow.resume_reading()
         self._look()
 
@@ -266,11 +283,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.send_400_response(_REFUSAL)
 
     def _look(self) -> None:
-        if self.transport.is_closing():
-            return
-        if not self.is_waiting:
+        exchange = self._exchange
+        if exchange is not None and not exchange.is_complete:
             self._enter(_Phase.REQUEST)
-        elif self._in_head or self._beside_body or (self._exchange is not None and self._exchange.has_more):
+        elif self._in_head or self._beside_body or (exchange is not None and exchange.has_more):
             self._enter(_Phase.HEAD)
 
     def _rest(self) -> None:

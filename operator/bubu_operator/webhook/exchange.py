@@ -63,6 +63,8 @@ class Exchange:
     Attributes:
         keep_alive: False closes the connection after the answer.
         has_more: the body is not complete yet.
+        is_complete: the answer is written.
+        is_over: it broke off: nobody waits for the answer.
     """
 
     __slots__ = (
@@ -73,7 +75,6 @@ class Exchange:
         "_flow",
         "_has_body",
         "_head",
-        "_is_over",
         "_is_told",
         "_on_complete",
         "_remaining",
@@ -81,6 +82,8 @@ class Exchange:
         "_transport",
         "_waiter",
         "has_more",
+        "is_complete",
+        "is_over",
         "keep_alive",
     )
 
@@ -104,6 +107,7 @@ class Exchange:
         self._on_complete = on_complete
         self.keep_alive = keep_alive
         self.has_more = True
+        self.is_complete = False
         self._body: bytes | bytearray = b""
         self._waiter: asyncio.Future[None] | None = None
         self._answer = _Answer.AWAITED
@@ -111,26 +115,16 @@ class Exchange:
         self._has_body = True
         self._remaining: int | None = None
         self._is_told = False
-        self._is_over = False
-
-    @property
-    def is_complete(self) -> bool:
-        """The answer is written."""
-        return self._answer is _Answer.COMPLETE
-
-    @property
-    def is_over(self) -> bool:
-        """It broke off: nobody waits for the answer."""
-        return self._is_over
+        self.is_over = False
 
     @property
     def has_begun(self) -> bool:
         """Something of the answer is on its way to the client."""
-        return self._answer is _Answer.UNDER_WAY or self._answer is _Answer.COMPLETE
+        return self.is_complete or self._answer is _Answer.UNDER_WAY
 
     def take(self, data: bytes) -> None:
         """Take a piece of the body; one that comes after the answer is of no interest any more."""
-        if self._answer is _Answer.COMPLETE:
+        if self.is_complete:
             return
         if self._body:
             if not isinstance(self._body, bytearray):
@@ -140,17 +134,20 @@ class Exchange:
             self._body = data
         if len(self._body) > HIGH_WATER_LIMIT:
             self._flow.pause_reading()
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def end(self) -> None:
         """The body is complete."""
         self.has_more = False
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def break_off(self) -> None:
         """The connection is over."""
-        self._is_over = True
-        self._wake()
+        self.is_over = True
+        if self._waiter is not None:
+            self._wake()
 
     async def run(self, app: Callable[..., Any]) -> None:
         """Have the application answer; if it does not, say so, or close what it has begun."""
@@ -163,7 +160,7 @@ class Exchange:
             logger.exception("the application failed")
             self._fail()
         else:
-            if self._answer is not _Answer.COMPLETE and not self._is_over:
+            if not self.is_complete and not self.is_over:
                 logger.error("the application returned without a complete answer")
                 self._fail()
 
@@ -173,7 +170,7 @@ class Exchange:
             self._expects_continue = False
             if self._answer is _Answer.AWAITED and not self._transport.is_closing():
                 self._transport.write(_CONTINUE)
-        while not self._is_over and self._answer is not _Answer.COMPLETE:
+        while not self.is_over and not self.is_complete:
             more = self.has_more
             if self._body or not (more or self._is_told):
                 body, self._body = bytes(self._body), b""
@@ -195,7 +192,7 @@ class Exchange:
             What is left of it; None where more is to come, or it is larger than the limit, or nobody
             waits for an answer: `receive` has it then.
         """
-        if self.has_more or self._is_told or self._is_over or len(self._body) > limit:
+        if self.has_more or self._is_told or self.is_over or len(self._body) > limit:
             return None
         self._is_told = True
         body, self._body = bytes(self._body), b""
@@ -207,9 +204,9 @@ class Exchange:
         Raises:
             RuntimeError: the application does not keep to ASGI, or to the length that it announced.
         """
-        if self._flow.write_paused and not self._is_over:
+        if self._flow.write_paused and not self.is_over:
             await self._flow.drain()
-        if self._is_over:
+        if self.is_over:
             return
         kind, answer = message["type"], self._answer
         if kind == "http.response.start" and answer is _Answer.AWAITED:
@@ -262,14 +259,16 @@ class Exchange:
             self._answer = _Answer.UNDER_WAY
             return
         self._answer = _Answer.COMPLETE
-        self._wake()
+        self.is_complete = True
+        if self._waiter is not None:
+            self._wake()
         if not self.keep_alive:
             self._transport.close()
         self._on_complete()
 
     def _fail(self) -> None:
         """Say that there is no answer, or break off the one that has begun."""
-        if self._is_over or self._answer is _Answer.COMPLETE:
+        if self.is_over or self.is_complete:
             return
         if self._answer is _Answer.UNDER_WAY:
             self._transport.close()
@@ -278,5 +277,6 @@ class Exchange:
         self._continue(_FAILURE, more=False)
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

@@ -25,7 +25,7 @@ from bubu_operator.injection import (
     select_config,
 )
 from bubu_operator.injection.names import INJECT_LABEL, MIRROR_ANNOTATION
-from bubu_operator.injection.podspec import child, outer_problem, texts_of
+from bubu_operator.injection.podspec import child, items_of, outer_problem, texts_of
 from bubu_operator.webhook.review import Denial, ReviewRequest
 from bubu_storage.apply_env import Json
 
@@ -252,8 +252,7 @@ def _hopeless(request: ReviewRequest, config: str) -> Verdict | None:
 def _containers(pod: object) -> int:
     """How many there are, in a pod that is not checked yet."""
     spec = child(cast("Json", pod), "spec") if isinstance(pod, dict) else {}
-    lists: list[object] = [spec.get("containers"), spec.get("initContainers")]
-    return sum(len(cast("list[object]", items)) for items in lists if isinstance(items, list))
+    return len(items_of(spec, "containers")) + len(items_of(spec, "initContainers"))
 
 
 def _problem(request: ReviewRequest) -> str:

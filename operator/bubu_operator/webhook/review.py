@@ -10,7 +10,7 @@ are no JSON and refused.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final, Never, cast
 
+from bubu_operator.injection.patch import text_json
 from bubu_operator.injection.podspec import child
 from bubu_storage.apply_env import Json
 
@@ -39,6 +40,7 @@ MAX_WARNING_CHARACTERS: Final = 1024
 MAX_UID_CHARACTERS: Final = 256
 
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+_HEAD: Final = f'{{"apiVersion":"{API_VERSION}","kind":"{KIND}","response":'
 
 
 class RejectReason(StrEnum):
@@ -126,7 +128,7 @@ def parse_review(body: bytes) -> ReviewRequest:
     if not body:
         raise _bad(RejectReason.NOT_JSON, "the body is empty; an AdmissionReview is expected")
     try:
-        decoded: Any = _DECODER.decode(body.decode("utf-8"))
+        decoded = _decoded(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise _bad(RejectReason.NOT_JSON, f"the body is not JSON: {_why(error)}") from error
     if not isinstance(decoded, dict):
@@ -197,6 +199,12 @@ def render_answer(
         audit: notes for the API server's audit log.
         denial: why the request is refused; no patch then.
     """
+    bounded = _bounded(list(warnings)) if warnings else []
+    if denial is None and patch and not bounded:
+        notes = ",".join([f"{text_json(name)}:{text_json(note)}" for name, note in (audit or {}).items()])
+        notes = f',"auditAnnotations":{{{notes}}}' if notes else ""
+        head = f'{_HEAD}{{"uid":{text_json(uid)},"allowed":true{notes}'
+        return _with_patch(head.encode("ascii"), patch)
     response: Json = {"uid": uid, "allowed": denial is None}
     if denial is not None:
         status: Json = {
@@ -208,17 +216,18 @@ def render_answer(
             # The API server makes a Retry-After header of it, which client-go obeys by itself.
             status["details"] = {"retryAfterSeconds": denial.retry_after_seconds}
         response["status"] = status
-    bounded = _bounded(list(warnings))
     if bounded:
         response["warnings"] = bounded
     if audit:
         response["auditAnnotations"] = audit
-    review = _encode({"apiVersion": API_VERSION, "kind": KIND, "response": response}).encode("ascii")
-    if denial is not None or not patch:
-        return review
-    # Put in as bytes: by far the largest part, and nothing in it needs an escape.
-    coded = base64.b64encode(patch.encode("ascii"))
-    return b"".join((review.removesuffix(b"}}"), b',"patchType":"JSONPatch","patch":"', coded, b'"}}'))
+    review = f"{_HEAD}{_encode(response)}}}".encode("ascii")
+    return review if denial is not None or not patch else _with_patch(review.removesuffix(b"}}"), patch)
+
+
+def _with_patch(review: bytes, patch: str) -> bytes:
+    """Finish a response that is still open. As bytes: it is the largest part, and needs no escapes."""
+    coded = binascii.b2a_base64(patch.encode("ascii"), newline=False)
+    return b"".join((review, b',"patchType":"JSONPatch","patch":"', coded, b'"}}'))
 
 
 def _bounded(warnings: list[str]) -> list[str]:
@@ -247,6 +256,18 @@ class _ConstantError(ValueError):
 
 
 _DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
+_SPACE: Final = " \t\n\r"
+
+
+def _decoded(text: str) -> Any:
+    """As the decoder's own `decode`, in fewer steps for what begins at once, as every review does."""
+    if not text.startswith("{"):
+        return _DECODER.decode(text)
+    decoded, end = _DECODER.raw_decode(text)
+    rest = text[end:].lstrip(_SPACE)
+    if rest:
+        raise json.JSONDecodeError("Extra data", text, len(text) - len(rest))
+    return decoded
 
 
 def _why(error: Exception) -> str:
