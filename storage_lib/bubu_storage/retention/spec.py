@@ -9,6 +9,7 @@ and none keeps nothing; the minimum age is never under its floor.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -240,10 +241,10 @@ class PassSpec:
 
     def scope_of(self, key: str) -> str | None:
         """Return the scope that a key or prefix lies in, None if in none."""
-        for scope in self.scopes:
-            if key.startswith(scope):
-                return scope
-        return None
+        # They are sorted and do not overlap: whatever lies between a scope and a key in it lies in it, too.
+        position = bisect_right(self.scopes, key)
+        scope = self.scopes[position - 1] if position else ""
+        return scope if scope and key.startswith(scope) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able form, for handing the pass to another process."""
