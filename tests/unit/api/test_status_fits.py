@@ -12,17 +12,28 @@ from typing import Any
 import pytest
 
 from bubu_operator.api.crds import openapi_schema
-from bubu_operator.api.v1alpha1 import Reason, RetentionMode, RetentionPolicy, StorageConfig
+from bubu_operator.api.v1alpha1 import (
+    ClusterRetentionPolicy,
+    Reason,
+    RetentionMode,
+    RetentionPolicy,
+    StorageConfig,
+)
 from bubu_operator.controllers.config_status import Probed, Verdict, config_status
 from bubu_operator.kube.conditions import ConditionStatus
 from bubu_operator.kube.scrub import Redactor
+from bubu_operator.owners.census import Anomaly, Census, OwnersProblem
 from bubu_operator.retention import status as retention_status
+from bubu_operator.retention.cycle import covers
+from bubu_operator.retention.owners_status import owners_status
+from bubu_operator.retention.plan import MAX_SCOPES
 from bubu_storage.backend.probe import Capability, ProbeReport
 from bubu_storage.errors import TransientError
 from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
 from bubu_storage.retention.report import ErrorSample, Mode, PassReport, StoppedBy, Tally
 from bubu_storage.retention.rules import Reason as Decided
 from bubu_storage.retention.rules import RunFacts
+from bubu_storage.retention.tally import CycleTally
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 LONG = "x" * 100_000
@@ -87,6 +98,9 @@ def full_report(mode: Mode, newest: datetime | None) -> PassReport:
         stopped_by=StoppedBy.BUDGET_SECONDS,
         message=LONG,
         error_count=99,
+        duration_seconds=1e9,
+        orphans=Tally(1 << 60, 1 << 60),
+        cycle=CycleTally(1 << 60, 1 << 60, 1 << 60, "a" * 64),
         errors=tuple(ErrorSample.of(TransientError(LONG), "k" * 1024) for _ in range(10)),
     )
 
@@ -104,6 +118,11 @@ def test_the_status_of_a_pass_fits(mode: RetentionMode, newest: datetime | None)
         deleted_objects=100,
         deleted_bytes=1000,
         run_now="again",
+        max_scan=1,
+        max_delete=1,
+        approved_plan="p" * 16,
+        cycle_start="2026-01-01T00:00:00Z",
+        covered=covers(f"namespace-{number}" for number in range(MAX_SCOPES)),
     )
     report = full_report(Mode(mode.value), newest)
 
@@ -119,9 +138,16 @@ def test_the_status_of_a_pass_fits(mode: RetentionMode, newest: datetime | None)
         redactor=Redactor(),
     )
 
+    kinds = frozenset(f"{'K' * 62}{number:x}.{'v' * 63}.{'g' * 253}" for number in range(16))
+    ended["owners"] = owners_status({}, Census(1, 2, kinds), None, now=NOW)
+    odd = Anomaly(OwnersProblem.KIND_VANISHED, LONG, "t" * 16)
+    running["owners"] = owners_status(ended["owners"], Census(), odd, now=NOW)
+
     schema = status_schema(RetentionPolicy)
     problems = [*misfits(schema, begun), *misfits(schema, running), *misfits(schema, ended)]
     assert problems == []
+    assert status_schema(ClusterRetentionPolicy) == schema
+    assert {"orphans", "lastPass"} <= ended.keys()
 
 
 def test_the_status_of_a_config_fits():
