@@ -264,7 +264,7 @@ class PassJobs:
             is_ours = held.policy == order.policy
             if held.in_use or (not is_ours and now - held.touched < FORGOTTEN_SECONDS):
                 return NotYet(
-                    Reason.PASS_JOB_STARTING,
+                    Reason.STORAGE_FOUND,
                     f"another pass has the agent of this store ({held.policy})",
                     TURN_SECONDS,
                     quiet=True,
@@ -276,7 +276,7 @@ class PassJobs:
             self._forget_abandoned(now)
             if not self._places.enter(key, bounded=True):
                 return NotYet(
-                    Reason.PASS_JOB_STARTING,
+                    Reason.STORAGE_FOUND,
                     "waiting for a place: so many Jobs run already, in all or of this namespace",
                     self._places.pause_seconds(),
                     quiet=True,
@@ -438,7 +438,7 @@ def _store_name(config: StorageConfig) -> str:
 
 
 def _starting(message: str, again_seconds: float) -> NotYet:
-    return NotYet(Reason.PASS_JOB_STARTING, message, again_seconds, quiet=True, keeps_turn=True)
+    return NotYet(Reason.STORAGE_FOUND, message, again_seconds, quiet=True, keeps_turn=True)
 
 
 def _poll_seconds(pending: float) -> float:

@@ -36,7 +36,7 @@ from bubu_operator.controllers.store_access import Refusal, store_identity
 from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.conditions import format_time
-from bubu_operator.kube.resources import JsonObject, ObjectKey, metadata_of
+from bubu_operator.kube.resources import JsonObject, ObjectKey, key_of, metadata_of
 from bubu_operator.retention.cycle import decide_stage, staged_plan
 from bubu_operator.retention.plan import PassPlan, PlanProblem, plan_cluster_pass, plan_pass
 from bubu_operator.retention.schedule import decide_due
@@ -74,6 +74,8 @@ class PolicyReconciler:
         self._open_owners = open_owners
         self._neighbours = Neighbours(context)
         self._report = PolicyReport(context)
+        # Policies whose status says why there is no way to their store yet; found anew after a restart.
+        self._waiting: set[ObjectKey] = set()
 
     def __call__(self, key: ObjectKey) -> float | None:
         """Bring one policy on; see `Reconcile`."""
@@ -93,6 +95,7 @@ class PolicyReconciler:
         except KubeNotFoundError:
             self._context.metrics.retention.forget((key.namespace, key.name))
             self._runner.forget(key)
+            self._waiting.discard(key)
             return None, False
         if metadata_of(obj).get("deletionTimestamp") or self._context.stopping.is_set():
             return None, False
@@ -143,17 +146,24 @@ class PolicyReconciler:
         guarded = self._neighbours.guard(staged_plan(plan, stage), policy, store)
         if isinstance(guarded, PlanProblem):
             return self._refuse(kind, obj, guarded, store)
-        obj = self._report.accept(kind, obj, store, stage, format_time(now))
+        # Why there was no way to the store stands until there is one: a look alone changes nothing of it.
+        is_waiting = key in self._waiting
+        if not is_waiting:
+            obj = self._report.accept(kind, obj, store, stage, format_time(now))
         if not self._slots.acquire(store_identity(store.config), key):
             return QUEUE_RECHECK_SECONDS, True
         order = PassOrder(key, policy.metadata.uid, guarded.spec.scopes, guarded.spec.budget_seconds)
         access = self._stores.open(order, store.config)
         if isinstance(access, NotYet):
-            problem = PlanProblem(access.reason, access.message, quiet=access.quiet)
-            self._report.refuse(kind, obj, problem, store)
+            if not access.quiet:
+                self._report.refuse(kind, obj, PlanProblem(access.reason, access.message), store)
+                self._waiting.add(key)
             return access.again_seconds, access.keeps_turn
         if isinstance(access, Refusal):
             return self._refuse(kind, obj, PlanProblem(access.reason, access.message), store)
+        if is_waiting:
+            self._waiting.discard(key)
+            obj = self._report.accept(kind, obj, store, stage, format_time(now))
         is_ours = self._runner.run(
             PassJob(
                 kind=kind,
@@ -176,6 +186,7 @@ class PolicyReconciler:
     def _refuse(
         self, kind: PolicyKind, obj: JsonObject, problem: PlanProblem, store: PolicyStore | None = None
     ) -> tuple[float, bool]:
+        self._waiting.discard(key_of(obj))
         self._report.refuse(kind, obj, problem, store)
         return RECHECK_SECONDS, False
 

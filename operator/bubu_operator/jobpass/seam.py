@@ -42,10 +42,10 @@ class NotYet:
     """There is no agent yet.
 
     Attributes:
-        reason: for the Ready condition.
+        reason: for the Ready condition, unless it is quiet.
         message: for people.
         again_seconds: when to ask again.
-        quiet: nothing is wrong: it only takes its time.
+        quiet: nothing is wrong, it only takes its time; no status need say so.
         keeps_turn: it is a matter of seconds: the pass need not give up its place among others.
     """
 

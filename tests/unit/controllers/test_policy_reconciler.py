@@ -445,5 +445,34 @@ def test_a_store_that_is_being_opened_is_waited_for(world, keeps):
 
     assert world.runner.jobs == []
     assert stores.orders[0].scopes == ("outputs/team-b/",)
-    assert world.ready()["message"] == "an agent is being started"
+    assert world.ready()["status"] == "True", "nothing is wrong"
     assert slots.holder(f"file://{world.path}") == (KEY if keeps else None)
+
+
+def test_a_store_that_cannot_be_opened_is_said_once(world):
+    """Looking again and again changes nothing of the status; what comes of it in the end does."""
+    stores = Stores(NotYet(Reason.PASS_JOB_STUCK, "no node takes the pod", 2.5))
+    look = PolicyReconciler(
+        world.context,
+        StoreSlots(4),
+        world.runner,
+        wake=lambda _key: None,
+        stores=stores,
+        open_owners=nobody,
+    )
+
+    assert look(KEY) == 2.5
+    first = world.api.get(RETENTION_POLICIES, "tidy", "team-b")
+    assert (world.ready()["reason"], world.ready()["message"]) == ("PassJobStuck", "no node takes the pod")
+
+    assert look(KEY) == 2.5
+    assert world.api.get(RETENTION_POLICIES, "tidy", "team-b") == first
+
+    stores.answer = Access()
+    assert look(KEY) == 0.0
+    assert len(world.runner.jobs) == 1
+    assert world.ready()["status"] == "True"
+
+
+class Access:
+    """A way to a store that leads nowhere; the runner of these tests uses none."""

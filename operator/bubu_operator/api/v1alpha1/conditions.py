@@ -218,10 +218,6 @@ class Reason(_Word):
         "PassesPaused",
         "All passes are paused, by the annotation on the operator's namespace or by an option.",
     )
-    PASS_JOB_STARTING = (
-        "PassJobStarting",
-        "The Job through which a pass reaches this store is being started.",
-    )
     PASS_JOB_STUCK = (
         "PassJobStuck",
         "The Job through which a pass would reach this store cannot start; the message says why.",
