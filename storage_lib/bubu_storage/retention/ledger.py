@@ -109,8 +109,8 @@ class Ledger:
     def count(self, reason: Reason, objects: int, size_bytes: int) -> None:
         """Book objects under a reason.
 
-        But for provisional reasons this is done only together with moving the cursor past the
-        objects, or on within their run: the cycle's tally counts what the cursor has passed.
+        But for provisional reasons this is done only when no later pass can meet the objects again in
+        this cycle: the cursor has passed them, or they are gone. So the cycle's tally counts each once.
         """
         if objects:
             self._by_reason[reason] = self._by_reason.get(reason, Tally()) + Tally(objects, size_bytes)

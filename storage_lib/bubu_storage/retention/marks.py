@@ -18,8 +18,8 @@ A mark that says too much would cost data, a missing one costs only time. So:
   run was deleted. Removing one is always safe.
 
 Limits: entries of marks count as scanned and removals as deletions, so the limits of a pass hold
-for both together; at most ``maxDelete`` marks are written. Where nothing more may be listed, a
-single mark is asked for instead: marks never keep a pass from getting on.
+for both together; at most ``maxDelete`` marks are written. Where nothing more may be listed, single
+marks are asked for instead: marks never keep a pass from getting on.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ MARK_LIFE_SECONDS: Final = 30 * 86_400.0
 _NAME: Final = "mark"
 _CONTENT: Final = b'{"kind":"retention-mark"}\n'
 _SHARE_OF_SCAN: Final = 10
+_SHARE_OF_REST: Final = 4
 _PAST_ALL: Final = chr(0x10FFFF)
 """Behind every run directory, in the order of keys."""
 _MAX_BATCH: Final = 1000
@@ -117,7 +118,10 @@ class MarkBook:
         """Take note of a run as the scan comes to it; marks that it shows to be wrong will be removed."""
         if self._spec.dry_run:
             return
-        _, marked_at = self._advance(run_prefix)
+        is_known, marked_at = self._advance(run_prefix)
+        if has_owner and not is_known:
+            # A mark from before this owner was seen must not count when the owner is gone again.
+            marked_at = self._ask_for(run_prefix)
         marked_at = marked_at or self._dates.pop(run_prefix, None)
         if marked_at is None:
             return
@@ -214,6 +218,8 @@ class MarkBook:
         except UnsupportedOperationError:
             return False
         except ThrottledError as error:
+            self._ledger.attempted -= len(keys)
+            self._refuse.extendleft(reversed(keys))
             self._gate.back_off(error)
         except StorageError as error:
             self._ledger.note_error(error, keys[0])
@@ -255,6 +261,8 @@ class MarkBook:
                 self._remove(self._page.popleft()[0])
             if self._page or self._listing is None:
                 return True
+            if self._allowance == 0:
+                self._allowance = self._ledger.scans.take(-(-self._ledger.scan_left // _SHARE_OF_REST))
             if self._allowance == 0:
                 return False
             self._fill(self._listing)

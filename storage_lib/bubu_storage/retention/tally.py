@@ -2,12 +2,12 @@
 
 A policy's share of due objects is reckoned over whole cycles, which take many passes and may
 be interrupted anywhere. So the tally is stored with the cursor and advanced only together
-with it: what lies before the cursor is counted, what lies behind it is not, and a pass that
-goes on from a stored cursor scans, decides and counts again exactly what lies behind it.
+with it: it counts what lies before the cursor, and what is gone. A pass that goes on from a
+stored cursor meets, decides and counts exactly what lies behind it and is still there.
 
-Invariants: equal snapshots give equal tallies, however a cycle is cut into pages and passes;
-no object is counted twice. A pass that is killed leaves its last stored cursor: what it
-deleted after that is gone and not counted, so a tally is low by that much, never high.
+Invariants: no object is counted twice; equal snapshots give equal tallies, however a dry cycle
+is cut into pages and passes. A pass that is killed leaves its last stored cursor: what it deleted
+after that is gone and not counted. So a tally may be low by what was under way then, never high.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from bubu_storage.backend.memory import MemoryBackend
-from bubu_storage.backend.types import ListedObject, ListPage
+from bubu_storage.backend.types import GetObjectResult, ListedObject, ListPage, ObjectInfo
 from bubu_storage.errors import StorageError
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.report import PassReport, RunOutcome
@@ -69,19 +70,22 @@ class Watched:
         self.before: Callable[[int, str, tuple[str, ...]], None] = lambda _index, _kind, _keys: None
         self.after: Callable[[int, str, tuple[str, ...]], None] = lambda _index, _kind, _keys: None
         self.calls = 0
+        self.lock = threading.RLock()
 
     name = "watched://"
 
     def _enter(self, kind: str, keys: tuple[str, ...] = ()) -> int:
-        index = self.calls
-        self.calls += 1
-        self.time.advance(self.latency_seconds)
-        self.before(index, kind, keys)
-        return index
+        with self.lock:
+            index = self.calls
+            self.calls += 1
+            self.time.advance(self.latency_seconds)
+            self.before(index, kind, keys)
+            return index
 
     def _leave(self, index: int, request: Request) -> None:
-        self.requests.append(request)
-        self.after(index, request.kind, request.keys)
+        with self.lock:
+            self.requests.append(request)
+            self.after(index, request.kind, request.keys)
 
     def server_time(self) -> datetime:
         """Pass on the store's clock."""
@@ -113,6 +117,27 @@ class Watched:
         index = self._enter("delete", (key,))
         self.inner.delete_object(key)
         self._leave(index, Request("delete", self.time.seconds, (key,)))
+
+    def put_object(self, key: str, body: bytes, **options: object) -> str:
+        """Pass on a write."""
+        index = self._enter("put", (key,))
+        answer = self.inner.put_object(key, body, **options)
+        self._leave(index, Request("put", self.time.seconds, (key,)))
+        return answer
+
+    def head_object(self, key: str) -> ObjectInfo:
+        """Pass on a question about one object."""
+        index = self._enter("head", (key,))
+        answer = self.inner.head_object(key)
+        self._leave(index, Request("head", self.time.seconds, (key,)))
+        return answer
+
+    def get_object(self, key: str) -> GetObjectResult:
+        """Pass on a read."""
+        index = self._enter("get", (key,))
+        answer = self.inner.get_object(key)
+        self._leave(index, Request("get", self.time.seconds, (key,)))
+        return answer
 
     @property
     def scanned(self) -> int:
@@ -149,6 +174,7 @@ class World:
 
     batch: bool = True
     latency_seconds: float = 0.01
+    concurrency: int = 1
 
     def __post_init__(self) -> None:
         self.time = FakeTime()
@@ -191,6 +217,7 @@ class World:
             "wall_clock": self.time.now,
             "on_checkpoint": checkpoint,
             "on_run": self.outcomes.append,
+            "concurrency": self.concurrency,
         } | options
         report = run_pass(self.backend, spec, self.cursor, **arguments)
         self.cursor = report.cursor
