@@ -165,7 +165,7 @@ class Exchange:
                 self._fail()
 
     async def receive(self) -> Message:
-        """ASGI: the next piece of the body, or that there is nobody to answer any more."""
+        """ASGI: the next piece of the body, or that nobody waits any more; one call at a time."""
         if self._expects_continue:
             self._expects_continue = False
             if self._answer is _Answer.AWAITED and not self._transport.is_closing():
