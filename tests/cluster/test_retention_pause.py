@@ -49,7 +49,7 @@ def test_the_annotation_ends_a_pass_that_is_under_way(world: World) -> None:
     controller.start()
     world.config()
     world.policy("other", interval="1h")
-    world.policy(mode="Enforce", interval="1s", safety={"maxDuePercent": 100}, limits=SLOW)
+    world.policy(mode="Enforce", interval="1s", limits=SLOW)
     world.wait(lambda s: s.get("totals", {}).get("deletedObjects", 0) > 0, "deletions", 60)
     assert children_of(controller.pid)
 
@@ -65,7 +65,7 @@ def test_the_annotation_ends_a_pass_that_is_under_way(world: World) -> None:
     assert "nextPassTime" not in world.status()
     version = world.read()["metadata"]["resourceVersion"]
     until(lambda: "\nbubu_retention_paused 1.0\n" in controller.health("/metrics")[1], "the metric", 5)
-    world.policy("late", mode="Enforce", safety={"maxDuePercent": 100})
+    world.policy("late", mode="Enforce")
     until(lambda: reason(world, "late") == "PassesPaused", "the reason on a new policy", 5)
     assert world.objects() == left
     assert world.read()["metadata"]["resourceVersion"] == version
