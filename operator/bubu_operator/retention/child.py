@@ -33,7 +33,7 @@ from bubu_storage.errors import ClaimedError, StorageError
 from bubu_storage.retention.gate import PassStoppedError
 from bubu_storage.retention.references import ReferenceCache
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.runner import boot_seconds, run_pass
+from bubu_storage.retention.runner import DEFAULT_CONCURRENCY, boot_seconds, run_pass
 
 __all__ = ["main", "run_child"]
 
@@ -140,6 +140,7 @@ class _Child:
             cluster_uid=document.cluster_uid,
             is_shared=document.shared,
             ended_claim=document.ended_claim,
+            is_conditional=document.conditional,
         )
         with use_store(backend, wishes, sleep=self._sleep) as store:
             self._send(PassLine(LineType.FACTS, facts=store.facts))
@@ -153,6 +154,8 @@ class _Child:
                 permits=store.permits,
                 shared_store=store.facts.is_shared,
                 reference_cache=cache,
+                concurrency=DEFAULT_CONCURRENCY,
+                conditional_batches=store.facts.is_conditional,
             )
             if len(cache):
                 self._send(PassLine(LineType.CACHE, cache=_bounded(cache)))

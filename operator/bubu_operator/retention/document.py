@@ -84,6 +84,7 @@ class PassDocument:
         shared: it is known already that other clusters use the store.
         reference_cache: what the last pass left to remember, None for nothing.
         ended_claim: holder of a claim whose process is known to have ended; "" for none.
+        conditional: ``StoreFacts.is_conditional`` of an earlier pass on the store; None to find out.
     """
 
     settings: FileSettings | S3Settings | AgentSettings
@@ -96,6 +97,7 @@ class PassDocument:
     shared: bool = False
     reference_cache: Mapping[str, Any] | None = None
     ended_claim: str = ""
+    conditional: bool | None = None
 
     def to_line(self) -> str:
         """Return the document as one line of JSON, line break included."""
@@ -112,6 +114,7 @@ class PassDocument:
             "shared": self.shared,
             "reference_cache": self.reference_cache,
             "ended_claim": self.ended_claim,
+            "conditional": self.conditional,
         }
         return json.dumps(document, separators=(",", ":")) + "\n"
 
@@ -144,6 +147,7 @@ class PassDocument:
                 shared=bool(document["shared"]),
                 reference_cache=document["reference_cache"],
                 ended_claim=str(document["ended_claim"]),
+                conditional=document["conditional"],
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ConfigurationError(

@@ -43,7 +43,8 @@ class StoreFacts:
         cluster: of the holder.
         ours: the claim is this pass's own.
         expires_at: the claim's end unless it is renewed, by the store's clock; None for never, or none.
-        is_proven: the store was seen to honour conditional requests; only a pass that claims can know.
+        is_proven: conditional requests guard the claim; only a pass that claims can know.
+        is_conditional: deletions are sent on the condition that nothing has changed; likewise.
         shared_with: other clusters.
         is_shared: rules about orphans are off: other clusters use the store, or nobody knows.
         problem: what could not be found out, "" if nothing.
@@ -54,6 +55,7 @@ class StoreFacts:
     ours: bool = False
     expires_at: datetime | None = None
     is_proven: bool = False
+    is_conditional: bool = False
     shared_with: tuple[Sharer, ...] = ()
     is_shared: bool = False
     problem: str = ""
@@ -80,6 +82,7 @@ class StoreFacts:
             "ours": self.ours,
             "expires_at": None if self.expires_at is None else self.expires_at.isoformat(),
             "is_proven": self.is_proven,
+            "is_conditional": self.is_conditional,
             "shared_with": [[one.cluster, one.seen_at.isoformat()] for one in self.shared_with],
             "is_shared": self.is_shared,
             "problem": self.problem,
@@ -99,6 +102,7 @@ class StoreFacts:
             ours=bool(content["ours"]),
             expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
             is_proven=bool(content["is_proven"]),
+            is_conditional=bool(content["is_conditional"]),
             shared_with=tuple(
                 Sharer(str(cluster), datetime.fromisoformat(seen_at))
                 for cluster, seen_at in content["shared_with"]
