@@ -58,6 +58,12 @@ def policy(prefix: str = "outputs/", within: str = "30d", min_age: str = "24h") 
     return {"rules": [{"prefix": prefix, "keep": {"within": within}}], "safety": {"minAge": min_age}}
 
 
+def owners(**fields: Any) -> dict[str, Any]:
+    """A policy with two kinds of owners, of which the first is a field's business."""
+    first = {"group": "runs.bubustack.io", "version": "v1alpha1", "kind": "StoryRun"} | fields
+    return policy() | {"owners": [first, {"group": "batch", "version": "v1", "kind": "Job"}]}
+
+
 def expression(key: str = "team", value: str = "flows") -> dict[str, Any]:
     """A cluster-wide config with a selector's expression."""
     requirement = {"key": key, "operator": "In", "values": [value]}
@@ -122,6 +128,12 @@ FIELDS = {
     "rule prefix": Field(POLICY, policy(prefix=X), ("outputs/", "a/run-1/", "a/b/c/", "a/./b/")),
     "within": Field(POLICY, policy(within=X), ("30d", "3650d", "3651d", "521w", "1s")),
     "minimum age": Field(POLICY, policy(min_age=X), ("5m", "299s", "300s", "24h", "1w")),
+    "grace": Field(POLICY, policy() | {"orphans": {"grace": X}}, ("5m", "299s", "300s", "24h", "1w")),
+    "owner group": Field(POLICY, owners(group=X, kind="Job"), ("runs.bubustack.io", "batch", "", "a-b.c")),
+    "owner version": Field(POLICY, owners(version=X), ("v1", "v1alpha1", "v2beta3", "v")),
+    "owner kind": Field(POLICY, owners(group="batch", kind=X), ("StoryRun", "Job", "Jo", "job")),
+    "owner phase path": Field(POLICY, owners(phasePath=X), ("status.phase", "status", "a.b_c.d-e")),
+    "owner phases": Field(POLICY, owners(endedPhases=[X, "Failed"]), ("Failed", "Succeeded", "a.b", "")),
     "expression key": Field(CLUSTER, expression(key=X), KEYS),
     "expression value": Field(CLUSTER, expression(value=X), VALUES),
     "label key": Field(CLUSTER, labels(key=X), KEYS),

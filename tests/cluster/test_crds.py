@@ -14,17 +14,23 @@ from bubu_operator.api.v1alpha1 import (
     GROUP,
     KINDS,
     Condition,
+    CycleSample,
+    CycleSummary,
     LastPass,
+    OrphanCount,
+    OwnersStatus,
     ReasonCount,
     ResolvedStorage,
     Resource,
     RetentionCursor,
-    RetentionPolicy,
     RetentionPolicyStatus,
     RetentionTotals,
+    SharingCluster,
     StorageConfig,
     StorageConfigStatus,
+    StoreClaim,
 )
+from bubu_operator.api.v1alpha1.retention_owners import ENDED_PHASES
 from tests.cluster.crd_table import CASES, CRDS, REPOSITORY, CrdCase, install_crds
 
 if TYPE_CHECKING:
@@ -50,6 +56,12 @@ def make(kind: str, name: str, spec: dict[str, Any]) -> str:
 
 S3: dict[str, Any] = {"bucket": "flows", "authentication": {"secretRef": {"name": "minio"}}}
 RULES: list[dict[str, Any]] = [{"prefix": "outputs/", "keep": {"within": "30d"}}]
+SMALLEST: dict[str, dict[str, Any]] = {
+    "StorageConfig": {"s3": S3},
+    "ClusterStorageConfig": {"s3": S3},
+    "RetentionPolicy": {"rules": RULES},
+    "ClusterRetentionPolicy": {"rules": RULES, "storageRef": {"name": "shared"}},
+}
 
 
 def test_crds_apply_again_unchanged(crds: Cluster):
@@ -101,19 +113,26 @@ def test_a_missing_provider_is_said_in_one_clear_line(crds: Cluster):
     )
 
 
-def test_lenient_clients_cannot_lose_a_keep_rule_in_silence(crds: Cluster):
-    """A field of a later version is refused even by a client that does not validate; it is not pruned."""
-    policy = make(
-        "RetentionPolicy", "later", {"rules": [{"prefix": "o/", "keep": {"within": "1d", "lastRuns": 5}}]}
-    )
+def test_lenient_clients_cannot_lose_a_keep_rule_in_silence(crds: Cluster, namespace: str):
+    """Whatever a keep may say is in the schema: a client that does not validate stores it, too."""
+    keep = {"within": "1d", "lastRuns": 5}
+    policy = make("RetentionPolicy", "counting", {"rules": [{"prefix": "o/", "keep": keep}]})
+
+    crds.kubectl("create", "-n", namespace, "--validate=false", "-f", "-", input=policy)
+
+    assert crds.get("brp", "counting", "-n", namespace)["spec"]["rules"][0]["keep"] == keep
+
+
+def test_a_keep_that_keeps_nothing_is_refused_from_lenient_clients(crds: Cluster):
+    """A misspelt field is pruned for them, and what is left would delete everything."""
+    policy = make("RetentionPolicy", "misspelt", {"rules": [{"prefix": "o/", "keep": {"lastRun": 5}}]})
 
     done = crds.kubectl(
         "create", "--namespace=default", "--validate=false", "-f", "-", input=policy, check=False
     )
 
     assert done.returncode != 0
-    assert "keep.lastRuns is not available in this version; use keep.within" in done.stderr
-    assert "spec.rules[0].keep.lastRuns: Forbidden" in done.stderr
+    assert "spec.rules[0].keep: Required value: keep says nothing to keep" in done.stderr
 
 
 # --- examples ----------------------------------------------------------------------------------
@@ -143,13 +162,12 @@ def test_examples_apply(crds: Cluster, namespace: str, path: Path):
 def test_examples_show_every_available_field():
     """Every field of a spec that can be set appears in an example, by the name that people must write."""
     texts = "\n".join(path.read_text(encoding="utf-8") for path in EXAMPLES)
-    unavailable = {"lastRuns", "maxDuePercent", "orphans", "action", "grace"}
     names: set[str] = set()
     for path in CRDS.glob("*.yaml"):
         version = yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]["versions"][0]
         names |= field_names(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
 
-    assert {name for name in names - unavailable if f"{name}:" not in texts} == set()
+    assert {name for name in names if f"{name}:" not in texts} == set()
 
 
 def field_names(schema: dict[str, Any]) -> set[str]:
@@ -203,17 +221,37 @@ def test_defaults_appear_in_a_stored_policy(crds: Cluster, namespace: str):
         "mode": "DryRun",
         "interval": "2m",
         "limits": {"maxScan": 2000, "maxDelete": 7, "budgetSeconds": 60, "requestsPerSecond": 0},
-        "safety": {"minAge": "24h"},
+        "safety": {"minAge": "24h", "maxDuePercent": 50},
         "rules": RULES,
+        "orphans": {"action": "Report", "grace": "24h"},
         "suspend": False,
     }
+
+
+def test_defaults_appear_in_a_stored_cluster_policy(crds: Cluster):
+    """As in a policy of a namespace; the kind of its store is the only one there is."""
+    name = "defaults-of-a-cluster-policy"
+    spec = SMALLEST["ClusterRetentionPolicy"] | {
+        "owners": [{"group": "batch", "version": "v1", "kind": "Job"}]
+    }
+    crds.kubectl("create", "-f", "-", input=make("ClusterRetentionPolicy", name, spec))
+    try:
+        stored = crds.get("cbrp", name)["spec"]
+    finally:
+        crds.kubectl("delete", "cbrp", name, "--wait=false")
+
+    assert stored["storageRef"] == {"kind": "ClusterStorageConfig", "name": "shared"}
+    assert stored["mode"] == "DryRun"
+    assert stored["safety"] == {"minAge": "24h", "maxDuePercent": 50}
+    assert stored["orphans"] == {"action": "Report", "grace": "24h"}
+    assert stored["owners"][0]["phasePath"] == "status.phase"
+    assert stored["owners"][0]["endedPhases"] == list(ENDED_PHASES)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.KIND)
 def test_server_and_models_fill_in_the_same_defaults(crds: Cluster, namespace: str, kind: type[Resource]):
     """Parsing an object as its author wrote it equals parsing it as the server stored it."""
-    spec: dict[str, Any] = {"rules": RULES} if kind is RetentionPolicy else {"s3": S3}
-    written = make(kind.KIND, "defaults", spec)
+    written = make(kind.KIND, "defaults", SMALLEST[kind.KIND])
     created = crds.kubectl(
         "create", "-n", namespace, "--dry-run=server", "-o", "json", "-f", "-", input=written
     ).stdout
@@ -253,6 +291,20 @@ def test_storage_ref_is_immutable(
     )
 
 
+def test_the_store_of_a_cluster_policy_is_immutable(crds: Cluster):
+    """The same for the kind that must have one."""
+    name, spec = "fixed-cluster-policy", SMALLEST["ClusterRetentionPolicy"]
+    crds.kubectl("create", "-f", "-", input=make("ClusterRetentionPolicy", name, spec))
+    try:
+        other = make("ClusterRetentionPolicy", name, spec | {"storageRef": {"name": "another"}})
+        done = crds.kubectl("replace", "-f", "-", input=other, check=False)
+    finally:
+        crds.kubectl("delete", "cbrp", name, "--wait=false")
+
+    assert done.returncode != 0
+    assert "spec.storageRef: Forbidden: storageRef cannot be set, changed or removed" in done.stderr
+
+
 @pytest.mark.parametrize("reference", [STORE_A, None], ids=["with storageRef", "without"])
 def test_everything_else_of_a_policy_can_change(
     crds: Cluster, namespace: str, reference: dict[str, str] | None
@@ -263,7 +315,10 @@ def test_everything_else_of_a_policy_can_change(
     spec |= {
         "mode": "Enforce",
         "limits": {"maxScan": 5},
-        "rules": [{"prefix": "inputs/", "keep": {"within": "1w"}}],
+        "rules": [{"prefix": "inputs/", "keep": {"lastRuns": 3}}],
+        "safety": {"maxDuePercent": 90},
+        "orphans": {"action": "Delete"},
+        "owners": [{"group": "batch", "version": "v1", "kind": "Job"}],
     }
     crds.kubectl("apply", "-n", namespace, "-f", "-", input=make("RetentionPolicy", "edited", spec))
 
@@ -367,7 +422,21 @@ def test_columns_and_status_of_a_policy(crds: Cluster, namespace: str):
                 "undated": 1,
                 "reserved": 2,
             },
+            "cycle": {"decided": 3, "due": 2, "dueBytes": 1, "digest": "a" * 64},
+            "cycleStartTime": NOW,
+            "covered": "abcdef",
         }
+    )
+    summary = CycleSummary(
+        fingerprint="f",
+        start_time=when,
+        complete_time=when,
+        decided_objects=2,
+        due_objects=1,
+        due_bytes=3,
+        due_percent=50,
+        plan_hash="p",
+        covered="abcdef",
     )
     status = RetentionPolicyStatus(
         observed_generation=1,
@@ -391,7 +460,27 @@ def test_columns_and_status_of_a_policy(crds: Cluster, namespace: str):
         oldest_overdue_seconds=60,
         oldest_overdue_since=when,
         last_run_now="1",
+        rehearsal=summary,
+        cycle=summary,
+        plan_hash="0123456789abcdef",
+        approved_plan="0123456789abcdef",
+        owners=OwnersStatus(
+            observed_time=when,
+            live=1,
+            existing=2,
+            kinds=("StoryRun.v1alpha1.runs.bubustack.io",),
+            problem="p",
+            reason="LiveCountDropped",
+            problem_hash="h",
+            problem_token="t",  # no secret
+        ),
+        orphans=OrphanCount(objects=1, bytes=2),
+        claim=StoreClaim(holder="c", ours=True, expire_time=when, observed_time=when),
+        shared_with=(SharingCluster(cluster="c", last_seen_time=when),),
+        estimated_cycle_seconds=9,
+        recent_cycles=(CycleSample(complete_time=when, seconds=1, decided_objects=2, due_objects=1),),
     )
+    assert status.model_fields_set == set(RetentionPolicyStatus.model_fields), "something is not shown here"
 
     set_status(crds, "brp", "monthly", namespace, status.to_api())
 
@@ -403,6 +492,19 @@ def test_columns_and_status_of_a_policy(crds: Cluster, namespace: str):
     row = crds.kubectl("get", "brp", "-n", namespace, "--no-headers").stdout.split()
     assert row[:4] == ["monthly", "DryRun", "True", "PassSucceeded"]
     assert row[5:8] == [NOW, "4", "17"]
+
+
+def test_columns_of_a_cluster_policy(crds: Cluster):
+    """The same columns as a policy of a namespace."""
+    name = "columns-of-a-cluster-policy"
+    spec = SMALLEST["ClusterRetentionPolicy"]
+    crds.kubectl("create", "-f", "-", input=make("ClusterRetentionPolicy", name, spec))
+    try:
+        assert columns(crds, "cbrp", "default") == [
+            "NAME", "MODE", "READY", "REASON", "LAST", "NEXT", "DUE", "DELETED", "OLDEST-OVERDUE", "AGE",
+        ]  # fmt: skip
+    finally:
+        crds.kubectl("delete", "cbrp", name, "--wait=false")
 
 
 def test_columns_of_a_cluster_config(crds: Cluster):
@@ -446,7 +548,9 @@ def test_kinds_are_found_by_category(crds: Cluster, namespace: str, category: st
         ("bsc.spec.s3.authentication.secretRef", "An access key in a Secret of this namespace."),
         ("cbsc.spec.namespaceSelector", "Absent: none. Empty ({}): all."),
         ("brp.spec.rules.keep.within", "Keep runs whose newest object is at most this old"),
-        ("brp.spec.rules.keep.lastRuns", "Not available in this version: refused."),
+        ("brp.spec.rules.keep.lastRuns", "Keep the newest runs of each story, this many"),
+        ("cbrp.spec.storageRef", "ClusterStorageConfig of the store to clean"),
+        ("brp.status.planHash", "Of what the last complete dry cycle found due."),
         ("brp.status.lastPass.byReason", "Objects and bytes for each reason of a decision."),
     ],
 )

@@ -100,7 +100,6 @@ EACH_KIND_ONCE: Final = Rule(
     holds=lambda self: (
         self.owners is None or len({(owner.group, owner.kind) for owner in self.owners}) == len(self.owners)
     ),
-    field_path=".owners",
-    reason="FieldValueDuplicate",
+    field_path=".owners",  # with reason FieldValueDuplicate the API server leaves the message out
 )
 """For a spec that has ``owners``."""
