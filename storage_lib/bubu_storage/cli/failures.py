@@ -173,10 +173,19 @@ def usage_line(error: click.UsageError, command: str = "") -> str:
         message = message[0].lower() + message[1:]
     context = error.ctx
     if context is not None and context.parent is not None:
-        command = context.info_name or ""
+        command = _path_of(context)
     if not command:
         return f"{message}; see {PROGRAM} --help"
     return f"{command}: {message}; see {PROGRAM} {command} --help"
+
+
+def _path_of(context: click.Context) -> str:
+    """Return the names of a command and of the groups that it is in, without the program's."""
+    names: list[str] = []
+    while context.parent is not None:
+        names.insert(0, context.info_name or "")
+        context = context.parent
+    return " ".join(names)
 
 
 def report(error: BaseException, *, verbose: bool = False, documents: bool = False, command: str = "") -> int:

@@ -34,6 +34,8 @@ COMMANDS: Final = {
     "hydrate": "documents",
     "dehydrate": "documents",
     "resolve": "documents",
+    "retention": "retention",
+    "lock": "lock",
     "check": "check",
     "conformance": "conformance",
     "completion": "completion",

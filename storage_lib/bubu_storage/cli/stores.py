@@ -33,6 +33,8 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 """People wait less patiently than workflows, whose default is five minutes."""
 
+_FILE_WAIT_SECONDS: Final = 10.0
+"""For a directory: no call of it should take so long."""
 
 _KEYS: Final = (
     "BUBU_S3_ACCESS_KEY_ID",
@@ -58,6 +60,9 @@ class Stores:
     Args:
         options: the global options.
 
+    Attributes:
+        longest_wait_seconds: for one answer of the store that was opened.
+
     Raises:
         click.UsageError: the options are wrong; nothing was contacted.
     """
@@ -66,6 +71,7 @@ class Stores:
         self._options = options
         self._stack = ExitStack()
         self._store = _parse_store(options.store) if options.store else None
+        self.longest_wait_seconds = _FILE_WAIT_SECONDS
         self._check_endpoint()
 
     def __enter__(self) -> Self:
@@ -147,6 +153,8 @@ class Stores:
                     f"file://{path}: the directory does not exist; correct the path, or make it with mkdir"
                 )
         backend = open_backend(settings)
+        if isinstance(settings, S3Settings):
+            self.longest_wait_seconds = settings.response_timeout_seconds or settings.timeout_seconds
         self._stack.callback(backend.close)
         return backend
 

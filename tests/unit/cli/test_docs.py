@@ -39,6 +39,10 @@ def rendered() -> str:
     for name in COMMANDS:
         text = help_of(cli, "bubu-storage", name, hide_global=True)
         parts.append(f"\n### `bubu-storage {name}`\n\n```text\n{text}\n```\n")
+        group = cli.get_command(click.Context(cli), name)
+        for inner in getattr(group, "commands", {}):
+            text = help_of(cli, "bubu-storage", name, inner, hide_global=True)
+            parts.append(f"\n### `bubu-storage {name} {inner}`\n\n```text\n{text}\n```\n")
     return "".join(parts)
 
 
