@@ -14,8 +14,8 @@ A mark that says too much would cost data, a missing one costs only time. So:
   so it is marked anew, and its grace begins then;
 * a mark does not count for ever: one that is older than the grace and `MARK_LIFE_SECONDS` may
   come from a time after which an owner came and went unseen, and is written anew;
-* a mark is removed when an owner is seen, when there is no run behind it any more, and after its
-  run was deleted. Removing one is always safe.
+* a mark is removed when an owner is seen, also by policies that have no use for marks, when there
+  is no run behind it any more, and after its run was deleted. Removing one is always safe.
 
 Limits: entries of marks count as scanned and removals as deletions, so the limits of a pass hold
 for both together; at most ``maxDelete`` marks are written. Where nothing more may be listed, single
@@ -25,6 +25,8 @@ marks are asked for instead: marks never keep a pass from getting on.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -113,22 +115,25 @@ class MarkBook:
         self._wished: set[str] = set()
         self._refuse: deque[str] = deque()
         self._writes_left = 0 if spec.dry_run else spec.max_delete
+        self._is_needed = any(rule.orphan_grace_seconds is not None for rule in spec.rules)
+        self._is_off = spec.dry_run and not self._is_needed
 
     def note(self, run_prefix: str, *, has_owner: bool) -> None:
         """Take note of a run as the scan comes to it; marks that it shows to be wrong will be removed."""
-        if self._spec.dry_run:
+        if self._spec.dry_run or self._is_off:
             return
-        is_known, marked_at = self._advance(run_prefix)
-        if has_owner and not is_known:
-            # A mark from before this owner was seen must not count when the owner is gone again.
-            marked_at = self._ask_for(run_prefix)
-        marked_at = marked_at or self._dates.pop(run_prefix, None)
-        if marked_at is None:
-            return
-        if has_owner:
-            self._remove(run_prefix)
-        else:
-            self._dates[run_prefix] = marked_at
+        with self._tolerant():
+            is_known, marked_at = self._advance(run_prefix)
+            if has_owner and not is_known and self._is_needed:
+                # A mark from before this owner was seen must not count when the owner is gone again.
+                marked_at = self._ask_for(run_prefix)
+            marked_at = marked_at or self._dates.pop(run_prefix, None)
+            if marked_at is None:
+                return
+            if has_owner:
+                self._remove(run_prefix)
+            else:
+                self._dates[run_prefix] = marked_at
 
     def date_of(self, run_prefix: str) -> datetime | None:
         """Return the date of a run's mark; None if it has none.
@@ -159,7 +164,9 @@ class MarkBook:
 
     def end_scope(self, scope: str) -> None:
         """Have the marks removed that come after the last run of a scope."""
-        if not self._spec.dry_run and scope >= self._scope:
+        if self._spec.dry_run or self._is_off or scope < self._scope:
+            return
+        with self._tolerant():
             self._bring_to(scope, _PAST_ALL)
 
     def settle(self) -> None:
@@ -174,6 +181,17 @@ class MarkBook:
         while self._refuse and self._ledger.delete_left > 0:
             most = min(_MAX_BATCH, self._ledger.delete_left, len(self._refuse))
             self._delete([self._refuse.popleft() for _ in range(most)])
+
+    @contextmanager
+    def _tolerant(self) -> Generator[None]:
+        """Do without marks where no rule needs them and the store does not give them."""
+        try:
+            yield
+        except PassStoppedError as stop:
+            if self._is_needed or stop.reason is not StoppedBy.STORE_ERROR or stop.error is None:
+                raise
+            self._ledger.note_error(stop.error)
+            self._is_off = True
 
     def _write(self) -> None:
         for wish, answer in send_each(self._gate, self._wishes, self._put, self._gate.turn_to_delete):

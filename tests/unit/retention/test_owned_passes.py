@@ -374,6 +374,42 @@ class TestStoresOfAllKinds:
         assert report.stopped_by is StoppedBy.STORE_ERROR
         assert mark_key("outputs/a/r1/") in report.message
 
+    def test_a_policy_without_orphan_rules_does_without_marks(self, owned):
+        """If the store does not list them, that is noted, and runs are judged by age as ever."""
+        owned.fill("outputs/a/r1/", 1, 40)
+        owned.fill("outputs/a/r2/", 1, 40)
+        owned.owners.set(r2=ENDED)
+        asked: list[str] = []
+        listing = owned.backend.list_objects
+
+        def list_objects(prefix: str, **options: object):
+            if prefix.startswith(".bubu/"):
+                asked.append(prefix)
+                raise PermissionDeniedError("not for you")
+            return listing(prefix, **options)
+
+        owned.backend.list_objects = list_objects
+
+        report = owned.run(spec_of())
+        assert report.complete_cycle
+        assert report.deleted.objects == 2
+        assert (report.error_count, len(asked)) == (1, 1)
+
+        owned.fill("outputs/a/r3/", 1, 40)
+        assert owned.run(orphan_spec()).stopped_by is StoppedBy.STORE_ERROR
+        assert len(owned.data()) == 1
+
+    def test_a_policy_without_orphan_rules_clears_marks_away_too(self, owned):
+        """What another policy marked is not left for one that comes later, once an owner is seen."""
+        owned.fill("outputs/a/r1/", 1, 9)
+        owned.fill("outputs/a/r2/", 1, 9)
+        owned.mark("outputs/a/r1/", 1)
+        owned.mark("outputs/a/r2/", 1)
+        owned.owners.set(r1=ENDED)
+
+        assert owned.run(spec_of()).complete_cycle
+        assert owned.marks() == ["outputs/a/r2/"]
+
     def test_a_mark_that_cannot_be_deleted_is_noted(self, owned):
         """It stands for nothing, so it does no harm."""
         owned.mark("outputs/a/r0/", 1)
