@@ -95,9 +95,11 @@ class _Serving:
     def _execute(self, request: Frame) -> None:
         try:
             self._send(self._executor.execute(request))
-        except (FrameError, OSError):
+        except FrameError:
             self._broken = True
             self._shut()
+        except OSError:
+            self._shut()  # nobody waits for the answer any more
         finally:
             self._count(-1)
             self._slots.release()

@@ -1,0 +1,340 @@
+"""Who gets in: an agent with the token of its Job's pod, for a pass that is expected, once; nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+
+from bubu_operator.errors import KubeUnreachableError
+from bubu_operator.jobpass.frames import Frame, encode_frame
+from bubu_operator.jobpass.hello import AUDIENCE, Deadline, Hello, first_frame, send_frame, shake_hands
+from bubu_operator.jobpass.listener import (
+    MAX_CALLERS_OF_ADDRESS,
+    Expected,
+    Listener,
+    PodIdentity,
+    read_review,
+)
+from bubu_operator.jobpass.tls import ServerIdentity, WrongPinError, check_pin, client_context, parse_pin
+
+IDENTITY = ServerIdentity.make()
+POD = PodIdentity("team-a", "runner", "pod-1", "uid-1")
+TOKEN = "eyJPLANTED.token.VALUE0123456789"
+
+
+class World:
+    """A listener on loopback, its counts, and what the API server says of tokens."""
+
+    def __init__(self, **options):
+        self.counts = []
+        self.changed = threading.Event()
+        self.tokens = {TOKEN: POD}
+        self.may_send = True
+        self.listener = Listener(
+            ("127.0.0.1", 0),
+            IDENTITY,
+            review=self.review,
+            may_send=lambda: self.may_send,
+            count=self.count,
+            **options,
+        )
+        self.listener.start()
+        self.arrived = threading.Event()
+
+    def count(self, result):
+        """Take down what became of a caller."""
+        self.counts.append(result)
+        self.changed.set()
+
+    def review(self, token):
+        """Say whose token it is."""
+        found = self.tokens.get(token)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def expect(self, admit=lambda pod: pod == POD):
+        """Expect pass p-1."""
+        expected = Expected("test://store", admit, self.arrived.set)
+        self.listener.expect("p-1", expected)
+        return expected
+
+    @contextlib.contextmanager
+    def call(self):
+        """Call and shake hands; yield the connection and a deadline."""
+        connection = socket.create_connection(("127.0.0.1", self.listener.port), timeout=10)
+        deadline = Deadline(10)
+        with client_context().wrap_socket(connection, do_handshake_on_connect=False) as secure:
+            secure.setblocking(False)
+            shake_hands(secure, deadline)
+            yield secure, deadline
+
+    def answer(self, hello):
+        """Say hello as given; return the controller's answer."""
+        with self.call() as (secure, deadline):
+            send_frame(secure, hello, deadline)
+            return first_frame(secure, deadline).header
+
+    def counted(self, result):
+        """Wait until a caller has come to this."""
+        deadline = time.monotonic() + 10
+        while result not in self.counts:
+            assert time.monotonic() < deadline, self.counts
+            self.changed.wait(0.05)
+
+
+@pytest.fixture
+def world():
+    """A listener."""
+    made = World()
+    yield made
+    made.listener.close()
+
+
+def hello(token=TOKEN, run="p-1"):
+    """Make a first frame."""
+    return Hello(run, token).to_frame()
+
+
+def test_the_agent_of_an_expected_pass_is_let_in(world):
+    """Bytes go both ways afterwards, through a socket for the pass's process."""
+    expected = world.expect()
+    with world.call() as (secure, deadline):
+        check_pin(secure, world.listener.pin)
+        send_frame(secure, hello(), deadline)
+        assert first_frame(secure, deadline).header == {"welcome": 1}
+        assert world.arrived.wait(10)
+        channel = expected.channel
+        assert channel is not None
+        theirs = socket.socket(fileno=os.dup(channel.settings.descriptor))
+        channel.handed_over()
+        theirs.settimeout(10)
+        payload = os.urandom(3 << 20)
+        sender = threading.Thread(target=theirs.sendall, args=(payload,))
+        sender.start()
+        got = bytearray()
+        while len(got) < len(payload):
+            try:
+                got += secure.recv(1 << 16)
+            except ssl.SSLWantReadError:
+                deadline.wait(secure, to_write=False)
+        sender.join(10)
+        assert bytes(got) == payload
+        secure.setblocking(True)
+        secure.sendall(b"answer")
+        assert theirs.recv(100) == b"answer"
+        theirs.close()
+        assert secure.recv(1) == b"", "the end of the process is the end of the agent's line"
+    assert world.counts == ["Admitted"]
+
+
+def test_nothing_is_sent_once_this_controller_does_not_lead(world):
+    """What the process had sent before is held back, and the channel ends."""
+    expected = world.expect()
+    with world.call() as (secure, deadline):
+        send_frame(secure, hello(), deadline)
+        first_frame(secure, deadline)
+        assert world.arrived.wait(10)
+        world.may_send = False
+        with socket.socket(fileno=os.dup(expected.channel.settings.descriptor)) as theirs:
+            theirs.sendall(b"delete everything")
+            secure.setblocking(True)
+            secure.settimeout(10)
+            assert secure.recv(100) == b""
+
+
+@pytest.mark.parametrize(
+    ("frame", "count"),
+    [
+        (hello(token="eyJsomebody.elses.token"), "Unauthenticated"),
+        (hello(run="p-2"), "Unexpected"),
+        (hello(run=""), "Unexpected"),
+    ],
+)
+def test_others_are_told_and_closed(world, frame, count):
+    """A token that is none of a pod's for us, a pass that nobody expects."""
+    world.expect()
+
+    assert world.answer(frame)["problem"]
+
+    assert world.counts == [count]
+    assert not world.arrived.is_set()
+
+
+def test_a_token_of_another_pod(world):
+    """The API server knows it, and it is none of this pass's Job."""
+    world.expect()
+    world.tokens["other"] = PodIdentity("team-a", "runner", "pod-2", "uid-2")
+
+    assert "did not make" in world.answer(hello(token="other"))["problem"]
+    assert world.counts == ["WrongPod"]
+
+
+def test_a_token_that_cannot_be_reviewed(world):
+    """Nobody is let in on trust."""
+    world.expect()
+    world.tokens[TOKEN] = KubeUnreachableError("no connection")
+
+    assert "cannot be reviewed" in world.answer(hello())["problem"]
+    assert world.counts == ["NotReviewed"]
+
+
+def test_a_pass_has_one_agent(world):
+    """The second one is turned away, also with a good token."""
+    world.expect()
+    with world.call() as (secure, deadline):
+        send_frame(secure, hello(), deadline)
+        first_frame(secure, deadline)
+        assert world.arrived.wait(10)
+
+        assert world.answer(hello())["problem"]
+
+
+def test_a_pass_that_is_over(world):
+    """Forgetting it ends its channel and lets nobody in any more."""
+    world.expect()
+    with world.call() as (secure, deadline):
+        send_frame(secure, hello(), deadline)
+        first_frame(secure, deadline)
+        assert world.arrived.wait(10)
+        world.listener.forget("p-1")
+        secure.setblocking(True)
+        assert secure.recv(1) == b""
+
+    assert world.answer(hello())["problem"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff" * 100,
+        encode_frame(Frame({"hello": 2, "pass": "p-1", "token": TOKEN})),
+        encode_frame(Frame({"hello": 1, "pass": 1, "token": TOKEN})),
+        encode_frame(Frame({"hello": 1, "pass": "p-1"})),
+        encode_frame(hello()) + encode_frame(Frame({"id": 1, "clock": 0.0})),
+        encode_frame(Frame({"hello": 1, "pass": "p-1", "token": "x" * 20_000})),
+        encode_frame(Frame({"hello": 1, "pass": "p-1", "token": TOKEN}, b"body")),
+    ],
+    ids=["noise", "version", "type", "missing", "more", "long", "body"],
+)
+def test_first_frames_that_are_none(world, data):
+    """Closed without a word, and counted."""
+    world.expect()
+    with world.call() as (secure, _deadline):
+        secure.setblocking(True)
+        secure.sendall(data)
+        with contextlib.suppress(OSError):
+            assert secure.recv(100) == b""
+
+    world.counted("NoHello")
+    assert not world.arrived.is_set()
+
+
+def test_the_silent_and_the_plain():
+    """They cost a few seconds of one place each; plain HTTP is no TLS."""
+    made = World(hello_seconds=0.3)
+    try:
+        with socket.create_connection(("127.0.0.1", made.listener.port), timeout=10) as silent:
+            assert silent.recv(1) == b""
+        made.counted("TooSlow")
+        with socket.create_connection(("127.0.0.1", made.listener.port), timeout=10) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with contextlib.suppress(OSError):
+                while plain.recv(100):
+                    pass
+        made.counted("Broken")
+    finally:
+        made.listener.close()
+
+
+def test_one_address_does_not_take_all_places(world):
+    """More callers than one may have at a time are closed at once."""
+    address = ("127.0.0.1", world.listener.port)
+    with contextlib.ExitStack() as stack:
+        for _ in range(MAX_CALLERS_OF_ADDRESS + 1):
+            stack.enter_context(socket.create_connection(address, timeout=10))
+        world.counted("TooMany")
+    world.counted("Broken")
+
+
+def test_no_token_is_logged(world, caplog):
+    """Neither a good one nor a bad one."""
+    caplog.set_level(logging.DEBUG)
+    world.expect(admit=lambda _pod: False)
+    world.answer(hello())
+    world.answer(hello(token="eyJsomebody.elses.token"))
+
+    assert len(world.counts) == 2
+    assert "PLANTED" not in caplog.text
+    assert "somebody" not in caplog.text
+    assert "PLANTED" not in repr(Hello("p-1", TOKEN))
+
+
+def test_another_certificate_is_noticed_before_anything_is_said(world):
+    """By its fingerprint; no name and no authority counts."""
+    with world.call() as (secure, _deadline):
+        check_pin(secure, IDENTITY.pin)
+        with pytest.raises(WrongPinError, match="nothing was sent"):
+            check_pin(secure, ServerIdentity.make().pin)
+
+
+def test_only_the_newest_tls_is_spoken(world):
+    """An older one is refused by the listener."""
+    context = client_context()
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(("127.0.0.1", world.listener.port), timeout=10) as connection,
+        pytest.raises(ssl.SSLError),
+    ):
+        context.wrap_socket(connection)
+
+
+@pytest.mark.parametrize("pin", ["", "sha256:", "sha256:" + "g" * 64, "sha1:" + "0" * 40, "0" * 64])
+def test_pins_that_are_none(pin):
+    """An agent without a good pin does not call anybody."""
+    with pytest.raises(ValueError, match="64 hexadecimal digits"):
+        parse_pin(pin)
+
+
+REVIEW = {
+    "authenticated": True,
+    "audiences": [AUDIENCE],
+    "user": {
+        "username": "system:serviceaccount:team-a:runner",
+        "extra": {
+            "authentication.kubernetes.io/pod-name": ["pod-1"],
+            "authentication.kubernetes.io/pod-uid": ["uid-1"],
+        },
+    },
+}
+
+
+def test_a_review():
+    """Whose token it is."""
+    assert read_review(REVIEW) == POD
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"authenticated": False},
+        {"authenticated": "true"},
+        {"audiences": ["https://kubernetes.default.svc"]},
+        {"audiences": None},
+        {"user": {}},
+        {"user": REVIEW["user"] | {"username": "admin"}},
+        {"user": REVIEW["user"] | {"username": "system:node:team-a:runner"}},
+        {"user": REVIEW["user"] | {"extra": {}}},
+        {"user": REVIEW["user"] | {"extra": {"authentication.kubernetes.io/pod-name": ["pod-1"]}}},
+    ],
+)
+def test_reviews_that_are_not_good_for_us(change):
+    """Another audience (the API server's), no pod's, nobody's."""
+    assert read_review(REVIEW | change) is None
