@@ -110,6 +110,7 @@ class Pipeline(Sweeper):
         self._unsent_count = 0
         self._abandoned = 0
         self._failed_in_a_row = 0
+        self._is_held = False
         self._is_closed = False
 
     def keep_object(self, key: str, size_bytes: int, reason: Reason) -> None:
@@ -158,7 +159,7 @@ class Pipeline(Sweeper):
                 faults.append(fault)
 
     def _leave_queue(self) -> None:
-        if self._queue:
+        if self._queue or self._is_held:
             super()._leave_queue()
 
     # ---- what waits
@@ -229,7 +230,14 @@ class Pipeline(Sweeper):
             if owner is pending
         ]
         self._deleter.note_charged(unknown)
+        self._is_held = True
         super()._look_again(pending)
+        self._is_held = False
+
+    def _advance(self) -> None:
+        # A run that a stop ended the sweep of is in the queue no more, and nothing may pass it.
+        if not self._is_held:
+            super()._advance()
 
     def _receive_all(self) -> None:
         """Book the answers that are there."""

@@ -53,7 +53,7 @@ class NoBatch:
         self.close = inner.close
 
 
-def work(world: World, backend, cursor: Cursor, save) -> None:
+def work(world: World, backend, cursor: Cursor, save, concurrency: int = 1) -> None:
     """Run passes to the end of a cycle, saving the cursor at every checkpoint."""
     for _ in range(60):
         report = run_pass(
@@ -64,6 +64,7 @@ def work(world: World, backend, cursor: Cursor, save) -> None:
             sleep=world.time.sleep,
             wall_clock=world.time.now,
             on_checkpoint=lambda part: save(part.cursor),
+            concurrency=concurrency,
         )
         cursor = report.cursor
         save(cursor)
@@ -72,13 +73,14 @@ def work(world: World, backend, cursor: Cursor, save) -> None:
     raise AssertionError("no end of the cycle")
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize("batch", [True, False])
-def test_a_crash_at_any_request_loses_nothing_and_the_next_pass_resumes(batch):
+def test_a_crash_at_any_request_loses_nothing_and_the_next_pass_resumes(batch, concurrency):
     """Afterwards the same objects are there as without a crash; no cursor of a checkpoint leads astray."""
     wrap = (lambda store: store) if batch else NoBatch
     calm = filled()
     counting = CountingBackend(wrap(calm.store))
-    work(calm, counting, Cursor(), lambda _cursor: None)
+    work(calm, counting, Cursor(), lambda _cursor: None, concurrency)
     assert calm.all_keys() == KEPT
 
     points = 0
@@ -86,12 +88,12 @@ def test_a_crash_at_any_request_loses_nothing_and_the_next_pass_resumes(batch):
         world = filled()
         saved = [Cursor()]
         with pytest.raises(SimulatedCrash):
-            work(world, FaultBackend(wrap(world.store), fault), Cursor(), saved.append)
+            work(world, FaultBackend(wrap(world.store), fault), Cursor(), saved.append, concurrency)
         assert set(KEPT) <= set(world.all_keys())
 
         # JSON is what a status keeps; the store gets its first pass after the crash.
         cursor = Cursor.from_dict(saved[-1].to_dict())
-        work(world, wrap(world.store), cursor, lambda _cursor: None)
+        work(world, wrap(world.store), cursor, lambda _cursor: None, concurrency)
         assert world.all_keys() == KEPT
         points += 1
     assert points == 3 * counting.total > 60

@@ -22,6 +22,24 @@ from bubu_storage.retention.spec import RetentionRule
 from tests.unit.retention.world import DAY, START, World, spec_of
 
 
+@pytest.fixture(params=[1, 4], ids=["one by one", "side by side"])
+def concurrency(request) -> int:
+    """Deletions in flight: what a pass promises does not depend on it."""
+    return request.param
+
+
+@pytest.fixture
+def world(concurrency) -> World:
+    """An empty store in fake time that deletes in batches."""
+    return World(concurrency=concurrency)
+
+
+@pytest.fixture
+def single_world(concurrency) -> World:
+    """An empty store in fake time that deletes one by one."""
+    return World(batch=False, concurrency=concurrency)
+
+
 def by_reason(report) -> dict[str, int]:
     """Return objects by reason."""
     return {reason.value: tally.objects for reason, tally in report.by_reason.items()}
