@@ -18,7 +18,7 @@ from bubu_operator.controllers.policy_store import PolicyStore
 from bubu_operator.errors import KubeNotFoundError
 from bubu_operator.kube.conditions import ConditionStatus, find_condition
 from bubu_operator.kube.events import EventType
-from bubu_operator.kube.resources import JsonObject, key_of, metadata_of, section
+from bubu_operator.kube.resources import JsonObject, ObjectKey, key_of, metadata_of, section
 from bubu_operator.kube.scrub import shorten
 from bubu_operator.kube.status import StatusRefusedError, write_status
 from bubu_operator.retention.cycle import Stage, StageKind
@@ -38,6 +38,8 @@ class PolicyReport:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        # Of which nothing bad was said so far: their config is new, too, and has not been looked at.
+        self._beginning: set[ObjectKey] = set()
 
     def refuse(
         self,
@@ -49,6 +51,10 @@ class PolicyReport:
     ) -> JsonObject:
         """Write down why no pass can run; return the policy as it is now."""
         message = shorten(self._context.redactor.scrub(problem.message), MAX_MESSAGE_CHARACTERS)
+        if problem.quiet and problem.reason is Reason.STORAGE_NOT_READY:
+            self._beginning.add(key_of(obj))
+        else:
+            self._beginning.discard(key_of(obj))
         condition = (ConditionType.READY, False, problem.reason, message)
         return self._ready(kind, obj, condition, store=store, next_time=None, quiet=problem.quiet, more=more)
 
@@ -116,9 +122,12 @@ class PolicyReport:
         if was != (status, reason.value):
             logger.info("%s %s: Ready is %s (%s): %s", kind.resource.kind, key, ready, reason.value, message)
             # Between two reasons for which all is well the passes themselves tell what has happened.
-            if not (quiet and (before is None or (ready and was[0] == status) or _is_blocked(obj))):
+            is_begun = before is None or (ready and (was[0] == status or key in self._beginning))
+            if not (quiet and (is_begun or _is_blocked(obj))):
                 type_ = EventType.NORMAL if quiet else EventType.WARNING
                 self._announce(kind, obj, type_, reason.value, message)
+        if ready:
+            self._beginning.discard(key)
         return written
 
     def _announce(self, kind: PolicyKind, obj: JsonObject, type_: EventType, reason: str, note: str) -> None:

@@ -476,3 +476,26 @@ def test_a_store_that_cannot_be_opened_is_said_once(world):
 
 class Access:
     """A way to a store that leads nowhere; the runner of these tests uses none."""
+
+
+def test_a_store_that_becomes_ready_for_the_first_time_is_no_news(world):
+    """The policy was applied together with its config; no event tells of the moment in between."""
+    world.api.put(STORAGE_CONFIGS, {**config("team-b", world.path), "status": {}})
+    assert world.look(KEY) == 60.0
+    assert world.ready()["reason"] == "StorageNotReady"
+
+    world.api.put(STORAGE_CONFIGS, config("team-b", world.path))
+    assert world.look(KEY) == 0.0
+
+    assert world.api.events == []
+
+
+def test_a_store_that_recovers_is_news(world):
+    """After a failure that was told, its end is told, too."""
+    failing = {"conditions": [READY["conditions"][0] | {"status": "False", "reason": "Timeout"}]}
+    world.api.put(STORAGE_CONFIGS, {**config("team-b", world.path), "status": failing})
+    world.look(KEY)
+    world.api.put(STORAGE_CONFIGS, config("team-b", world.path))
+    world.look(KEY)
+
+    assert [reason for reason, _ in world.api.events] == ["StorageNotReady", "Rehearsing"]
