@@ -85,7 +85,8 @@ def _count(value: object) -> int:
     return value
 
 
-def _digest(value: object) -> str:
-    if not isinstance(value, str) or _DIGEST.fullmatch(value) is None:
+def _digest(value: str) -> str:
+    # What is no text is refused here with a TypeError.
+    if _DIGEST.fullmatch(value) is None:
         raise ValueError(f"digest expected, not {value!r}")
     return value

@@ -1,0 +1,276 @@
+"""Break a module in many small ways and see whether its tests notice.
+
+``python scripts/mutants.py --module bubu_storage.retention.rules tests/unit/retention/test_rules.py``
+makes one mutant after the other: a comparison turned round or moved by one, ``and`` for ``or``, a
+constant changed, a returned value dropped, a statement left out. Each is loaded instead of the module,
+in a process of its own, and the given tests run against it. A mutant that no test fails on survives
+and is printed with the line that was changed; what survives is either equivalent or not tested.
+
+Nothing is written: the mutant exists only in the process that tests it. Exits with 1 if one survives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import importlib.abc
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import pytest
+
+SECONDS_EACH: Final = 120
+"""A mutant that keeps its tests busy for longer counts as noticed."""
+
+SURVIVED: Final = 0
+"""Exit status of the tests of a mutant that none of them noticed."""
+
+COMPARISONS: Final[dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]]] = {
+    ast.Lt: (ast.LtE, ast.GtE),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Gt: (ast.GtE, ast.LtE),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+}
+OPERATORS: Final[dict[type[ast.operator], type[ast.operator]]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.FloorDiv,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.BitOr: ast.BitAnd,
+}
+NAMES: Final = {"any": "all", "all": "any", "min": "max", "max": "min"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One way to break a module."""
+
+    line: int
+    change: str
+    tree: ast.Module
+
+
+def alternatives(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Return what could stand in the place of a node, each with a description."""
+    match node:
+        case ast.Compare(left=left, ops=[operator], comparators=comparators):
+            for other in COMPARISONS.get(type(operator), ()):
+                yield (
+                    f"{type(operator).__name__} -> {other.__name__}",
+                    ast.Compare(left, [other()], comparators),
+                )
+        case ast.Compare(left=left, ops=[first, second], comparators=comparators):
+            for other in COMPARISONS.get(type(first), ()):
+                yield f"first -> {other.__name__}", ast.Compare(left, [other(), second], comparators)
+            for other in COMPARISONS.get(type(second), ()):
+                yield f"second -> {other.__name__}", ast.Compare(left, [first, other()], comparators)
+        case ast.BoolOp(op=operator, values=values):
+            other = ast.Or if isinstance(operator, ast.And) else ast.And
+            yield f"{type(operator).__name__} -> {other.__name__}", ast.BoolOp(other(), values)
+            for index in range(len(values)):
+                rest = values[:index] + values[index + 1 :]
+                yield (
+                    f"without operand {index + 1}",
+                    rest[0] if len(rest) == 1 else ast.BoolOp(operator, rest),
+                )
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            yield "without not", operand
+        case ast.BinOp(left=left, op=operator, right=right) if type(operator) in OPERATORS:
+            other_operator = OPERATORS[type(operator)]
+            yield (
+                f"{type(operator).__name__} -> {other_operator.__name__}",
+                ast.BinOp(left, other_operator(), right),
+            )
+        case ast.IfExp(test=test, body=body, orelse=orelse):
+            yield "branches swapped", ast.IfExp(test, orelse, body)
+        case ast.Constant(value=bool() as value):
+            yield f"{value} -> {not value}", ast.Constant(not value)
+        case ast.Constant(value=int() | float() as value):
+            yield f"{value} -> {value + 1}", ast.Constant(value + 1)
+        case ast.Name(id=name) if name in NAMES:
+            yield f"{name} -> {NAMES[name]}", ast.Name(NAMES[name], ast.Load())
+        case ast.Return(value=ast.expr() as value) if not _is_none(value):
+            yield "returns None", ast.Return(ast.Constant(None))
+        case ast.Raise() | ast.AugAssign() | ast.Continue() | ast.Break():
+            yield f"without {type(node).__name__.lower()}", ast.Pass()
+        case ast.Expr(value=ast.Call() | ast.Yield()):
+            yield "without this statement", ast.Pass()
+        case _:
+            return
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def places(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
+    """Return every place in a tree that may be changed: parent, field and index in it.
+
+    Annotations, decorators, texts for people, ``__all__`` and imports say nothing that a test could
+    notice.
+    """
+    for name, value in ast.iter_fields(tree):
+        if name in {"annotation", "returns", "decorator_list", "type_params"}:
+            continue
+        if isinstance(tree, ast.Raise) and name == "exc":
+            continue
+        children = value if isinstance(value, list) else [value]
+        for index, child in enumerate(children):
+            if not isinstance(child, ast.AST) or isinstance(
+                child, (ast.JoinedStr, ast.Import, ast.ImportFrom)
+            ):
+                continue
+            if isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == "__all__":
+                continue
+            yield tree, name, index if isinstance(value, list) else None
+            yield from places(child)
+
+
+def mutants(source: str) -> list[Mutant]:
+    """Return every mutant of a module's source."""
+    tree = ast.parse(source)
+    found: list[Mutant] = []
+    spots = list(places(tree))
+    for number, (parent, name, index) in enumerate(spots):
+        value = getattr(parent, name)
+        node = value if index is None else value[index]
+        for change, other in alternatives(node):
+            changed = copy.deepcopy(tree)
+            spot, spot_name, spot_index = list(places(changed))[number]
+            if spot_index is None:
+                setattr(spot, spot_name, other)
+            else:
+                getattr(spot, spot_name)[spot_index] = other
+            found.append(Mutant(getattr(node, "lineno", 0), change, ast.fix_missing_locations(changed)))
+    return found
+
+
+class Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Loads a changed tree instead of one module.
+
+    Args:
+        name: of the module.
+        path: of its source.
+        tree: what is loaded.
+    """
+
+    def __init__(self, name: str, path: Path, tree: ast.Module) -> None:
+        self._name = name
+        self._path = path
+        self._tree = tree
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return this loader for the one module."""
+        del path, target
+        return importlib.util.spec_from_loader(fullname, self) if fullname == self._name else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the changed tree as the module."""
+        module.__file__ = str(self._path)
+        code = compile(self._tree, str(self._path), "exec")
+        exec(code, module.__dict__)  # noqa: S102 - this is what loading a module means
+
+
+def run_tests(loader: Loader | None, arguments: Sequence[str]) -> int:
+    """Run the tests in a child process, against the mutant if one is given; return its status."""
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        if loader is not None:
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            sys.meta_path.insert(0, loader)
+        signal.alarm(SECONDS_EACH)
+        options = [
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:randomly",
+            "--assert=plain",
+            "--hypothesis-seed=1",
+            "--no-header",
+        ]
+        status = 1
+        try:
+            status = int(pytest.main([*options, *arguments]))
+        finally:
+            os._exit(status)
+    _, result = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(result)
+
+
+def run_all(work: Callable[[Mutant], int], candidates: Sequence[Mutant], processes: int) -> Iterator[Mutant]:
+    """Test mutants, a few at a time, and yield those that survive."""
+    running: dict[int, Mutant] = {}
+    queue = list(reversed(candidates))
+    while queue or running:
+        while queue and len(running) < processes:
+            mutant = queue.pop()
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if work(mutant) == SURVIVED else 1)
+            running[child] = mutant
+        child, result = os.wait()
+        mutant = running.pop(child)
+        if os.waitstatus_to_exitcode(result) == SURVIVED:
+            yield mutant
+
+
+def main() -> int:
+    """Read the arguments, test every mutant, print survivors."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--module", required=True, help="dotted name of the module to break")
+    parser.add_argument("--processes", type=int, default=2, help="mutants tested at a time")
+    parser.add_argument("tests", nargs="+", help="arguments for pytest")
+    arguments = parser.parse_args()
+    path = next(
+        found
+        for root in sys.path
+        if (
+            found := Path(root or ".").resolve() / Path(*arguments.module.split(".")).with_suffix(".py")
+        ).exists()
+    )
+    source = path.read_text(encoding="utf-8")
+    if run_tests(None, arguments.tests) != 0:
+        print("the tests fail without any mutant; nothing can be learnt from them")
+        return 2
+    candidates = mutants(source)
+    began = time.monotonic()
+    survivors = list(
+        run_all(
+            lambda mutant: run_tests(Loader(arguments.module, path, mutant.tree), arguments.tests),
+            candidates,
+            arguments.processes,
+        )
+    )
+    lines = source.splitlines()
+    for mutant in survivors:
+        print(f"{path.name}:{mutant.line}: {mutant.change}\n    {lines[mutant.line - 1].strip()}")
+    seconds = time.monotonic() - began
+    print(f"{arguments.module}: {len(candidates)} mutants, {len(survivors)} survived, {seconds:.0f} s")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
