@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 
-from bubu_operator.errors import KubeForbiddenError
+from bubu_operator.errors import KubeApiError, KubeForbiddenError, KubeNotFoundError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import NAMESPACES, metadata_of
 
@@ -47,5 +47,13 @@ class ClusterIdentity:
             return self._uid_of(self._namespaces[0])
 
     def _uid_of(self, namespace: str) -> str:
-        found = self._client.get(NAMESPACES, namespace, metadata_only=True)
-        return str(metadata_of(found).get("uid") or "")
+        try:
+            uid = str(
+                metadata_of(self._client.get(NAMESPACES, namespace, metadata_only=True)).get("uid") or ""
+            )
+        except KubeNotFoundError as error:
+            # Not passed on as it is: to callers "not found" means that their policy is gone.
+            raise KubeApiError(f"which cluster this is cannot be told: {error}") from error
+        if not uid:
+            raise KubeApiError(f"which cluster this is cannot be told: namespace {namespace} has no uid")
+        return uid
