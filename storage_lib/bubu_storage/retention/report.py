@@ -147,8 +147,9 @@ class PassReport:
         oldest_overdue_key: its prefix, "" if there is none.
         worst_lag_seconds: how overdue the worst due run was that this pass met, deleted or
             not; None if it met none.
-        orphans: objects of decided runs that have no owner, whatever their reason; nothing
-            where nobody knows the owners.
+        orphans: objects of the runs decided by this pass that have no owner, whatever their
+            reason (of one that took several passes to delete, the last of them); nothing where
+            nobody knows the owners.
         cycle: what the present cycle has decided up to the cursor, over all its passes; at
             the end of a cycle, of that whole cycle.
         cursor: where the next pass of this mode goes on; safe to store at any time.
