@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from bubu_operator.api.v1alpha1.base import describe_validation_error
 from bubu_operator.api.v1alpha1.cluster_retention_policy import ClusterRetentionPolicy
+from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import CLUSTER_RETENTION_POLICIES, RETENTION_POLICIES, Resource
@@ -25,11 +26,10 @@ from bubu_operator.kubectl.access import cluster_options, open_access
 from bubu_operator.kubectl.failures import PROGRAM, CommandFailedError, one_line, reported
 from bubu_operator.kubectl.output import output_option, print_documents
 from bubu_operator.kubectl.retention_text import AnyPolicy, as_document, as_text, pending_approval
-from bubu_operator.retention.schedule import RUN_NOW_ANNOTATION
+from bubu_operator.retention.annotations import APPROVE_ANNOTATION, RUN_NOW_ANNOTATION
 
-__all__ = ["APPROVE_ANNOTATION", "retention"]
+__all__ = ["retention"]
 
-APPROVE_ANNOTATION: Final = "storage.bubustack.io/approve"
 POLL_SECONDS: Final = 0.5
 
 _KINDS: Final[dict[str, tuple[Resource, type[RetentionPolicy | ClusterRetentionPolicy]]]] = {
@@ -67,9 +67,7 @@ def plan(*, target: str, output: str, namespace: str, context: str, kubeconfig: 
         with access.client as client:
             policy = _read(client, resource, model, name, access.namespace)
     if output == "text":
-        click.echo(as_text(policy, datetime.now(UTC)))
-        if pending_approval(policy) is not None:
-            click.echo(f"\nto approve: {PROGRAM} retention approve {_where(policy)}")
+        _show(policy)
     else:
         print_documents([as_document(policy)], output)
 
@@ -107,7 +105,7 @@ def run(
             policy = _wait_for_pass(
                 lambda: _read(client, resource, model, name, access.namespace), asked, timeout_seconds
             )
-    click.echo(as_text(policy, datetime.now(UTC)))
+    _show(policy)
     reconciled = next((item for item in policy.status.conditions if item.type == "Reconciled"), None)
     if reconciled is not None and reconciled.status == "False":
         raise CommandFailedError(f"{_name(policy)}: {reconciled.reason}: {reconciled.message}")
@@ -203,6 +201,8 @@ def _wait_for_pass(read: Callable[[], AnyPolicy], asked: str, timeout_seconds: f
         if (
             ready is not None
             and ready.status == "False"
+            # What waits for approval is looked at anew when somebody asks for a pass.
+            and ready.reason != Reason.APPROVAL_REQUIRED.value
             and ready.observed_generation == policy.metadata.generation
         ):
             raise CommandFailedError(
@@ -214,6 +214,12 @@ def _wait_for_pass(read: Callable[[], AnyPolicy], asked: str, timeout_seconds: f
                 f"See: {PROGRAM} check"
             )
         time.sleep(POLL_SECONDS)
+
+
+def _show(policy: AnyPolicy) -> None:
+    click.echo(as_text(policy, datetime.now(UTC)))
+    if pending_approval(policy) is not None:
+        click.echo(f"\nto approve: {PROGRAM} retention approve {_where(policy)}")
 
 
 def _name(policy: AnyPolicy) -> str:

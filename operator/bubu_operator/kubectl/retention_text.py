@@ -15,6 +15,7 @@ from bubu_operator.api.v1alpha1.retention_facts import CycleSummary
 from bubu_operator.api.v1alpha1.retention_policy import RetentionMode, RetentionPolicy
 from bubu_operator.kubectl.failures import one_line
 from bubu_operator.kubectl.output import paragraph
+from bubu_operator.retention.cycle import is_over_share
 from bubu_storage.retention.rules import KEPT_REASONS
 
 __all__ = ["AnyPolicy", "Pending", "PendingKind", "as_document", "as_text", "bytes_text", "pending_approval"]
@@ -62,11 +63,7 @@ def pending_approval(policy: AnyPolicy) -> Pending | None:
             owners.problem_hash,
             f"the newer list of owners is right, and runs may be judged by it: {owners.problem}",
         )
-    waits = any(
-        item.reason == Reason.APPROVAL_REQUIRED.value and item.type != "Degraded"
-        for item in status.conditions
-    )
-    if not waits or not status.plan_hash or status.plan_hash == status.approved_plan:
+    if not status.plan_hash or status.plan_hash == status.approved_plan or not _waits(policy):
         return None
     plan = status.rehearsal
     what = (
@@ -80,6 +77,27 @@ def pending_approval(policy: AnyPolicy) -> Pending | None:
         status.plan_hash,
         f"{what}, {policy.spec.limits.max_delete} objects a pass at most; "
         f"safety.maxDuePercent is {policy.spec.safety.max_due_percent}",
+    )
+
+
+def _waits(policy: AnyPolicy) -> bool:
+    """Tell whether a plan waits: the controller says so, or is about to, because the last rehearsal does."""
+    status, rehearsal = policy.status, policy.status.rehearsal
+    if any(
+        item.type == "Ready" and item.reason == Reason.APPROVAL_REQUIRED.value for item in status.conditions
+    ):
+        return True
+    last = status.last_pass
+    return (
+        policy.spec.mode is RetentionMode.ENFORCE
+        and rehearsal is not None
+        and rehearsal.complete_time is not None
+        and status.cycle is None
+        and last is not None
+        and last.observed_generation == policy.metadata.generation
+        and is_over_share(
+            rehearsal.due_objects, rehearsal.decided_objects, policy.spec.safety.max_due_percent
+        )
     )
 
 
@@ -124,11 +142,11 @@ def _verdict(policy: AnyPolicy) -> str:
         return "no pass is started: spec.suspend is true (Suspended)"
     if ready is None or status.observed_generation != policy.metadata.generation:
         return "no controller has judged its present form yet"
-    if ready.status == "False":
-        return f"no pass runs ({ready.reason}): {ready.message}"
     pending = pending_approval(policy)
     if pending is not None:
         return f"nothing is deleted until somebody approves ({pending.kind}): {pending.text}"
+    if ready.status == "False":
+        return f"no pass runs ({ready.reason}): {ready.message}"
     reconciled = _condition(policy, "Reconciled")
     if reconciled is not None and reconciled.status == "False":
         return f"the last pass did not do all that it should ({reconciled.reason}): {reconciled.message}"

@@ -37,7 +37,7 @@ def condition(type_: str, status: str, reason: str, message: str) -> dict[str, A
 
 READY = condition("Ready", "True", "StorageFound", "StorageConfig main is ready")
 WELL = condition("Reconciled", "True", "PassSucceeded", "2,000 scanned")
-WAITING = condition("Reconciled", "False", "ApprovalRequired", "62 % is due")
+WAITING = condition("Ready", "False", "ApprovalRequired", "62 % is due")
 REHEARSAL = {
     "fingerprint": "f",
     "startTime": "2030-01-01T08:00:00Z",
@@ -135,7 +135,7 @@ total     8,200 objects (3.0 MiB) deleted in 41 passes
             "(PassFailed): reset",
         ),
         (
-            policy(conditions=[READY, WAITING], rehearsal=REHEARSAL, planHash=PLAN),
+            policy(conditions=[WAITING, WELL], rehearsal=REHEARSAL, planHash=PLAN),
             "nothing is deleted until somebody approves",
         ),
     ],
@@ -147,16 +147,28 @@ def test_the_result_is_what_matters_most(told: RetentionPolicy, words: str):
 
 def test_a_plan_above_the_share_waits_for_approval():
     """It says how much would go, and how fast."""
-    pending = pending_approval(policy(conditions=[READY, WAITING], rehearsal=REHEARSAL, planHash=PLAN))
+    pending = pending_approval(policy(conditions=[WAITING, WELL], rehearsal=REHEARSAL, planHash=PLAN))
 
     assert pending is not None
     assert (PendingKind.PLAN, PLAN) == (pending.kind, pending.hash)
     assert "74,400 of 120,000 objects (62 %, 5.0 GiB) may be deleted, 200 objects a pass" in pending.text
 
 
+def test_a_plan_waits_from_the_end_of_its_rehearsal_on():
+    """Also in the moment before the controller says so; not once the spec is another one."""
+    last = {"observedGeneration": 3, "finishTime": "2030-01-01T11:59:30Z"}
+    assert pending_approval(policy(rehearsal=REHEARSAL, planHash=PLAN, lastPass=last)) is not None
+    stale = last | {"observedGeneration": 2}
+    assert pending_approval(policy(rehearsal=REHEARSAL, planHash=PLAN, lastPass=stale)) is None
+    small = REHEARSAL | {"dueObjects": 60_000, "duePercent": 50}
+    assert pending_approval(policy(rehearsal=small, planHash=PLAN, lastPass=last)) is None
+    begun = policy(rehearsal=REHEARSAL, planHash=PLAN, lastPass=last, cycle=REHEARSAL)
+    assert pending_approval(begun) is None
+
+
 def test_an_approved_plan_waits_no_more():
     """Its hash is in the status."""
-    approved = policy(conditions=[READY, WAITING], rehearsal=REHEARSAL, planHash=PLAN, approvedPlan=PLAN)
+    approved = policy(conditions=[WAITING, WELL], rehearsal=REHEARSAL, planHash=PLAN, approvedPlan=PLAN)
     assert pending_approval(approved) is None
 
 
@@ -164,7 +176,7 @@ def test_owners_that_are_not_believed_come_first():
     """Without a list that is believed no plan is worth anything."""
     pending = pending_approval(
         policy(
-            conditions=[READY, WAITING],
+            conditions=[WAITING, WELL],
             rehearsal=REHEARSAL,
             planHash=PLAN,
             owners={"problem": "3 of 40 owners live", "problemHash": "ab12"},
@@ -182,7 +194,7 @@ def test_nothing_waits_where_nothing_waits():
 
 def test_the_document_has_the_status_as_the_api_spells_it():
     """Programs get the hash to approve, too."""
-    document = as_document(policy(conditions=[READY, WAITING], rehearsal=REHEARSAL, planHash=PLAN))
+    document = as_document(policy(conditions=[WAITING, WELL], rehearsal=REHEARSAL, planHash=PLAN))
 
     assert document["pending"]["hash"] == PLAN
     assert document["status"]["rehearsal"]["dueObjects"] == 74_400
