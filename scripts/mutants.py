@@ -257,18 +257,17 @@ def main() -> int:
         return 2
     candidates = mutants(source)
     began = time.monotonic()
-    survivors = list(
-        run_all(
-            lambda mutant: run_tests(Loader(arguments.module, path, mutant.tree), arguments.tests),
-            candidates,
-            arguments.processes,
-        )
-    )
+    survivors = 0
     lines = source.splitlines()
-    for mutant in survivors:
-        print(f"{path.name}:{mutant.line}: {mutant.change}\n    {lines[mutant.line - 1].strip()}")
+    for mutant in run_all(
+        lambda mutant: run_tests(Loader(arguments.module, path, mutant.tree), arguments.tests),
+        candidates,
+        arguments.processes,
+    ):
+        survivors += 1
+        print(f"{path.name}:{mutant.line}: {mutant.change}\n    {lines[mutant.line - 1].strip()}", flush=True)
     seconds = time.monotonic() - began
-    print(f"{arguments.module}: {len(candidates)} mutants, {len(survivors)} survived, {seconds:.0f} s")
+    print(f"{arguments.module}: {len(candidates)} mutants, {survivors} survived, {seconds:.0f} s")
     return 1 if survivors else 0
 
 
