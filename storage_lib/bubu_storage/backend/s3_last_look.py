@@ -13,7 +13,7 @@ from urllib3.connection import HTTPConnection
 
 from bubu_storage.backend.last_look import LastLook
 
-__all__ = ["watch_connections"]
+__all__ = ["is_deletion", "watch_connections"]
 
 _PIECE_BYTES: Final = 16_384
 """A record of TLS; a request to delete 1,000 objects has some ten of them."""
@@ -43,7 +43,7 @@ def watch_connections(client: Any) -> LastLook | None:
     return look
 
 
-def _is_deletion(method: str, url: str) -> bool:
+def is_deletion(method: str, url: str) -> bool:
     """Tell whether a request deletes objects: one, or many by a POST."""
     if method == "POST":
         return "delete" in parse_qs(urlsplit(url).query, keep_blank_values=True)
@@ -58,7 +58,7 @@ class _WatchedConnection(HTTPConnection):
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         """Note what the request is."""
-        self._deletes = _is_deletion(method, url)
+        self._deletes = is_deletion(method, url)
         super().putrequest(method, url, *args, **kwargs)
 
     def send(self, data: Any) -> None:

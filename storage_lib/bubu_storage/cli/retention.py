@@ -231,26 +231,29 @@ def apply_command(
         settings = ClaimSettings.fitting(
             _holder(), wanted.cluster, request_timeout_seconds=stores.longest_wait_seconds
         )
-        with stop.heard(), StoreClaim(backend, settings) as claim:
+        with StoreClaim(backend, settings) as claim:
             work = Apply(backend, plan, options, plan_hash, cursor_file)
             cursor = work.resume()
             if cursor is None:
-                with Progress("looking", shown=False if options.quiet else None) as progress:
+                with stop.heard(), Progress("looking", shown=False if options.quiet else None) as progress:
                     totals = _rehearse(backend, plan, owners, wanted.cluster, stop, lambda _: None, progress)
                 if stop.asked:
                     raise KeyboardInterrupt
                 if not totals.is_complete:
                     raise Failure(f"the plan is not complete: {_why(totals)}; nothing was deleted")
                 work.check(totals, approve=approve)
-                if not work.due.objects:
+                marks = owners is not None and any(
+                    rule.orphan_grace_seconds is not None for rule in plan.spec.rules
+                )
+                if not work.due.objects and not marks:
                     if not options.quiet:
                         complain("nothing is due")
                     return
-                if not yes:
+                if not yes and work.due.objects:
                     _ask(work.due.objects, work.due.size_bytes, backend)
             elif not yes:
                 _ask(None, 0, backend)
-            with Progress("deleting", shown=False if options.quiet else None) as progress:
+            with stop.heard(), Progress("deleting", shown=False if options.quiet else None) as progress:
                 shown = _Shown(options, lambda outcome: not outcome.reason.startswith("Kept"), progress)
                 cycle = _cycle(
                     backend, work.spec(), owners, wanted.cluster, stop, shown.run, work.keep_place(progress)

@@ -89,7 +89,8 @@ def register(
     except ObjectNotFoundError:
         pass
     else:
-        if renewed_at > EPOCH and timedelta() <= now - renewed_at < timedelta(seconds=REFRESH_SECONDS):
+        # Either way: the dates of answers and those of objects may be a second apart.
+        if renewed_at > EPOCH and abs(now - renewed_at) < timedelta(seconds=REFRESH_SECONDS):
             return False
     content = {
         "version": 1,
