@@ -94,15 +94,15 @@ def test_a_live_run_and_what_it_refers_to_stay(world: World) -> None:
 def test_a_run_that_becomes_live_in_the_middle_of_a_pass(world: World) -> None:
     """Its owner is created after the listing has found it due: the batch that it is in goes without it."""
     world.fill(old=1200, young=20, objects=10)
+    now = time.time()
+    old = {key for key in world.objects() if now - (world.store / key).stat().st_mtime > 30 * DAY}
+    last = max(key.split("/")[2] for key in old)
     world.config()
     world.policy(mode="Enforce", interval="1h", limits=VERY_SLOW)
     world.controller().start()
     world.wait(lambda s: s.get("totals", {}).get("deletedObjects", 0) > 0, "deletions", 60)
     assert "finishTime" not in world.status()["lastPass"]
 
-    now = time.time()
-    old = {key for key in world.objects() if now - (world.store / key).stat().st_mtime > 30 * DAY}
-    last = max(key.split("/")[2] for key in old)
     own(world, last)
     kept = {key for key in world.objects() if key.split("/")[2] == last}
     assert len(kept) == 10

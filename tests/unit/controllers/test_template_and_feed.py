@@ -22,6 +22,7 @@ from bubu_operator.injection.names import RESTARTED_ANNOTATION
 from bubu_operator.injection.select import SelectionReason
 from bubu_operator.injection.template import pod_template
 from bubu_operator.kube.resources import (
+    CLUSTER_RETENTION_POLICIES,
     CLUSTER_STORAGE_CONFIGS,
     CRON_JOBS,
     DEPLOYMENTS,
@@ -302,12 +303,14 @@ def test_our_own_status_writes_are_no_change(feed):
         {"deletionTimestamp": "2026-01-01T00:00:00Z"},
         {"uid": "another"},
         {"annotations": {"storage.bubustack.io/run-now": "1"}},
+        {"annotations": {"storage.bubustack.io/approve": "1"}},
     ],
 )
-def test_what_people_change_is_looked_at(feed, change):
-    """Spec, deletion, re-creation, and the annotation that asks for a pass."""
-    feed.handle(RETENTION_POLICIES, "ADDED", obj())
-    feed.handle(RETENTION_POLICIES, "MODIFIED", obj(**change))
+@pytest.mark.parametrize("resource", [RETENTION_POLICIES, CLUSTER_RETENTION_POLICIES])
+def test_what_people_change_is_looked_at(feed, change, resource):
+    """Spec, deletion, re-creation, and the annotations that ask for a pass or approve one."""
+    feed.handle(resource, "ADDED", obj())
+    feed.handle(resource, "MODIFIED", obj(**change))
 
     assert feed.lanes["policies"].offered == [KEY, KEY]
 
@@ -329,8 +332,14 @@ def test_a_config_wakes_those_who_may_use_it(feed):
     assert feed.lanes["cronjobs"].offered == [ObjectKey("team-a", "web")]
     assert feed.lanes["daemonsets"].offered == []
 
+    feed.handle(CLUSTER_RETENTION_POLICIES, None, obj("everywhere", ""))
+    feed.lanes["policies"].offered.clear()
     feed.handle(CLUSTER_STORAGE_CONFIGS, "ADDED", obj("shared", ""))
-    assert len(feed.lanes["policies"].offered) == 3
+    assert sorted(feed.lanes["policies"].offered) == [
+        ObjectKey("", "everywhere"),
+        ObjectKey("team-a", "p"),
+        ObjectKey("team-b", "p"),
+    ]
     assert feed.lanes["cluster_configs"].offered == [ObjectKey("", "shared")]
 
 
