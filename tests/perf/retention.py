@@ -12,22 +12,31 @@ The rates of the peers do not depend on the number of objects, so they are measu
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Final
 
-from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.runner import run_pass
+from bubu_operator.controllers.isolation import child_environment
+from bubu_operator.retention.document import LineType, PassDocument
+from bubu_operator.retention.process import PassEnded, PassProcess
+from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.report import PassReport, StoppedBy
+from bubu_storage.retention.runner import DEFAULT_CONCURRENCY, run_pass
 from bubu_storage.retention.spec import PassSpec, RetentionRule
+from bubu_storage.settings import S3Settings
 from tests.perf.deleters import PEERS, SAMPLES, Deleting, deletion_rate, paginate
 from tests.perf.harness import Goal, Options, Report, Rounds, parse_options
 from tests.perf.latency_proxy import LatencyProxy
 from tests.perf.rclone import ensure_rclone
 from tests.perf.stores import BUCKET, PREFIX, fill, gateway, open_ours
+from tests.perf.synthetic_s3 import SyntheticS3
 from tests.s3server.gateway import VersityGateway
 
 OBJECTS: Final = 100_000
@@ -37,6 +46,8 @@ DELETE_GOALS: Final = {
     20: {"bare pipeline": 0.9, "rclone": 20.0},
 }
 SCAN_GOAL: Final = 0.9
+MEMORY_OBJECTS: Final = 1_000_000
+MEMORY_GOAL_MIB: Final = 120.0
 _DAY: Final = 86_400.0
 _AGE_SECONDS: Final = 40 * _DAY
 _NAMESPACES: Final = tuple(f"team-{letter}" for letter in "abcdefgh")
@@ -58,7 +69,7 @@ def spec_of(*namespaces: str, dry_run: bool) -> PassSpec:
 def ours(server: VersityGateway, endpoint: str) -> None:
     """Delete as a policy does."""
     with closing(open_ours(server, endpoint)) as backend:
-        report = run_pass(backend, spec_of("ns", dry_run=False))
+        report = run_pass(backend, spec_of("ns", dry_run=False), concurrency=DEFAULT_CONCURRENCY)
     if report.stopped_by is not StoppedBy.END_OF_CYCLE or report.failed.objects:
         raise SystemExit(f"the pass ended early: {report.message} {report.errors[:1]}")
 
@@ -66,7 +77,7 @@ def ours(server: VersityGateway, endpoint: str) -> None:
 def dry_run(server: VersityGateway, endpoint: str, *namespaces: str) -> int:
     """Judge everything; return how many objects are due."""
     with closing(open_ours(server, endpoint)) as backend:
-        report = run_pass(backend, spec_of(*namespaces, dry_run=True))
+        report = run_pass(backend, spec_of(*namespaces, dry_run=True), concurrency=DEFAULT_CONCURRENCY)
     if report.stopped_by is not StoppedBy.END_OF_CYCLE:
         raise SystemExit(f"the pass ended early: {report.message}")
     return report.due.objects
@@ -147,6 +158,58 @@ def run_scans(report: Report, server: VersityGateway, latency_ms: int, namespace
     )
 
 
+def pass_in_a_process(endpoint: str, *, dry_run: bool) -> tuple[PassReport, float]:
+    """Run a pass as the operator does, in its child process; return the report and the peak memory in MiB."""
+    settings = S3Settings(
+        bucket=BUCKET,
+        endpoint=endpoint,
+        region="us-east-1",
+        use_path_style=True,
+        access_key_id="bench",
+        secret_access_key="bench-secret",
+    )
+    document = PassDocument(settings, spec_of("ns", dry_run=dry_run), Cursor(), conditional=False)
+    peak = 0.0
+    report: PassReport | None = None
+    with PassProcess(document, environment=child_environment(os.environ)) as process:
+        while not isinstance(line := process.next(0.05), PassEnded):
+            with contextlib.suppress(OSError, StopIteration):
+                status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                peak = next(int(text.split()[1]) / 1024 for text in status if text.startswith("VmHWM"))
+            if line is not None and line.type is LineType.REPORT:
+                report = line.report
+    if report is None or report.stopped_by is not StoppedBy.END_OF_CYCLE:
+        raise SystemExit(f"the pass did not end well: {report or line.complaint}")
+    return report, peak
+
+
+def run_memory(report: Report) -> None:
+    """Measure the memory that the child process takes at most, over many objects."""
+    options = report.options
+    objects = options.count(MEMORY_OBJECTS)
+    for dry_run in (False, True):
+        case = f"memory, {'dry run' if dry_run else 'enforcing'}: {objects:,} objects of a made-up listing"
+        if not options.wants(case):
+            continue
+        with SyntheticS3(objects) as server:
+            started = time.perf_counter()
+            done, peak = pass_in_a_process(server.endpoint, dry_run=dry_run)
+            seconds = time.perf_counter() - started
+        if done.due.objects != objects:
+            raise SystemExit(f"{done.due.objects} of {objects} objects were due")
+        report.add(
+            case,
+            "peak resident memory, MiB",
+            peak,
+            figures={
+                "requests": f"{done.requests:,}",
+                "entries scanned": f"{done.scanned:,}",
+                "seconds": f"{seconds:.0f}",
+            },
+            goal=Goal.below(peak, MEMORY_GOAL_MIB),
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     options: Options = parse_options("Retention passes over many objects of an S3 server.", arguments)
@@ -158,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for latency_ms in LATENCIES_MS:
             run_scans(report, server, latency_ms, ("ns",))
             run_scans(report, server, latency_ms, _NAMESPACES)
+    run_memory(report)
     return report.finish()
 
 
