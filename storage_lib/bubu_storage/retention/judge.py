@@ -206,7 +206,8 @@ class Judge:
         merged = dict(view.owners)
         for name, known in self._owners.items():
             seen = merged.get(name)
-            merged[name] = known if seen is None else more_protective(known, seen)
+            if seen != known:
+                merged[name] = known if seen is None else more_protective(known, seen)
         if self._view is None or merged != self._owners:
             self.version += 1
         self._owners = merged

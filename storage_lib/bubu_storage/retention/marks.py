@@ -33,6 +33,7 @@ from typing import Final
 
 from bubu_storage.backend.types import BatchDeleter, ObjectBackend
 from bubu_storage.errors import (
+    InvalidKeyError,
     ObjectNotFoundError,
     PreconditionFailedError,
     StorageError,
@@ -199,10 +200,11 @@ class MarkBook:
                 # No mark was listed, and nobody else writes any: the claim sees to that.
                 self._wishes.append(_Wish(wish.key, replaces=True))
             elif isinstance(answer, StorageError) and not isinstance(answer, PreconditionFailedError):
-                # Whoever may not write one mark may not write others; the next pass tries again.
                 self._ledger.note_error(answer, wish.key)
-                self._writes_left = 0
-                self._wishes.clear()
+                if not isinstance(answer, InvalidKeyError):
+                    # Whoever may not write one mark may not write others; the next pass tries again.
+                    self._writes_left = 0
+                    self._wishes.clear()
 
     def _put(self, wish: _Wish) -> str:
         return self._backend.put_object(
@@ -308,7 +310,7 @@ class MarkBook:
             self._gate.turn()
             try:
                 info = self._backend.head_object(key)
-            except ObjectNotFoundError:
+            except (ObjectNotFoundError, InvalidKeyError):
                 info = None
             except ThrottledError as error:
                 self._gate.back_off(error)

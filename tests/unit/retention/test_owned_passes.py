@@ -347,6 +347,21 @@ class TestStoresOfAllKinds:
         assert report.errors[0].error == "PermissionDeniedError"
         assert report.errors[0].key.startswith(MARKS_PREFIX)
 
+    @pytest.mark.parametrize("max_scan", [2, 2000])
+    def test_a_run_whose_mark_has_no_possible_name_is_kept(self, owned, max_scan):
+        """Its name is too long for one; other runs are marked as ever, and the pass goes on."""
+        long = "outputs/a/r0" + "x" * 995 + "/"
+        owned.put(long + "o", 40)
+        owned.put("outputs/a/r1/o", 40)
+
+        for _ in range(2):
+            reports = owned.cycle(orphan_spec(max_scan=max_scan))
+            owned.time.advance(GRACE + 60)
+        owned.cycle(orphan_spec(max_scan=max_scan))
+
+        assert owned.data() == [long + "o"]
+        assert reports[-1].stopped_by is StoppedBy.END_OF_CYCLE
+
     @pytest.mark.parametrize("kind", ["put", "batch", "head"])
     def test_a_throttled_request_for_a_mark_is_no_error(self, owned, kind):
         """It is sent again, or left to a later pass."""
