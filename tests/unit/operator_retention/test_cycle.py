@@ -251,6 +251,25 @@ def test_a_higher_share_releases_without_an_approval():
     assert made.look().stage.kind is StageKind.ENFORCE
 
 
+def test_a_lower_share_holds_at_once():
+    """In the middle of the first cycle that deletes: the plan was never agreed to."""
+    made = life(old=4, young=6, limits={"maxDelete": 1})
+    made.look()
+    assert made.look().report.deleted.objects == 1
+    made.change(safety={"maxDuePercent": 10})
+
+    assert made.look().stage.kind is StageKind.APPROVAL_REQUIRED
+
+
+def test_a_bound_follows_what_the_last_cycle_left():
+    """Half of what is there, not half of what there was."""
+    made = life(old=4, young=6)
+    first = made.until_quiet()[1]
+
+    assert first.stage.max_due_objects == 5
+    assert made.look().stage.max_due_objects == 3
+
+
 def test_a_new_rehearsal_can_be_asked_for():
     """run-now while an approval is awaited: look again, to the end of the cycle, then ask again."""
     made = life(old=6, young=4, limits={"maxScan": 6})
