@@ -93,7 +93,7 @@ class Demo:
             due, kept = self._fill(store)
             self._policy(cluster)
             self._dry_run(cluster, store, due, kept)
-        with narrator.step("Enforce: an approval, then capped passes that resume where the last one stopped"):
+        with narrator.step("Enforce: capped passes that resume where the last one stopped"):
             self._enforce(cluster, store, due, kept)
         with narrator.step("What an administrator sees"):
             shown = cluster.kubectl("get", "bsc,brp", "-n", NAMESPACE).stdout
@@ -284,7 +284,6 @@ class Demo:
             "-p",
             '{"spec":{"mode":"Enforce"}}',
         )
-        self._approve(cluster, store, due, kept)
         passes = self._follow(
             cluster,
             mode="Enforce",
@@ -308,26 +307,6 @@ class Demo:
         narrator.check(
             left >= kept, f"all {len(kept):,} objects to keep are still there", f"{len(kept - left)} gone!"
         )
-
-    def _approve(self, cluster: Cluster, store: DemoStore, due: set[str], kept: set[str]) -> None:
-        """More than half is due, so the policy asks before it deletes anything."""
-        narrator = self._narrator
-        plan = ""
-        with Watch(cluster, "brp", "thirty-days", NAMESPACE) as watch:
-            for state in watch.states(deadline_seconds=60):
-                ready = condition(state, "Ready")
-                if ready.get("reason") == "ApprovalRequired":
-                    narrator.say(f"Ready is False, ApprovalRequired: {ready['message']}")
-                    plan = str(state["status"]["planHash"])
-                    break
-        narrator.check(
-            bool(plan) and listing(store.root, "outputs") >= due | kept,
-            "the rehearsal found more than safety.maxDuePercent due: nothing goes before somebody agrees",
-            "no approval was asked for",
-        )
-        annotation = f"storage.bubustack.io/approve={plan}"
-        narrator.say(f"$ kubectl annotate brp thirty-days -n {NAMESPACE} {annotation}")
-        cluster.kubectl("annotate", "brp", "thirty-days", "-n", NAMESPACE, annotation)
 
     def _follow(
         self, cluster: Cluster, *, mode: str, until: Callable[[dict[str, Any], list[dict[str, Any]]], bool]
