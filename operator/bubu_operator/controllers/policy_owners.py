@@ -7,16 +7,16 @@ written down with its hash before anybody is asked to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.policy_kinds import AnyPolicy
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import JsonObject, section
-from bubu_operator.owners.census import Anomaly, Census
-from bubu_operator.owners.kinds import OwnerKind
+from bubu_operator.owners.census import Anomaly, Census, key_of_name
+from bubu_operator.owners.kinds import OwnerKind, wanted_kinds
 from bubu_operator.owners.served import OwnersAnomalyError
 from bubu_operator.owners.source import ApiOwnerSource, open_owners
 from bubu_operator.retention.cycle import acknowledged_owners
@@ -78,7 +78,7 @@ def open_policy_owners(client: KubeClient, policy: AnyPolicy) -> PolicyOwners | 
         OwnerKind.named(owner.group, owner.version, owner.kind, owner.phase_path, owner.ended_phases)
         for owner in policy.spec.owners or ()
     ]
-    before = census_of(policy.status.owners)
+    before = _of_wanted(census_of(policy.status.owners), kinds)
     try:
         source = open_owners(
             client,
@@ -91,6 +91,13 @@ def open_policy_owners(client: KubeClient, policy: AnyPolicy) -> PolicyOwners | 
         anomaly = error.anomaly if isinstance(error, OwnersAnomalyError) else None
         return OwnersTrouble(PlanProblem(_reason_of(error), error.message), anomaly)
     return PolicyOwners(source, before)
+
+
+def _of_wanted(census: Census, named: Sequence[OwnerKind]) -> Census:
+    """Return a census without kinds that the policy has ceased to name: these have not vanished."""
+    must, may = wanted_kinds(named)
+    wanted = {kind.key for kind in (*must, *may)}
+    return replace(census, kinds=frozenset(name for name in census.kinds if key_of_name(name) in wanted))
 
 
 def owners_after(

@@ -363,3 +363,23 @@ def test_a_controller_of_some_namespaces_may_not_see_cluster_wide_policies(world
     look(KEY)
 
     assert len(world.runner.jobs) == 1
+
+
+def test_a_kind_that_the_policy_names_no_more_has_not_vanished(world, monkeypatch):
+    """Nobody is asked to approve what the author of the policy wrote."""
+    given = []
+
+    def remember(_client, _kinds, **options):
+        given.append(options["before"])
+
+    monkeypatch.setattr("bubu_operator.controllers.policy_owners.open_owners", remember)
+    world.owners = open_policy_owners
+    usual = "StoryRun.v1alpha1.runs.bubustack.io"
+    known = {"live": 3, "existing": 9, "kinds": [usual, "Job.v1.batch"]}
+    world.put(status={"owners": known})
+    world.reconciler(KEY)
+    named = {"group": "batch", "version": "v1", "kind": "Job"}
+    world.put(status={"owners": known}, owners=[named])
+    world.reconciler(KEY)
+
+    assert [census.kinds for census in given] == [frozenset({usual}), frozenset({usual, "Job.v1.batch"})]
