@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from datetime import timedelta
@@ -57,9 +58,28 @@ class Endless:
         return {}
 
 
-def peak_bytes(objects: int, *, dry_run: bool, members: int) -> int:
+class Crowded(Endless):
+    """Answers batches only when so many are in flight, or no more come: everything that may wait, waits."""
+
+    def __init__(self, objects: int, members: int, crowd: int) -> None:
+        super().__init__(objects, members)
+        self.crowd = crowd
+        self.in_flight = 0
+        self.changed = threading.Condition()
+
+    def delete_objects(self, keys) -> dict[str, Exception]:
+        """Count a batch of deletions, after a while."""
+        with self.changed:
+            self.in_flight += 1
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.in_flight >= self.crowd, 0.02)
+            self.in_flight -= 1
+            return super().delete_objects(keys)
+
+
+def peak_bytes(objects: int, *, dry_run: bool, members: int, concurrency: int = 1) -> int:
     """Return the most memory that one pass over so many objects needed."""
-    store = Endless(objects, members)
+    store = Endless(objects, members) if concurrency == 1 else Crowded(objects, members, concurrency)
     spec = PassSpec(
         ("outputs/a/",),
         (RetentionRule("outputs/a/", 30 * DAY),),
@@ -70,7 +90,7 @@ def peak_bytes(objects: int, *, dry_run: bool, members: int) -> int:
     )
     tracemalloc.start()
     try:
-        report = run_pass(store, spec)
+        report = run_pass(store, spec, concurrency=concurrency)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -88,3 +108,12 @@ def test_memory_does_not_grow_with_the_store(dry_run, members):
 
     assert large < small * 1.2 + 100_000
     assert large < 8_000_000
+
+
+def test_memory_is_bounded_with_many_deletions_in_flight():
+    """What waits and what is in flight is bounded: twice the objects, the same peak."""
+    small = peak_bytes(60_000, dry_run=False, members=50, concurrency=8)
+    large = peak_bytes(120_000, dry_run=False, members=50, concurrency=8)
+
+    assert large < 8_000_000
+    assert large < small * 1.5 + 2_000_000
