@@ -5,16 +5,28 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bubu_storage.retention.claim import SETTLE_SECONDS
 from tests.unit.retention.claim_world import TIMEOUT_SECONDS, TTL_SECONDS, Claimer, Simulation
 
-STEPS = st.lists(
+BURSTS = st.lists(
     st.tuples(
         st.integers(0, 1),
-        st.sampled_from([0.0, 0.0, 0.0, 0.3, 1.0, 2.0, 4.0, TTL_SECONDS / 3, TTL_SECONDS, 3 * TTL_SECONDS]),
-        st.sampled_from(["answer", "answer", "answer", "lose", "give back"]),
+        st.one_of(st.integers(1, 4), st.integers(1, 40)),
+        st.sampled_from([0.0, 0.1, 0.5]),
+        st.sampled_from([0.0, 0.0, 1.0, SETTLE_SECONDS + 0.5, TTL_SECONDS / 2, TTL_SECONDS + 4]),
+        st.sampled_from(["answer", "answer", "answer", "answer", "lose", "give back"]),
     ),
-    min_size=30,
-    max_size=160,
+    min_size=3,
+    max_size=14,
+)
+"""Who goes on, for how many requests and answers, how long each takes, how long everybody stands still
+before, and what becomes of the answers."""
+STEPS = BURSTS.map(
+    lambda bursts: [
+        (who, (pause if number == 0 else 0.0) + seconds, what)
+        for who, steps, seconds, pause, what in bursts
+        for number in range(steps)
+    ]
 )
 SKEWS = st.sampled_from([-3600.0, 0.0, 1e6])
 
@@ -54,7 +66,7 @@ def _note(world: Simulation, claimers: list[Claimer]) -> None:
 
 
 @given(steps=STEPS, skews=st.tuples(SKEWS, SKEWS))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_never_two_at_once_by_conditions(
     steps: list[tuple[int, float, str]], skews: tuple[float, float]
 ) -> None:
@@ -63,7 +75,7 @@ def test_never_two_at_once_by_conditions(
 
 
 @given(steps=STEPS, skews=st.tuples(SKEWS, SKEWS))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_never_two_at_once_by_times(steps: list[tuple[int, float, str]], skews: tuple[float, float]) -> None:
     """The same where the store ignores every condition, as long as it shows what was written."""
     run(Simulation(lying=True), steps, skews)
