@@ -435,6 +435,7 @@ class Pipeline(Sweeper):
         size = next((size for size in _SMALLER if size < count), 0)
         if not size or isinstance(error, PermissionDeniedError):
             parcel.singly = True
+            parcel.split = None
             self._ready.appendleft(parcel)
             return
         split = Split(-(-count // size), size)
