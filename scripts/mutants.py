@@ -26,6 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+import hypothesis.stateful  # noqa: F401 - slow to load: once, before the processes divide
 import pytest
 
 SECONDS_EACH: Final = 120
