@@ -264,10 +264,11 @@ def test_a_lower_share_holds_at_once():
 def test_a_bound_follows_what_the_last_cycle_left():
     """Half of what is there, not half of what there was."""
     made = life(old=4, young=6)
-    first = made.until_quiet()[1]
 
-    assert first.stage.max_due_objects == 5
-    assert made.look().stage.max_due_objects == 3
+    steps = made.until_quiet()
+
+    assert kinds(steps) == ["Rehearse", "Enforce", "Enforce"]
+    assert [step.stage.max_due_objects for step in steps] == [None, 5, 3]
 
 
 def test_a_new_rehearsal_can_be_asked_for():
@@ -325,6 +326,18 @@ def test_everything_may_go_where_the_policy_says_so():
     assert "ApprovalRequired" not in kinds(steps)
     assert all(step.stage.max_due_objects is None for step in steps)
     assert made.world.all_keys() == []
+
+
+def test_an_approval_bounds_nothing_where_there_is_no_limit():
+    """The share was raised to 100 after the plan had been approved."""
+    made = life(old=6, young=4)
+    made.look()
+    made.annotations[APPROVE] = made.status["planHash"]
+    made.change(safety={"maxDuePercent": 100})
+
+    step = made.look()
+
+    assert (step.stage.kind, step.stage.max_due_objects) == (StageKind.ENFORCE, None)
 
 
 @settings(max_examples=60, deadline=None)
@@ -499,6 +512,23 @@ def test_a_namespace_that_comes_is_rehearsed_before_anything_is_deleted_there():
     assert seen[0] is StageKind.ENFORCE
     assert StageKind.REHEARSE in seen
     assert old_runs(made) == []
+
+
+def test_a_cycle_that_deletes_is_ended_before_a_new_namespace_is_rehearsed():
+    """What it has done so far is not thrown away."""
+    made = shared("a", "b", limits={"maxScan": 4})
+    made.until_quiet()
+    made.wait()
+    made.look()
+    made.namespaces.append("c")
+
+    steps = []
+    while not steps or steps[-1].stage.kind is StageKind.ENFORCE:
+        steps.append(made.look())
+        made.wait()
+
+    assert len(steps) > 1
+    assert steps[-2].report.complete_cycle
 
 
 def test_namespaces_that_come_all_the_time_stop_nothing():
