@@ -109,6 +109,7 @@ class Arena(AbstractContextManager["Arena"]):
                 "spec": {
                     "mode": "Enforce",
                     "interval": "1h",
+                    "safety": {"maxDuePercent": 100},
                     "rules": [{"prefix": "outputs/", "keep": {"within": "30d"}}],
                     "limits": {"maxScan": 20_000, "maxDelete": 20_000, **limits},
                 },

@@ -102,8 +102,8 @@ def test_a_leader_that_was_stopped_writes_nothing_after_its_successor_began(aren
         arena.config()
         arena.fill(12_000)
         arena.policy(requestsPerSecond=1)
-        pass_process = until(lambda: children_of(old.pid), "the pass")[0]
-        until(lambda: arena.left() < 12_000, "the first deletion")
+        until(lambda: arena.left() < 12_000, "the first deletion, after a rehearsal", 60)
+        pass_process = children_of(old.pid)[0]
         new = arena.candidate()
         new_changes.lead_through(new.kubeconfig)
         new.start()
