@@ -16,14 +16,13 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.pass_agent_job import (
     AGENT_CONTAINER,
-    PASS_LABEL,
     START_SECONDS,
     AgentCall,
     agent_job,
@@ -31,6 +30,7 @@ from bubu_operator.controllers.pass_agent_job import (
     pass_id_of,
 )
 from bubu_operator.controllers.pass_claim import claim_problem
+from bubu_operator.controllers.pass_lookup import JobsOfPasses, owners_of
 from bubu_operator.controllers.probe_job import place_problem, wants_job
 from bubu_operator.controllers.probe_job_schedule import Places, key_of_config
 from bubu_operator.controllers.probe_job_state import Phase, pending_seconds, read_job
@@ -41,14 +41,13 @@ from bubu_operator.errors import (
     KubeConflictError,
     KubeForbiddenError,
     KubeInvalidError,
-    KubeNotFoundError,
 )
 from bubu_operator.injection.config import load_config
 from bubu_operator.injection.environment import InjectionPlan
 from bubu_operator.jobpass.listener import Expected, Listener, PodIdentity
 from bubu_operator.jobpass.seam import NotYet, PassChannel, PassOrder
 from bubu_operator.kube.informer import backoff_seconds
-from bubu_operator.kube.resources import EVENTS, JOBS, PODS, JsonObject, ObjectKey, metadata_of
+from bubu_operator.kube.resources import JOBS, JsonObject, ObjectKey, metadata_of
 
 __all__ = ["PassJobs"]
 
@@ -66,9 +65,6 @@ FORGOTTEN_SECONDS: Final = 60.0
 
 ABANDONED_SECONDS: Final = 120.0
 """So long after its last question a policy's agent is let go, whoever else needs its place."""
-
-MAX_LISTED: Final = 20
-MAX_EVENTS: Final = 50
 
 
 @dataclass(slots=True)
@@ -122,6 +118,7 @@ class PassJobs:
         self._held: dict[ObjectKey, _Held] = {}
         self._pauses: dict[ObjectKey, _Pause] = {}
         self._turns: dict[ObjectKey, int] = {}
+        self._look_up = JobsOfPasses(context.client)
         self._grace = min(START_GRACE_SECONDS, context.options.probe_interval_seconds * 2)
 
     # -- a service -----------------------------------------------------------------------
@@ -185,7 +182,9 @@ class PassJobs:
         held = self._drop(key_of_config(config))
         self._context.metrics.pass_job_results.labels("Served" if good else "Broken").inc()
         if held is not None and held.job_uid:
-            self._delete_named(config, agent_job_name(config, held.pass_id), held.job_uid)
+            self._look_up.delete_named(
+                config.metadata.namespace, agent_job_name(config, held.pass_id), held.job_uid
+            )
 
     # -- one look ------------------------------------------------------------------------
 
@@ -202,10 +201,10 @@ class PassJobs:
         if isinstance(held, NotYet):
             return held
         name = agent_job_name(config, held.pass_id)
-        jobs = self._jobs_of(config)
+        jobs = self._look_up.jobs_of(config)
         leftovers = [job for job in jobs if metadata_of(job).get("name") != name]
         for job in leftovers:
-            self._delete(config, job)
+            self._look_up.delete(job)
         if leftovers:
             return _starting("an earlier Job is being deleted", GONE_SECONDS)
         if not jobs:
@@ -223,13 +222,13 @@ class PassJobs:
                 self._pauses.pop(key_of_config(config), None)
             return channel
         namespace, now = config.metadata.namespace, self._context.clock()
-        pods = self._pods_of(namespace, str(metadata_of(job).get("uid")))
+        pods = self._look_up.pods_of(namespace, str(metadata_of(job).get("uid")))
         state = read_job(job, pods, (), now=now, grace_seconds=self._grace, container=AGENT_CONTAINER)
         if state.phase is Phase.STUCK:
             state = read_job(
                 job,
                 pods,
-                self._events(namespace, job, pods),
+                self._look_up.events(namespace, job, pods),
                 now=now,
                 grace_seconds=self._grace,
                 container=AGENT_CONTAINER,
@@ -239,14 +238,14 @@ class PassJobs:
         how = f"under service account {plan_account(config)}" if config.spec.s3 else "with the claim"
         if state.phase is Phase.FINISHED or channel is not None:
             self._drop(key_of_config(config))
-            self._delete(config, job)
+            self._look_up.delete(job)
             told = state.message or "it ended before the pass began"
             reason = Reason.PASS_JOB_FAILED if state.phase is Phase.RUNNING else reason
             return self._failed(config, reason, f"the agent in a pod {how} ended: {told}")
         if state.phase is Phase.STUCK:
             if pending > START_SECONDS:
                 self._drop(key_of_config(config))
-                self._delete(config, job)
+                self._look_up.delete(job)
                 return self._failed(config, reason, state.message)
             return NotYet(reason, state.message, POLL_MAX_SECONDS)
         return _starting(f"waiting for the agent in a pod {how}", _poll_seconds(pending))
@@ -294,9 +293,9 @@ class PassJobs:
         def admit(pod: PodIdentity) -> bool:
             if (pod.namespace, pod.account) != (namespace, account) or not held.job_uid:
                 return False
-            pods = self._pods_of(namespace, held.job_uid)
+            pods = self._look_up.pods_of(namespace, held.job_uid)
             return any(
-                metadata_of(found).get("uid") == pod.pod_uid and held.job_uid in _owners(found)
+                metadata_of(found).get("uid") == pod.pod_uid and held.job_uid in owners_of(found)
                 for found in pods
             )
 
@@ -376,43 +375,6 @@ class PassJobs:
         logger.debug("Job %s created", metadata_of(manifest)["name"])
         return _starting("the Job of the agent has been created", POLL_SECONDS)
 
-    def _delete(self, config: StorageConfig, job: JsonObject) -> None:
-        metadata = metadata_of(job)
-        if not metadata.get("deletionTimestamp"):
-            self._delete_named(config, str(metadata.get("name")), str(metadata.get("uid")))
-
-    def _delete_named(self, config: StorageConfig, name: str, uid: str) -> None:
-        namespace = config.metadata.namespace
-        try:
-            self._context.client.delete(JOBS, name, namespace, uid=uid)
-        except (KubeNotFoundError, KubeConflictError):
-            return
-        except KubeApiError as error:
-            logger.info("Job %s/%s was not deleted, and goes by itself: %s", namespace, name, error)
-
-    def _jobs_of(self, config: StorageConfig) -> list[JsonObject]:
-        selector = f"{PASS_LABEL}={config.metadata.name}"
-        page = self._context.client.list_page(
-            JOBS, config.metadata.namespace, label_selector=selector, limit=MAX_LISTED
-        )
-        return [job for job in page.items if config.metadata.uid in _owners(job)]
-
-    def _pods_of(self, namespace: str, job_uid: str) -> tuple[JsonObject, ...]:
-        selector = f"batch.kubernetes.io/controller-uid={job_uid}"
-        return self._context.client.list_page(
-            PODS, namespace, label_selector=selector, limit=MAX_LISTED
-        ).items
-
-    def _events(self, namespace: str, job: JsonObject, pods: tuple[JsonObject, ...]) -> list[JsonObject]:
-        found: list[JsonObject] = []
-        for about in (job, *pods):
-            selector = f"regarding.uid={metadata_of(about).get('uid')}"
-            page = self._context.client.list_page(
-                EVENTS, namespace, field_selector=selector, limit=MAX_EVENTS
-            )
-            found.extend(page.items)
-        return found
-
 
 _REASONS: Final = {
     Reason.PROBE_JOB_STUCK: Reason.PASS_JOB_STUCK,
@@ -443,8 +405,3 @@ def _starting(message: str, again_seconds: float) -> NotYet:
 
 def _poll_seconds(pending: float) -> float:
     return min(POLL_MAX_SECONDS, max(POLL_SECONDS, pending / 4))
-
-
-def _owners(obj: JsonObject) -> set[str]:
-    references = cast("list[Any]", metadata_of(obj).get("ownerReferences") or [])
-    return {str(cast("JsonObject", item).get("uid")) for item in references if isinstance(item, dict)}
