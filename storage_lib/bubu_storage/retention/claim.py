@@ -16,7 +16,8 @@ Without conditions. A claimer must have read, found nothing, and written, all wi
 waits that long and must still find its own claim; one that was slower gives up. So of two that found the
 place free, the later writer is seen by the earlier. A renewal (read, then write) that takes longer than that,
 or ends after the claim counted, loses the claim. This holds as long as the store shows a write to every
-reader once it has answered, and sends no answer before. It is weaker than conditions, which need no clock.
+reader once it has answered, and carries out a deletion within the request timeout or not at all. It is
+weaker than conditions, which need no clock.
 """
 
 from __future__ import annotations
@@ -34,26 +35,22 @@ from typing import Final, Self
 
 from bubu_storage.backend.decorator import innermost
 from bubu_storage.backend.last_look import GuardsDeletions
-from bubu_storage.backend.types import EPOCH, ObjectBackend
-from bubu_storage.errors import (
-    BucketNotFoundError,
-    ClaimedError,
-    ObjectNotFoundError,
-    PermissionDeniedError,
-    PreconditionFailedError,
-    StorageError,
-    TransientError,
-    UnauthenticatedError,
-    UnsupportedOperationError,
-)
+from bubu_storage.backend.types import ObjectBackend
+from bubu_storage.errors import ClaimedError, PermissionDeniedError, PreconditionFailedError, StorageError
 from bubu_storage.retention.claim_document import (
     CLAIM_KEY,
-    MAX_DOCUMENT_BYTES,
     ClaimDocument,
     ClaimSettings,
     FoundClaim,
-    read_claim,
     shown,
+)
+from bubu_storage.retention.claim_object import (
+    claim_over,
+    is_refused,
+    look_at_claim,
+    put_claim,
+    remove_claim,
+    write_over,
 )
 from bubu_storage.retention.gate import PassStoppedError
 from bubu_storage.retention.report import StoppedBy
@@ -65,51 +62,10 @@ __all__ = ["CLAIM_KEY", "SETTLE_SECONDS", "ClaimSettings", "StoreClaim", "claim_
 SETTLE_SECONDS: Final = 5.0
 """On a store without conditions: longest from reading to having written, and then the wait."""
 
-_CLOCK_PREFIX: Final = RESERVED_PREFIX + "retention/clock/"
-_WRONG_ETAG: Final = f'"{"0" * 32}"'
-_CONTENT_TYPE: Final = "application/json"
 _RETRY_SECONDS: Final = 1.0
 _JOIN_SECONDS: Final = 2.0
 
 _log = logging.getLogger(__name__)
-
-
-def look_at_claim(backend: ObjectBackend) -> FoundClaim | None:
-    """Return the claim that lies in a store, None where there is none; writes nothing.
-
-    Raises:
-        StorageError: the store failed or refused.
-    """
-    try:
-        with backend.get_object(CLAIM_KEY) as stored:
-            data = stored.read(MAX_DOCUMENT_BYTES + 1)
-            return read_claim(data, etag=stored.info.etag, last_modified=stored.info.last_modified)
-    except ObjectNotFoundError:
-        return None
-
-
-def claim_over(backend: ObjectBackend, found: FoundClaim) -> bool:
-    """Tell whether a claim is over by the store's clock, by both ways in which that can be told.
-
-    The date of an answer may come from a proxy, or (file stores) from this machine; so the date that the
-    store gives to an object that is written now has to agree. Writes only if the first way says yes.
-
-    Raises:
-        StorageError: the store failed or refused.
-    """
-    return found.is_expired(backend.server_time()) and found.is_expired(_stamped_time(backend))
-
-
-def _stamped_time(backend: ObjectBackend) -> datetime:
-    """Return the date that the store gives to an object written now."""
-    key = _CLOCK_PREFIX + secrets.token_hex(12)
-    try:
-        backend.put_object(key, b"", size_bytes=0)
-        stamped = backend.head_object(key).last_modified
-    finally:
-        with contextlib.suppress(StorageError):
-            backend.delete_object(key)
-    return stamped if stamped > EPOCH else backend.server_time()
 
 
 class StoreClaim:
@@ -202,13 +158,9 @@ class StoreClaim:
             found = look_at_claim(self._backend)
             if found is not None and not claim_over(self._backend, found):
                 raise self._claimed_by(found)
-            try:
-                self._make(found, began)
-            except BaseException:
-                self._lose("it was not made")
-                with contextlib.suppress(StorageError):
-                    self._remove()
-                raise
+            # Should this fail half-way, what was written ends by itself: on a store without conditions it may
+            # lie over a claim that counts, and then nobody must find the place free.
+            self._make(found, began)
         store = innermost(self._backend)
         if isinstance(store, GuardsDeletions):
             self._guard.enter_context(store.guard_deletions(self.check))
@@ -273,7 +225,7 @@ class StoreClaim:
         self._document = document
         sent = self._monotonic()
         etag = self._write_over(found, document)
-        if etag and self._refuses_what_it_must():
+        if etag and self._is_refused(by_etag=False) and self._is_refused(by_etag=True):
             self.is_proven = True
             self._etag = etag
         else:
@@ -289,47 +241,22 @@ class StoreClaim:
             )
 
     def _write_over(self, found: FoundClaim | None, document: ClaimDocument) -> str:
-        """Write on the condition that nothing has changed; return the ETag, "" where conditions are unknown.
+        """Write the first time; see `claim_object.write_over`.
 
         Raises:
             ClaimedError: another was faster.
         """
         try:
-            if found is None:
-                return self._put(document, if_none_match="*")
-            return self._put(document, if_match=found.etag) if found.etag else self._put_plain(document)
+            return write_over(self._backend, found, document)
         except PreconditionFailedError as error:
             there = look_at_claim(self._backend)
             if there is not None and self._is_ours(there):
                 return there.etag
             raise self._claimed_by(there) from error
-        except (TransientError, PermissionDeniedError, UnauthenticatedError, BucketNotFoundError):
-            raise
-        except StorageError:
-            return self._put_plain(document)
 
-    def _put_plain(self, document: ClaimDocument) -> str:
-        self._put(document)
-        return ""
-
-    def _refuses_what_it_must(self) -> bool:
-        """Try a second put-if-absent, and a replacement by a wrong ETag: both have to be refused."""
-        return self._refuses(if_none_match="*") and self._refuses(if_match=_WRONG_ETAG)
-
-    def _refuses(self, *, if_match: str = "", if_none_match: str = "") -> bool:
-        # Other bytes than the claim's: equal ones could be taken for an echo of what was sent before.
+    def _is_refused(self, *, by_etag: bool) -> bool:
         self._document = self._next(self._document, self._store_now())
-        try:
-            self._put(self._document, if_match=if_match, if_none_match=if_none_match)
-        except PreconditionFailedError:
-            return True
-        except UnsupportedOperationError:
-            return False
-        except (TransientError, PermissionDeniedError, UnauthenticatedError, BucketNotFoundError):
-            raise
-        except StorageError:
-            return False
-        return False
+        return is_refused(self._backend, self._document, by_etag=by_etag)
 
     def _settle(self, began: float) -> None:
         """Let every claimer that found the place free write, then see whose claim it is.
@@ -400,7 +327,7 @@ class StoreClaim:
             sent = self._monotonic()
             self._document = document
             try:
-                self._etag = self._put(document, if_match=self._etag)
+                self._etag = put_claim(self._backend, document, if_match=self._etag)
             except PreconditionFailedError:
                 there = look_at_claim(self._backend)
                 if there is None or not self._is_ours(there):
@@ -421,7 +348,7 @@ class StoreClaim:
         document = self._next(self._document, self._store_now())
         self._document = document
         if self._monotonic() - began <= SETTLE_SECONDS:
-            self._put(document)
+            put_claim(self._backend, document)
         now = self._monotonic()
         with self._lock:
             in_time = now - began <= SETTLE_SECONDS and now < self._valid_until
@@ -475,29 +402,14 @@ class StoreClaim:
         ours, there = self._document, found.document
         return ours is not None and there is not None and secrets.compare_digest(ours.token, there.token)
 
-    def _put(self, document: ClaimDocument, *, if_match: str = "", if_none_match: str = "") -> str:
-        data = document.to_bytes()
-        return self._backend.put_object(
-            CLAIM_KEY,
-            data,
-            size_bytes=len(data),
-            content_type=_CONTENT_TYPE,
-            if_match=if_match,
-            if_none_match=if_none_match,
-        )
-
     def _remove(self) -> None:
-        """Delete the claim if it is ours; on the condition that it still is, where the store knows such.
+        """Delete the claim if it is ours and counts, so that nobody else can have made one.
 
         Raises:
             StorageError: the store failed.
         """
         there = look_at_claim(self._backend)
-        if there is None or not self._is_ours(there):
+        if there is None or not self._is_ours(there) or self._monotonic() >= self._valid_until:
             return
-        try:
-            self._backend.delete_object(CLAIM_KEY, if_match=there.etag)
-        except PreconditionFailedError:
-            return
-        except UnsupportedOperationError:
-            self._backend.delete_object(CLAIM_KEY)
+        with contextlib.suppress(PreconditionFailedError):
+            remove_claim(self._backend, there.etag)

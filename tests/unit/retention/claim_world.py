@@ -99,7 +99,8 @@ class Claimer:
     """Claims, renews, gives back and claims again for ever, one request at each `step`.
 
     A request has its effect in one step and its answer in the next, so that anything may happen
-    before, in between and after. ``offset`` is how far the claimer's own clock is off.
+    before, in between and after; but a deletion arrives in time or not at all. ``offset`` is how far
+    the claimer's own clock is off.
     """
 
     def __init__(self, world: Simulation, name: str, offset: float) -> None:
@@ -108,7 +109,7 @@ class Claimer:
         self.offset = offset
         self.claim: StoreClaim | None = None
         self.lose_answer = False
-        self.give_back = False
+        self.give_back = self.gave_back = False
         self.acquired = 0
         self.last_valid = float("-inf")
         self.failure: BaseException | None = None
@@ -197,6 +198,7 @@ class Claimer:
         while self.is_valid():
             self.pause()
             if self.give_back:
+                self.gave_back = True
                 claim.release()
                 self.claim = None
                 return
@@ -216,7 +218,10 @@ class _Stepped(BackendDecorator):
     def _around(self, call: Call, act: Callable[[], _T]) -> _T:
         if call.operation is Operation.SERVER_TIME:
             return act()
+        sent = self.claimer.world.seconds
         self.claimer.pause()
+        if call.operation is Operation.DELETE and self.claimer.world.seconds - sent > TIMEOUT_SECONDS:
+            raise UnavailableError("the deletion did not arrive in time")
         try:
             answer = act()
         except StorageError:

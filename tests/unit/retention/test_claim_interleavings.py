@@ -34,7 +34,6 @@ SKEWS = st.sampled_from([-3600.0, 0.0, 1e6])
 def run(world: Simulation, steps: list[tuple[int, float, str]], skews: tuple[float, float]) -> list[Claimer]:
     """Let two claimers take these steps and look after each of them who would delete."""
     claimers = [Claimer(world, f"claimer {number}", skew) for number, skew in enumerate(skews)]
-    given_back = {claimer.name: False for claimer in claimers}
     try:
         for index, seconds, what in steps:
             claimer, other = claimers[index], claimers[1 - index]
@@ -44,12 +43,10 @@ def run(world: Simulation, steps: list[tuple[int, float, str]], skews: tuple[flo
             was_valid = claimer.is_valid()
             claimer.step()
             is_valid = claimer.is_valid()
-            if was_valid and claimer.claim is None:
-                given_back[claimer.name] = True
             if is_valid:
-                given_back[claimer.name] = False
+                claimer.gave_back = False
                 assert not other.is_valid(), f"both hold the store at {world.seconds}"
-                if not was_valid and not given_back[other.name]:
+                if not was_valid and not other.gave_back:
                     # What the other sent last has come to its end by now.
                     assert world.seconds - other.last_valid > TIMEOUT_SECONDS
             _note(world, claimers)
