@@ -179,6 +179,15 @@ def test_a_cycle_that_nobody_saw_from_its_beginning_proves_nothing():
     assert made.look().stage.kind is StageKind.REHEARSE
 
 
+def test_a_rehearsal_that_has_not_ended_is_none():
+    """A status that somebody shortened: what has no end is no whole cycle."""
+    made = life()
+    made.look()
+    del made.status["rehearsal"]["completeTime"]
+
+    assert made.look(run=False).stage.kind is StageKind.REHEARSE
+
+
 # --- the share -----------------------------------------------------------------------------------
 
 
