@@ -8,7 +8,8 @@ For a controller::
   count besides them wherever they are served;
 * ``namespace``: of a namespaced policy; None for all of them;
 * ``before``: the `Census` of ``status.owners`` (live, existing, kinds), `NO_CENSUS` for none;
-* ``acknowledged``: the approved token; releases exactly the `Anomaly` of that token.
+* ``acknowledged``: the approved token; releases exactly the `Anomaly` of that token;
+* ``remembered``: ``source.belief`` of the policy's last source in this process, None for none.
 
 Returns None where nobody owns runs here (no kind is named, the usual ones are not served and never were):
 the engine is then given no owners at all. Raises `OwnersUnknownError` where that cannot be told: no pass
@@ -62,6 +63,7 @@ def open_owners(
     namespace: str | None,
     before: Census = NO_CENSUS,
     acknowledged: str = "",
+    remembered: Belief | None = None,
 ) -> ApiOwnerSource | None:
     """Find the kinds of owners; see the module.
 
@@ -71,11 +73,19 @@ def open_owners(
         namespace: list only there; None for everywhere.
         before: of the last complete list, of an earlier pass.
         acknowledged: token of the anomaly that somebody approved.
+        remembered: ``source.belief`` of the policy's last source in this process.
 
     Raises:
         OwnersUnknownError: it cannot be told who owns runs.
     """
-    source = ApiOwnerSource(client, kinds, namespace=namespace, before=before, acknowledged=acknowledged)
+    source = ApiOwnerSource(
+        client,
+        kinds,
+        namespace=namespace,
+        before=before,
+        acknowledged=acknowledged,
+        remembered=remembered,
+    )
     return source if source.find_kinds() else None
 
 
@@ -100,11 +110,12 @@ class ApiOwnerSource:
     """An `OwnerSource` over the API server; shared by threads.
 
     Args:
-        client, kinds, namespace, before, acknowledged: see `open_owners`.
+        client, kinds, namespace, before, acknowledged, remembered: see `open_owners`.
         clock: `boot_seconds`.
         sleep: waits.
 
     Attributes:
+        belief: what is known of owners that were live; for the policy's next source.
         anomaly: why the last list is not believed; None if it is, or there is none.
         traffic: what the API server was asked so far.
     """
@@ -117,6 +128,7 @@ class ApiOwnerSource:
         namespace: str | None,
         before: Census = NO_CENSUS,
         acknowledged: str = "",
+        remembered: Belief | None = None,
         clock: Callable[[], float] = boot_seconds,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -128,7 +140,7 @@ class ApiOwnerSource:
         self._sleep = sleep
         self.anomaly: Anomaly | None = None
         self.traffic = Traffic()
-        self._belief = Belief(before, acknowledged)
+        self.belief = Belief(before, acknowledged, remembered)
         self._served: dict[OwnerKind, Resource] = {}
         self._served_at = float("-inf")
         self._state: _State | None = None
@@ -144,7 +156,7 @@ class ApiOwnerSource:
     @property
     def census(self) -> Census:
         """Of the last complete list that was believed; at first the one that was given."""
-        return self._belief.census
+        return self.belief.census
 
     def find_kinds(self) -> bool:
         """Find what is to be listed; False if nobody owns runs here. Not to be called during `observe`.
@@ -217,7 +229,7 @@ class ApiOwnerSource:
         observed_at = self._clock()
         reading = read_again(gatherer, self._served, self._namespace, before)
         is_known = old is not None and reading is before
-        self.anomaly = None if is_known else self._belief.take(reading, self._served)
+        self.anomaly = None if is_known else self.belief.take(reading, self._served)
         if self.anomaly is not None:
             raise OwnersAnomalyError(self.anomaly)
         settled = reading is before

@@ -419,6 +419,66 @@ def test_a_drop_since_the_last_pass(api, clock):
         approved.observe(clock.now)
 
 
+def test_owners_that_ended_between_two_passes_are_remembered(api, clock):
+    """By counts alone they would be missing: as many that ended long ago were removed meanwhile."""
+    api.put(STORY_RUNS, *(story_run(f"x{number}") for number in range(9)))
+    api.put(STORY_RUNS, *(story_run(f"old{number}", phase="Failed") for number in range(9)))
+    first = make(api, clock)
+    first.observe(0.0)
+    for number in range(9):
+        api.put(STORY_RUNS, story_run(f"x{number}", phase="Succeeded"))
+        api.drop(STORY_RUNS, f"team-a/old{number}")
+
+    with pytest.raises(OwnersAnomalyError):
+        make(api, clock, before=first.census).observe(0.0)
+    second = make(api, clock, before=first.census, remembered=first.belief)
+    second.observe(0.0)
+    assert second.census.live == 1
+
+
+def test_owners_that_vanished_between_two_passes_are_remembered_too(api, clock):
+    """New ones do not make up for them, as they would by counts."""
+    api.put(STORY_RUNS, *(story_run(f"x{number}") for number in range(9)))
+    first = make(api, clock)
+    first.observe(0.0)
+    for number in range(9):
+        api.drop(STORY_RUNS, f"team-a/x{number}")
+    api.put(STORY_RUNS, *(story_run(f"y{number}") for number in range(9)))
+    make(api, clock, before=first.census).observe(0.0)
+
+    later = make(api, clock, before=first.census, remembered=first.belief)
+    with pytest.raises(OwnersAnomalyError, match="of 10 live owners 9 are gone") as raised:
+        later.observe(0.0)
+    token = raised.value.anomaly.token
+    assert make(api, clock, before=first.census, remembered=later.belief, acknowledged=token).observe(0.0)
+
+
+def test_what_is_remembered_is_who_was_live_last(api, clock):
+    """Not who was live when most were: of those who came later, none may vanish unseen either."""
+    api.put(STORY_RUNS, *(story_run(f"x{number}") for number in range(20)))
+    first = make(api, clock)
+    first.observe(0.0)
+    api.put(STORY_RUNS, *(story_run(f"x{number}", phase="Failed") for number in range(20)))
+    api.put(STORY_RUNS, *(story_run(f"y{number}") for number in range(5)))
+    first.observe(clock.now)
+    for number in range(5):
+        api.drop(STORY_RUNS, f"team-a/y{number}")
+
+    later = make(api, clock, before=first.census, remembered=first.belief)
+    with pytest.raises(OwnersAnomalyError, match="of 6 live owners 5 are gone"):
+        later.observe(0.0)
+
+
+def test_what_another_census_left_is_not_remembered(api, clock):
+    """The status says otherwise: it is what counts."""
+    first = make(api, clock)
+    first.observe(0.0)
+    before = Census(100, 100, BOTH)
+
+    with pytest.raises(OwnersAnomalyError, match="of 100 live owners"):
+        make(api, clock, before=before, remembered=first.belief).observe(0.0)
+
+
 def test_a_list_that_is_credible_again_clears_the_finding(source, clock, api):
     """The owners are back."""
     source.observe(0.0)
