@@ -140,6 +140,39 @@ def test_the_newest_runs_of_a_story_and_orphans_after_their_grace(world: World) 
     assert (mark.parents[1] / "orphan" / "mark").exists()
 
 
+def test_a_list_that_has_shrunk_beyond_belief_waits_for_an_approval(world: World) -> None:
+    """Four of five live runs vanish without having ended: nothing goes until somebody says: right."""
+    gone = put(world, "alone", 40 * DAY)
+    names = [f"live-{number}" for number in range(5)]
+    for name in names:
+        own(world, name)
+    world.config()
+    world.policy(mode="Enforce")
+    world.controller().start()
+    world.wait(lambda s: cycled(s) and s["owners"]["live"] == 5, "a cycle", 40)
+    assert gone not in world.objects()
+
+    world.cluster.kubectl("delete", "storyrun", *names[1:], "-n", world.namespace)
+    status = world.wait(
+        lambda s: condition({"status": s}, "Reconciled").get("reason") == "LiveCountDropped",
+        "the finding",
+        30,
+    )
+    late = put(world, "late", 40 * DAY)
+    passes = status["totals"]["passes"]
+    status = world.wait(lambda s: s["totals"]["passes"] >= passes + 3, "further passes")
+    assert late in world.objects()
+    assert "live owners" in status["owners"]["problem"]
+
+    world.cluster.kubectl(
+        "annotate", "retentionpolicy/tidy", "-n", world.namespace,
+        f"storage.bubustack.io/approve={status['owners']['problemHash']}",
+    )  # fmt: skip
+    until(lambda: late not in world.objects(), "what is due to go", 40)
+    status = world.wait(lambda s: s["owners"]["live"] == 1, "the list that is believed")
+    assert "problemHash" not in status["owners"]
+
+
 def test_losing_the_right_to_list_owners_stops_deletions(world: World, installed: Cluster) -> None:
     """In the middle of a pass: it ends with the reason, nothing more goes; with the right it goes on."""
     world.fill(old=1200, young=20, objects=10)

@@ -209,6 +209,7 @@ def check_turns(gateway: VersityGateway, bucket: str, first: Side, second: Side)
 
 def check_no_secret(side: Side, secret_key: str) -> None:
     """The credentials are in no status, event, log or metric."""
+    metrics = side.controller.health("/metrics")[1] if side.controller.running else ""
     events = side.cluster.kubectl("get", "events.events.k8s.io", "-n", side.namespace, "-o", "json").stdout
-    for text in (json.dumps(side.read()), events, side.controller.log):
+    for text in (json.dumps(side.read()), events, side.controller.log, metrics):
         assert secret_key not in text
