@@ -7,14 +7,18 @@ written down with its hash before anybody is asked to.
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.policy_kinds import AnyPolicy
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import JsonObject, section
+from bubu_operator.owners.belief import Belief
 from bubu_operator.owners.census import Anomaly, Census, key_of_name
 from bubu_operator.owners.kinds import OwnerKind, wanted_kinds
 from bubu_operator.owners.served import OwnersAnomalyError
@@ -24,7 +28,10 @@ from bubu_operator.retention.owners_status import census_of, owners_status
 from bubu_operator.retention.plan import PlanProblem
 from bubu_storage.errors import OwnersUnknownError
 
-__all__ = ["OwnersTrouble", "PolicyOwners", "open_policy_owners", "owners_after"]
+__all__ = ["OwnersOpener", "OwnersTrouble", "PolicyOwners", "open_policy_owners", "owners_after"]
+
+
+MOST_POLICIES: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,43 @@ class OwnersTrouble:
     anomaly: Anomaly | None
 
 
-def open_policy_owners(client: KubeClient, policy: AnyPolicy) -> PolicyOwners | OwnersTrouble:
-    """Find the kinds of owners that a policy lists; the list itself is made by the pass."""
+class OwnersOpener:
+    """Opens the owners of policies, and remembers from look to look who was live; thread-safe.
+
+    Args:
+        most_policies: how many are remembered, the latest first: of each the names of its live runs.
+    """
+
+    def __init__(self, most_policies: int = MOST_POLICIES) -> None:
+        self._most_policies = most_policies
+        self._lock = threading.Lock()
+        self._beliefs: OrderedDict[str, Belief] = OrderedDict()
+
+    def __call__(self, client: KubeClient, policy: AnyPolicy) -> PolicyOwners | OwnersTrouble:
+        """See `open_policy_owners`."""
+        uid = policy.metadata.uid
+        with self._lock:
+            remembered = self._beliefs.get(uid)
+        opened = open_policy_owners(client, policy, remembered)
+        if uid and isinstance(opened, PolicyOwners) and opened.source is not None:
+            with self._lock:
+                self._beliefs[uid] = opened.source.belief
+                self._beliefs.move_to_end(uid)
+                while len(self._beliefs) > self._most_policies:
+                    self._beliefs.popitem(last=False)
+        return opened
+
+
+def open_policy_owners(
+    client: KubeClient, policy: AnyPolicy, remembered: Belief | None = None
+) -> PolicyOwners | OwnersTrouble:
+    """Find the kinds of owners that a policy lists; the list itself is made by the pass.
+
+    Args:
+        client: of the API server.
+        policy: the policy.
+        remembered: what is known of its owners from the last pass; None for nothing.
+    """
     kinds = [
         OwnerKind.named(owner.group, owner.version, owner.kind, owner.phase_path, owner.ended_phases)
         for owner in policy.spec.owners or ()
@@ -86,6 +128,7 @@ def open_policy_owners(client: KubeClient, policy: AnyPolicy) -> PolicyOwners | 
             namespace=policy.metadata.namespace or None,
             before=before,
             acknowledged=acknowledged_owners(policy),
+            remembered=remembered,
         )
     except OwnersUnknownError as error:
         anomaly = error.anomaly if isinstance(error, OwnersAnomalyError) else None

@@ -24,9 +24,9 @@ from bubu_operator.controllers.passes import GRACE_SECONDS, PassRunner
 from bubu_operator.controllers.policy_changes import watch_for_changes
 from bubu_operator.controllers.policy_kinds import AnyPolicy, PolicyKind, kind_of
 from bubu_operator.controllers.policy_owners import (
+    OwnersOpener,
     OwnersTrouble,
     PolicyOwners,
-    open_policy_owners,
     owners_after,
 )
 from bubu_operator.controllers.policy_report import PolicyReport
@@ -64,14 +64,14 @@ class PolicyReconciler:
         *,
         wake: Callable[[ObjectKey], None],
         stores: PassStores | None = None,
-        open_owners: OpenOwners = open_policy_owners,
+        open_owners: OpenOwners | None = None,
     ) -> None:
         self._context = context
         self._slots = slots
         self._runner = runner
         self._wake = wake
         self._stores = stores or DirectStores(context)
-        self._open_owners = open_owners
+        self._open_owners = open_owners or OwnersOpener()
         self._neighbours = Neighbours(context)
         self._report = PolicyReport(context)
         # Policies whose status says why there is no way to their store yet; found anew after a restart.
