@@ -37,6 +37,11 @@ def test_a_prefix_must_be_a_path_of_whole_segments(prefix, words):
     assert words in str(caught.value)
 
 
+def test_a_good_prefix_is_given_back():
+    """The check stands where the prefix is used."""
+    assert check_path_prefix("outputs/team-a/") == "outputs/team-a/"
+
+
 def test_rules_and_scopes_share_the_check():
     """The check is applied to both, and says which of them is wrong."""
     with pytest.raises(InvalidKeyError, match="rule's prefix is empty"):
