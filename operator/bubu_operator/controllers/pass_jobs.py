@@ -5,8 +5,8 @@ an agent wakes its policy at once. What is remembered here is of this process al
 by its key pair, which no other process has, so every Job of an earlier one is of no use and deleted.
 
 Invariants: at most one Job of a config at a time, and `Places` bounds them all; a config's leftovers
-are deleted before the next Job is made; only a pod that the Job's own controller made is let in;
-what fails is tried again ever more rarely, and says why all the time.
+are deleted, and their pods have ended, before the next Job is made; only a pod that the Job's own
+controller made is let in; what fails is tried again ever more rarely, and says why all the time.
 """
 
 from __future__ import annotations
@@ -211,6 +211,11 @@ class PassJobs:
             if held.job_uid:
                 self._drop(key_of_config(config))
                 return self._failed(config, Reason.PASS_JOB_FAILED, f"Job {name} was deleted by somebody")
+            if pod := self._look_up.earlier_pod(config, ""):
+                # It may still be at work: two must not be at one store.
+                return NotYet(
+                    Reason.PASS_JOB_STUCK, f"pod {pod} of an earlier pass has not ended", TURN_SECONDS / 5
+                )
             return self._create(order, config, plan, held)
         return self._look(config, jobs[0], held)
 

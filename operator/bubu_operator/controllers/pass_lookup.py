@@ -14,7 +14,7 @@ from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.pass_agent_job import PASS_LABEL
 from bubu_operator.errors import KubeApiError, KubeConflictError, KubeNotFoundError
 from bubu_operator.kube.client import KubeClient
-from bubu_operator.kube.resources import EVENTS, JOBS, PODS, JsonObject, metadata_of
+from bubu_operator.kube.resources import EVENTS, JOBS, PODS, JsonObject, metadata_of, section
 
 __all__ = ["JobsOfPasses", "owners_of"]
 
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 MAX_LISTED: Final = 20
 MAX_EVENTS: Final = 50
+_ENDED: Final = frozenset({"Succeeded", "Failed"})
 
 
 class JobsOfPasses:
@@ -50,6 +51,21 @@ class JobsOfPasses:
         """
         selector = f"batch.kubernetes.io/controller-uid={job_uid}"
         return self._client.list_page(PODS, namespace, label_selector=selector, limit=MAX_LISTED).items
+
+    def earlier_pod(self, config: StorageConfig, job_uid: str) -> str:
+        """Return the name of a pod of another agent of this config that has not ended; "" if there is none.
+
+        Raises:
+            KubeApiError: the API server failed.
+        """
+        metadata = config.metadata
+        page = self._client.list_page(
+            PODS, metadata.namespace, label_selector=f"{PASS_LABEL}={metadata.name}", limit=MAX_LISTED
+        )
+        for pod in page.items:
+            if section(pod, "status").get("phase") not in _ENDED and job_uid not in owners_of(pod):
+                return str(metadata_of(pod).get("name"))
+        return ""
 
     def events(self, namespace: str, job: JsonObject, pods: Sequence[JsonObject]) -> list[JsonObject]:
         """Return what is told of a Job and its pods.

@@ -6,13 +6,14 @@ fingerprint in its arguments, and shows its pod's token; then it answers request
 until the channel ends.
 
 Invariants: nothing is sent before the fingerprint was compared; the node's own identity counts for
-nothing; it ends with the channel, when nothing is asked for too long, and at its deadline; the result
-is written whatever happens, and nothing secret is in it, nor on stderr; no traceback.
+nothing; it ends with the channel, at once and with whatever is under way, when nothing is asked for
+too long, and at its deadline; the result is written whatever happens, and nothing secret is in it,
+nor on stderr; no traceback. A request to the store is tried once and ends within `CONNECT_SECONDS` and
+`REQUEST_SECONDS`, so that whoever asked knows how long it can be under way.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import ssl
@@ -54,7 +55,7 @@ DIAL_TRIES: Final = 5
 """A controller that is busy, or a network that is still being made for a new pod."""
 
 CONNECT_SECONDS: Final = 5.0
-REQUEST_SECONDS: Final = 30.0
+REQUEST_SECONDS: Final = 25.0
 MAX_TOKEN_BYTES: Final = 12 << 10
 CLOSE_SECONDS: Final = 5.0
 
@@ -109,7 +110,7 @@ def parse_controller(address: str) -> tuple[str, int]:
 
 
 def run_agent(options: AgentOptions) -> int:
-    """Serve, write the result, and return the exit code: 0 ended by the controller, 1 failed, 2 usage."""
+    """Serve, write the result, and end the process: 0 ended by the controller, 1 failed; 2 is returned."""
     # The node's identity is not the account's, whatever the node's metadata service would hand out.
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     redactor = Redactor()
@@ -125,9 +126,12 @@ def run_agent(options: AgentOptions) -> int:
         return _end(options, redactor, ProbeResult(reason=Reason.STORE_ERROR, message=str(error)), EXIT_USAGE)
     result = _serve(options, rights, redactor)
     over.cancel()
-    return _end(
+    code = _end(
         options, redactor, result, EXIT_OK if result.reason is Reason.PROBE_SUCCEEDED else EXIT_FAILED
     )
+    # A deletion that is under way must not outlive the channel: the next pass relies on that.
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _serve(options: AgentOptions, rights: Rights, redactor: Redactor) -> ProbeResult:
@@ -141,10 +145,11 @@ def _serve(options: AgentOptions, rights: Rights, redactor: Redactor) -> ProbeRe
             if settings.anonymous and options.require_identity:
                 return no_identity()
             settings = _guarded(settings, allow_loopback=options.allow_loopback_endpoints)
-        with contextlib.closing(open_backend(settings)) as backend:
-            # Asked once before anybody is called: what does not work is told here, with its reason.
-            backend.server_time()
-            end = _converse(options, backend, rights, redactor)
+        # Not closed: it ends with the process, and closing would wait for what is under way.
+        backend = open_backend(settings)
+        # Asked once before anybody is called: what does not work is told here, with its reason.
+        backend.server_time()
+        end = _converse(options, backend, rights, redactor)
     except _RefusedError as error:
         return _failed(f"the controller turned this agent away: {error}")
     except WrongPinError as error:
@@ -226,6 +231,7 @@ def _guarded(settings: S3Settings, *, allow_loopback: bool) -> S3Settings:
     return replace(
         settings,
         engine="boto3",
+        max_attempts=1,
         connect_timeout_seconds=CONNECT_SECONDS,
         timeout_seconds=min(REQUEST_SECONDS, settings.timeout_seconds),
         address_policy="remote-or-loopback" if allow_loopback else "remote",

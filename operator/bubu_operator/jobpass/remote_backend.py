@@ -17,6 +17,7 @@ import itertools
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,6 +47,8 @@ from bubu_storage.errors import (
     LimitExceededError,
     StorageError,
     StorageTimeoutError,
+    ThrottledError,
+    TransientError,
     UnavailableError,
 )
 from bubu_storage.wire import DEFAULT_BLOB_CONTENT_TYPE
@@ -62,6 +65,10 @@ ANSWER_SECONDS: Final = 120.0
 """For an answer: the store's own timeout, several times, with pauses."""
 
 T = TypeVar("T")
+
+READ_PAUSES_SECONDS: Final = (0.5, 1.0)
+"""Before another try of what changes nothing. What deletes or writes is tried once: whether it still may
+be sent is the engine's to say."""
 
 _READ_BYTES: Final = 1 << 18
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
@@ -84,6 +91,7 @@ class RemoteBackend:
         clock: seconds that never go back.
         answer_seconds: how long an answer may take.
         chunk_bytes: most that is read of an object at a time.
+        sleep: waits before another try.
 
     Raises:
         StorageError: the agent does not answer.
@@ -97,12 +105,14 @@ class RemoteBackend:
         clock: Callable[[], float] = boot_seconds,
         answer_seconds: float = ANSWER_SECONDS,
         chunk_bytes: int = MAX_BODY_BYTES,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._channel = channel
         self._name = name
         self._clock = clock
         self._answer_seconds = answer_seconds
         self._chunk_bytes = chunk_bytes
+        self._sleep = sleep
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._slots = threading.BoundedSemaphore(MAX_IN_FLIGHT)
@@ -185,7 +195,7 @@ class RemoteBackend:
             StorageError: any of the tree.
         """
         check_key(key)
-        answer = self._call("head", {"key": key})
+        answer = self._ask("head", {"key": key})
         return self._parse(lambda: info_from_wire(_ok(answer).get("info")))
 
     def delete_object(self, key: str, *, if_match: str = "") -> None:
@@ -238,7 +248,7 @@ class RemoteBackend:
         listing, after = next(self._numbers), start_after
         while True:
             fields: JsonObject = {"prefix": prefix, "after": after, "size": page_size, "listing": listing}
-            answer = self._call("list", fields)
+            answer = self._ask("list", fields)
             found = self._parse(lambda answer=answer: list_from_wire(_ok(answer).get("page"), page_size))
             if not found:
                 return
@@ -251,7 +261,7 @@ class RemoteBackend:
         Raises:
             StorageError: any of the tree.
         """
-        answer = self._call("time", {})
+        answer = self._ask("time", {})
         return self._parse(lambda: time_from_wire(_ok(answer).get("time")))
 
     def close(self) -> None:
@@ -270,9 +280,23 @@ class RemoteBackend:
             "if_match": if_match,
             "most": self._chunk_bytes,
         }
-        answer = self._call("get", fields)
+        answer = self._ask("get", fields)
         info = self._parse(lambda: info_from_wire(_ok(answer).get("info")))
         return info, self._read_field(answer, "range"), answer.body
+
+    def _ask(self, op: str, fields: JsonObject) -> Frame:
+        """Ask for something that changes nothing; a store that fails for a moment is asked again."""
+        for pause in READ_PAUSES_SECONDS:
+            try:
+                return self._call(op, fields)
+            except ThrottledError:
+                raise
+            except TransientError:
+                with self._lock:
+                    if self._lost:
+                        raise
+                self._sleep(pause)
+        return self._call(op, fields)
 
     def _call(self, op: str, fields: JsonObject, body: bytes = b"") -> Frame:
         """Send a request, wait for its answer, raise the error that it is."""

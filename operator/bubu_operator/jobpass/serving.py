@@ -2,7 +2,7 @@
 
 Invariants: at most `MAX_WORKERS` requests are held at a time, and nothing more is read meanwhile;
 the loop ends when the channel ends, when nothing has been asked for too long, or when the other side
-sends what is no request; requests under way are finished first.
+sends what is no request. What is under way then is left to the caller, who ends the process.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class _Serving:
 
     def run(self) -> ServingEnd:
         self._channel.settimeout(self._idle_seconds)
+        pool = ThreadPoolExecutor(MAX_WORKERS, "request")
         try:
-            with ThreadPoolExecutor(MAX_WORKERS, "request") as pool:
-                try:
-                    end = self._read(pool)
-                finally:
-                    self._shut()
+            end = self._read(pool)
         finally:
+            self._shut()
+            # Nobody waits for what is under way, and another pass may follow: the process is to end now.
+            pool.shutdown(wait=False, cancel_futures=True)
             self._executor.close()
         return ServingEnd.BROKEN if self._broken else end
 

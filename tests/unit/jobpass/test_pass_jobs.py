@@ -263,6 +263,24 @@ def test_leftovers_are_deleted_first(world):
     assert len(world.names()) == 1
 
 
+def test_an_earlier_agents_pod_has_ended_first(world):
+    """Its Job may be gone while it still deletes."""
+    world.pod(9)
+    labels = {PASS_OF: "main", "batch.kubernetes.io/controller-uid": "job-9"}
+    pod = world.api.get(PODS, "pod-9", "team-a")
+    world.api.put(PODS, pod | {"metadata": pod["metadata"] | {"labels": labels}})
+
+    waiting = world.open()
+    assert (waiting.reason, waiting.keeps_turn) == ("PassJobStuck", False)
+    assert "pod-9" in waiting.message
+    assert world.api.created == []
+
+    pod = world.api.get(PODS, "pod-9", "team-a")
+    world.api.put(PODS, pod | {"status": {"phase": "Failed"}})
+    assert world.open().quiet
+    assert len(world.api.created) == 1
+
+
 def test_somebody_elses_job_is_left_alone(world):
     """Also with our label."""
     metadata = {"name": "theirs", "namespace": "team-a", "uid": "x", "labels": {PASS_OF: "main"}}

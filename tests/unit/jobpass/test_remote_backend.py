@@ -157,7 +157,7 @@ def test_an_agent_that_does_not_answer():
 
     with scripted(answer, answer_seconds=0.2) as (remote, _):
         with pytest.raises(StorageTimeoutError, match=r"did not answer within 0\.2 s"):
-            remote.server_time()
+            remote.delete_object("k")
         assert remote.server_time().year == 1970
 
 
@@ -218,6 +218,26 @@ def test_a_request_that_was_held_up_is_not_executed():
         remote.close()
         thread.join(10)
         theirs.close()
+
+
+def test_reading_is_tried_again_and_deleting_is_not():
+    """Whether a deletion may still be sent is not this module's to say."""
+    failure = {"type": "UnavailableError", "message": "reset"}
+    left = [2]
+
+    def answer(frame):
+        if frame.header["op"] == "time" and not left[0]:
+            return good(frame, {"time": 0})
+        left[0] -= 1
+        return encode_frame(Frame({"id": frame.header["id"], "clock": 0.0, "error": failure}))
+
+    pauses = []
+    with scripted(answer, sleep=pauses.append) as (remote, asked):
+        assert remote.server_time().year == 1970
+        assert (len(asked), len(pauses)) == (3, 2)
+        with pytest.raises(UnavailableError, match="reset"):
+            remote.delete_objects(["k"])
+        assert (len(asked), len(pauses)) == (4, 2)
 
 
 def test_errors_of_the_store_arrive_without_secrets():
