@@ -215,6 +215,7 @@ def test_orphans_are_counted():
         # A pass that came to the end says nothing about how much fits into one: the limit does.
         (report(), 5 * 3 + 4 * 120),
         (report(scanned=0, relisted=0, stopped_by=StoppedBy.STORE_ERROR, complete=False), 5 * 3 + 4 * 120),
+        (report(scanned=9, relisted=9, stopped_by=StoppedBy.BUDGET_SECONDS, complete=False), 5 * 3 + 4 * 120),
     ],
 )
 def test_how_long_a_cycle_takes(made, seconds):
@@ -227,6 +228,13 @@ def test_how_long_a_cycle_takes(made, seconds):
 def test_how_long_the_first_cycle_takes_is_not_known():
     """Nobody has counted the store yet; what was said of another is taken back."""
     assert "estimatedCycleSeconds" not in finish({"estimatedCycleSeconds": 9}, report(complete=False))
+
+
+def test_a_clock_that_was_set_back_makes_no_cycle_shorter_than_nothing():
+    """The API takes no negative number, and a status that is refused is never written."""
+    status = finish({}, report(), start(cycle_start="2027-01-01T00:00:00Z"))
+
+    assert status["recentCycles"][0]["seconds"] == 0
 
 
 def test_only_the_last_cycles_are_remembered():
