@@ -30,16 +30,18 @@ from bubu_storage.errors import (
     UnsupportedOperationError,
 )
 from bubu_storage.retention.courier import SINGLES_AT_A_TIME, Courier, Parcel, TooLateError
+from bubu_storage.retention.cursor import RunProgress
 from bubu_storage.retention.delete import MAX_BATCH_SIZE
 from bubu_storage.retention.gate import Gate, PassStoppedError
 from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
 from bubu_storage.retention.pending import Pending
+from bubu_storage.retention.relist import View
 from bubu_storage.retention.report import StoppedBy
 from bubu_storage.retention.rules import Decision, Reason
 from bubu_storage.retention.scan import OpenRun
 from bubu_storage.retention.spec import PassSpec
-from bubu_storage.retention.sweep import Sweeper
+from bubu_storage.retention.sweep import Sent, Sweeper, instalment_of
 
 __all__ = ["DEFAULT_CONCURRENCY", "MAX_CONCURRENCY", "Pipeline"]
 
@@ -107,10 +109,10 @@ class Pipeline(Sweeper):
         # Runs with members that were not handed over yet, in order; parcels that go before those.
         self._unsent: deque[Pending] = deque()
         self._ready: deque[Parcel] = deque()
-        self._unsent_count = 0
-        self._abandoned = 0
+        self._unsent_count: int = 0
+        self._abandoned: int = 0
         self._failed_in_a_row = 0
-        self._is_held = False
+        self._is_held: bool = False
         self._is_closed = False
 
     def keep_object(self, key: str, size_bytes: int, reason: Reason) -> None:
@@ -179,6 +181,10 @@ class Pipeline(Sweeper):
             self.settle()
 
     def _spare_rest(self, pending: Pending, decision: Decision) -> None:
+        if pending.is_instalment:
+            # A new look tells the reason, and counts what is left.
+            self._abandon(pending)
+            return
         count = pending.spare_unsent(decision)
         self._unsent_count -= count
         self._uncharge_waiting(pending, count)
@@ -212,7 +218,9 @@ class Pipeline(Sweeper):
             head = self._queue[0] if self._queue else None
             if head is not None and head.is_abandoned and not self._courier.in_flight:
                 self._abandoned -= 1
-                self._look_again(self._queue.popleft())
+                self._queue.popleft()
+                if not head.is_instalment:
+                    self._look_again(head)
                 continue
             self._dispatch(everything=everything)
             if is_enough() and not (everything and self._courier.in_flight):
@@ -221,23 +229,34 @@ class Pipeline(Sweeper):
 
     def _look_again(self, pending: Pending) -> None:
         """See `Sweeper`; nothing is in flight now, and what waits goes on waiting."""
+        self._let_go(pending)
+        self._is_held = True
+        super()._look_again(pending)
+        self._is_held = False
+
+    def _let_go(self, pending: Pending) -> None:
+        """Set no more deletions aside for a run; those of unknown outcome stay charged for."""
         self._uncharge_waiting(pending, pending.uncharged)
-        unknown = [
+        self._deleter.note_charged(
             item.key
             for parcel in self._ready
             if parcel.is_unknown
             for item, owner in _owned(parcel)
             if owner is pending
-        ]
-        self._deleter.note_charged(unknown)
-        self._is_held = True
-        super()._look_again(pending)
-        self._is_held = False
+        )
 
     def _advance(self) -> None:
         # A run that a stop ended the sweep of is in the queue no more, and nothing may pass it.
-        if not self._is_held:
+        if self._is_held:
+            return
+        if not self._queue or not self._queue[0].is_instalment:
             super()._advance()
+            return
+        part = self._queue[0]
+        if part.is_begun:
+            self._ledger.run = part.progress
+        if part.is_settled:
+            self._queue.popleft()
 
     def _receive_all(self) -> None:
         """Book the answers that are there."""
@@ -318,10 +337,13 @@ class Pipeline(Sweeper):
             count = stop - start
             if not pending.is_abandoned and not self._looker.is_fresh(pending.listed_at):
                 self._abandon(pending)
+            is_spared = not pending.is_abandoned and (
+                self._is_spared(pending) or pending.reason is not Reason.DELETED
+            )
             if pending.is_abandoned:
                 if parcel.is_unknown:
                     self._deleter.note_charged(item.key for item in parcel.items[offset : offset + count])
-            elif self._is_spared(pending) or pending.reason is not Reason.DELETED:
+            elif is_spared:
                 pending.spare(start, stop)
                 if not parcel.is_unknown:
                     self._uncharge_waiting(pending, count)
@@ -366,6 +388,9 @@ class Pipeline(Sweeper):
             self._failed_in_a_row = 0
             self._pacer.succeeded()
             self._gate.succeeded()
+        for pending, _, _ in parcel.parts:
+            if pending.is_instalment and pending.newer[0]:
+                self._abandon(pending)
         for index in reversed(again):
             self._put_back(parcel.cut(index, index + 1))
         self._advance()
@@ -464,6 +489,36 @@ class Pipeline(Sweeper):
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= _MAX_FAILED_IN_A_ROW:
                 raise _store_error(error)
+
+    # ---- instalments
+
+    def _send(self, run: RunProgress, view: View, version: int) -> Sent:
+        """See `Sweeper`; nothing else is in flight, and what waits goes on waiting."""
+        if len(view.candidates) <= self._size or not self._looker.is_fresh(view.candidates_at):
+            return super()._send(run, view, version)
+        part = instalment_of(run, view)
+        part.version, part.judged = version, view.facts
+        waiting = self._queue, self._unsent, self._ready, self._unsent_count, self._abandoned, self._is_held
+        self._queue, self._unsent, self._ready = deque([part]), deque([part]), deque()
+        self._unsent_count, self._abandoned, self._is_held = part.end, 0, False
+        self._ledger.set_aside += part.uncharged
+        try:
+            self._work(lambda: not self._queue, everything=True)
+        except BaseException:
+            self._courier.end()
+            self._drain([])
+            raise
+        finally:
+            self._let_go(part)
+            self._book_rest(part)
+            self._ledger.run = part.progress
+            self._queue, self._unsent, self._ready, self._unsent_count, self._abandoned, self._is_held = (
+                waiting
+            )
+        if not part.is_begun:
+            # However slow the store: one request is sent by each listing.
+            return super()._send(run, view, version)
+        return Sent(part.progress, part.failed[0], part.newer[0], not part.left)
 
 
 def _owned(parcel: Parcel) -> list[tuple[Item, Pending]]:

@@ -39,7 +39,7 @@ from bubu_storage.retention.rules import Decision, Reason, RunFacts
 from bubu_storage.retention.scan import Member, OpenRun
 from bubu_storage.retention.spec import PassSpec
 
-__all__ = ["Part", "Sent", "Sweeper"]
+__all__ = ["Part", "Sent", "Sweeper", "instalment_of"]
 
 _OWNERS_REASONS: Final = frozenset(
     {
@@ -375,7 +375,7 @@ class Sweeper:
             view: the candidates.
             version: of the judge, when the run was judged by this view.
         """
-        part = _instalment(run, view)
+        part = instalment_of(run, view)
         # Candidates that were only just collected are not collected again, however slow the store.
         is_wanted = view.is_collecting or self._looker.is_fresh(view.candidates_at)
         try:
@@ -478,8 +478,8 @@ class Sweeper:
         )
 
 
-def _instalment(run: RunProgress, view: View) -> Pending:
-    """Return the candidates of a look as something to be sent."""
+def instalment_of(run: RunProgress, view: View) -> Pending:
+    """Return the candidates of a look at a run as something to be sent."""
     return Pending(
         view.last_key,
         Reason.DELETED,

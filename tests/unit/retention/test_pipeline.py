@@ -519,3 +519,67 @@ def test_a_run_that_grew_takes_no_deletions_of_others():
     report = world.run(spec_of(max_delete=10, budget_seconds=600))
 
     assert report.attempted == len(world.backend.deletions) <= 10
+
+
+class TestLargeRuns:
+    """Runs of more objects than are held in memory: instalments, each with many requests in flight."""
+
+    def test_instalments_overlap(self):
+        """Listed a second time, then deleted four batches at a time."""
+        store = Busy(1, 12_500)
+        store.hold = lambda number, _keys: store.wait(lambda: store.most_in_flight >= 4 or number > 4)
+
+        report = store.run()
+
+        assert report.complete_cycle
+        assert report.deleted.objects == report.attempted == 12_500
+        assert store.most_in_flight == 4
+        assert store.world.all_keys() == []
+
+    def test_a_stop_within_an_instalment_tells_how_far_it_got(self):
+        """The position is behind what is surely done with, and the next pass finishes the run."""
+        store = Busy(1, 12_500)
+        stopping = threading.Event()
+
+        def hold(number: int, _keys) -> None:
+            if number == 0:
+                store.wait(lambda: len(store.batches) >= 4)
+                stopping.set()
+                store.wait(lambda: store.in_flight == 1)
+
+        store.hold = hold
+        report = store.run(should_stop=stopping.is_set)
+
+        left = store.world.all_keys()
+        assert report.stopped_by is StoppedBy.STOPPED
+        assert report.deleted.objects == report.attempted == 12_500 - len(left)
+        assert report.by_reason[Reason.DUE_DEFERRED].objects == len(left)
+        assert [key for key in left if key <= report.cursor.run.position] == []
+        assert store.run(cursor=report.cursor).deleted.objects == len(left)
+        assert store.world.all_keys() == []
+
+    def test_a_replaced_member_keeps_what_is_left(self):
+        """The next look sees the young one, wherever it is."""
+        store = Busy(1, 12_500)
+
+        def hold(number: int, keys) -> None:
+            if number == 0:
+                with store.lock:
+                    store.store.put_object(keys[-1], b"new")
+
+        store.hold = hold
+        report = store.run(conditional_batches=True)
+
+        left = store.world.all_keys()
+        assert left[0] == "outputs/a/r00000/o00999"
+        assert report.by_reason[Reason.KEPT_NEWER_MEMBER].objects >= 1
+        assert report.deleted.objects == 12_500 - len(left) < 12_500
+
+    def test_max_delete_is_exact(self):
+        """As many as the limit allows, in one pass after the other."""
+        store = Busy(1, 12_500)
+        report = store.run(max_delete=5_250)
+
+        assert report.stopped_by is StoppedBy.MAX_DELETE
+        assert report.attempted == sum(len(batch) for batch in store.batches) == 5_250
+        assert len(store.world.all_keys()) == 7_250
