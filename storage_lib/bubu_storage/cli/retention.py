@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bubu_storage.cli.failures import ExitCode, Failure, PartialFailure, Refusal, complain
+from bubu_storage.cli.failures import Failure, PartialFailure, Refusal, complain
 from bubu_storage.cli.groups import CommandGroup
 from bubu_storage.cli.options import GlobalOptions, StoreCommand, options_of
 from bubu_storage.cli.progress import Progress
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bubu_storage.cli.retention_owners import StaticOwners
     from bubu_storage.cli.retention_policy import RetentionPlan
     from bubu_storage.retention.report import PassReport, RunOutcome
+    from bubu_storage.retention.spec import PassSpec
 
 __all__ = ["retention_command"]
 
@@ -162,7 +163,7 @@ def _rehearse(  # noqa: PLR0917 - the parts of one cycle
 
 def _cycle(  # noqa: PLR0917 - likewise
     backend: ObjectBackend,
-    spec: Any,
+    spec: PassSpec,
     owners: StaticOwners | None,
     cluster: str,
     stop: _Stop,
@@ -253,6 +254,7 @@ def apply_command(
                     _ask(work.due.objects, work.due.size_bytes, backend)
             elif not yes:
                 _ask(None, 0, backend)
+            work.begin(cursor)
             with stop.heard(), Progress("deleting", shown=False if options.quiet else None) as progress:
                 shown = _Shown(options, lambda outcome: not outcome.reason.startswith("Kept"), progress)
                 cycle = _cycle(
@@ -440,6 +442,3 @@ class _Stop:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-assert Refusal.exit_code == ExitCode.REFUSED  # noqa: S101 - the help promises it

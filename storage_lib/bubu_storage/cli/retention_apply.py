@@ -122,6 +122,14 @@ class Apply:
         """Return the passes that delete: never more than the plan had."""
         return replace(self._plan.spec, dry_run=False, max_due_objects=self.due.objects)
 
+    def begin(self, cursor: Cursor | None) -> None:
+        """Write the file before anything is deleted, so that a place that cannot be kept is noticed in time.
+
+        Raises:
+            Failure: the file cannot be written.
+        """
+        self._write(cursor or Cursor())
+
     def keep_place(self, progress: Progress) -> Callable[[PassReport], None]:
         """Return what to do at a checkpoint: draw, and write the file."""
         seen = 0

@@ -98,7 +98,8 @@ def _read_targets(targets: Iterable[str], *, recursive: bool) -> list[Scope]:
         if _is_reserved(text):
             raise Refusal(
                 f"{text!r} lies in {RESERVED_PREFIX}, the operator's own area, which rm never touches; if "
-                "claims or marks are in the way, stop the operator and use the store's own tools"
+                "a claim is in the way, see bubu-storage lock; for all else use the store's own tools, with "
+                "the operator stopped"
             )
         scopes[scope] = None
     return list(scopes)

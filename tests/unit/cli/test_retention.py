@@ -418,6 +418,19 @@ class TestApply:
         assert place.read_text() == content
         assert set(OLD) <= set(keys())
 
+    def test_a_place_that_cannot_be_kept_is_noticed_in_time(self, on, *, keys, plan, policy, tmp_path):
+        """Before the first deletion, not after it."""
+        agreed = plan()
+        folder = tmp_path / "place"
+        (folder / "child").mkdir(parents=True)
+        missing = write(tmp_path, "a file", "file") / "below"
+        for place, code in ((folder, 2), (missing, 2), (tmp_path / ("x" * 300), 2)):
+            result = on("retention", "apply", "-f", policy, "--plan", agreed, "--yes", "--cursor", place)
+
+            assert result.exit_code == code, result.stderr
+            assert "cursor file" in result.stderr
+            assert set(OLD) <= set(keys())
+
     def test_never_more_than_the_plan_had(self, *, on, keys, plan, policy, runs, tmp_path):
         """What became due after the place was kept has not been agreed to."""
         agreed, place = plan(), tmp_path / "place.json"
