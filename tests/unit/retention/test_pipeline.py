@@ -504,21 +504,26 @@ def test_a_concurrency_out_of_range_is_refused(concurrency):
     assert store.times == []
 
 
-def test_a_run_that_grew_takes_no_deletions_of_others():
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_run_that_grew_takes_no_deletions_of_others(concurrency):
     """Old-dated members turn up in a run whose listing became old: the limit still holds."""
-    world = World(batch=False, latency_seconds=3.0)
-    world.fill("outputs/a/r1/", 4, 40)
+    world = World(concurrency=concurrency)
+    world.fill("outputs/a/r1/", 1000, 40)
     world.fill("outputs/a/r2/", 6, 40)
+    world.fill("outputs/a/r3/", 1, 1)
 
-    def grow(index: int, _kind: str, _keys) -> None:
-        if index == 3:
-            world.put("outputs/a/r1/p", 40)
-            world.put("outputs/a/r1/q", 40)
+    def grow(report: PassReport) -> None:
+        if report.scanned == 1000:
+            world.time.advance(8)
+            for name in "abcde":
+                world.put(f"outputs/a/r1/{name}", 40)
 
-    world.backend.before = grow
-    report = world.run(spec_of(max_delete=10, budget_seconds=600))
+    report = world.run(spec_of(max_delete=1006, max_scan=10_000), on_checkpoint=grow)
 
-    assert report.attempted == len(world.backend.deletions) <= 10
+    assert report.attempted == len(world.backend.deletions) <= 1006
+    assert report.relisted > 0
+    assert world.cycle(spec_of(max_delete=1006, max_scan=10_000))
+    assert world.all_keys() == ["outputs/a/r3/o00000"]
 
 
 class TestLargeRuns:
