@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from bubu_operator.api.v1alpha1.conditions import ConditionType, EventReason, Reason
@@ -111,7 +112,7 @@ class PolicyReport:
         _, ready, reason, message = condition
         approval = not ready and reason is Reason.APPROVAL_REQUIRED
         self._context.metrics.retention.show(
-            (key.namespace, key.name), {"ready": ready, "approval": approval}
+            (key.namespace, key.name), {"ready": ready, "approval": approval, **_remembered(obj, now)}
         )
         try:
             written = write_status(self._context.client, kind.resource, obj, make)
@@ -140,3 +141,29 @@ def _is_blocked(obj: JsonObject) -> bool:
     """Tell whether the policy waits for an approval, by its status."""
     ready = find_condition(section(obj, "status").get("conditions"), ConditionType.READY)
     return ready is not None and ready.get("reason") == Reason.APPROVAL_REQUIRED.value
+
+
+def _remembered(obj: JsonObject, now: datetime) -> dict[str, float]:
+    """Return what the status tells of the last pass: also after a restart, and while no pass runs."""
+    status = section(obj, "status")
+    last = section(status, "lastPass")
+    values = {
+        name: float(last[field])
+        for name, field in (("due", "due"), ("due_bytes", "dueBytes"), ("kept", "kept"))
+        if isinstance(last.get(field), int)
+    }
+    since = _time(status.get("oldestOverdueSince"))
+    values["lag"] = 0.0 if since is None else max(0.0, (now - since).total_seconds())
+    reconciled = find_condition(status.get("conditions"), ConditionType.RECONCILED) or {}
+    finished = _time(last.get("finishTime"))
+    if finished is not None and reconciled.get("status") == ConditionStatus.TRUE.value:
+        values["success"] = finished.timestamp()
+    return values
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        when = datetime.fromisoformat(str(text)) if text else None
+    except ValueError:
+        return None  # edited by hand; the next pass writes it anew
+    return when if when is not None and when.tzinfo is not None else None

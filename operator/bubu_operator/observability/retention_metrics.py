@@ -68,7 +68,7 @@ class RetentionMetrics:
             ),
             "lag": Gauge(
                 "bubu_retention_oldest_overdue_seconds",
-                "How overdue the run is that should have gone first, as of the last pass; 0 if none is left.",
+                "How overdue the run is that should have gone first; 0 for none. Grows while no pass runs.",
                 _POLICY,
                 registry=registry,
             ),

@@ -383,3 +383,35 @@ def test_a_kind_that_the_policy_names_no_more_has_not_vanished(world, monkeypatc
     world.reconciler(KEY)
 
     assert [census.kinds for census in given] == [frozenset({usual}), frozenset({usual, "Job.v1.batch"})]
+
+
+@pytest.mark.parametrize("since", ["2026-05-31T23:00:00Z", None])
+def test_metrics_after_a_restart_and_while_no_pass_runs(world, since):
+    """What the last pass found is shown by its status; what is overdue gets more so."""
+    status = world.rehearsed(80)
+    status["lastPass"] |= {"due": 80, "dueBytes": 800, "kept": 20}
+    if since is not None:
+        status["oldestOverdueSince"] = since
+    world.put(status=status)
+
+    world.reconciler(KEY)
+
+    def value(name):
+        labels = {"namespace": "team-a", "policy": "tidy"}
+        return world.context.metrics.registry.get_sample_value(f"bubu_retention_{name}", labels)
+
+    assert (value("due_objects"), value("due_bytes"), value("kept_objects")) == (80, 800, 20)
+    assert value("oldest_overdue_seconds") == (3600 if since == "2026-05-31T23:00:00Z" else 0)
+    assert (value("approval_required"), value("policy_ready")) == (1, 0)
+
+
+@pytest.mark.parametrize("since", ["long ago", "2026-05-31T23:00:00", 7])
+def test_metrics_of_a_status_that_was_edited_by_hand(world, since):
+    """What cannot be read is shown as nothing; the policy goes on."""
+    world.put(status={"oldestOverdueSince": since, "lastPass": {"due": "many", "finishTime": since}})
+
+    assert world.reconciler(KEY) == 0.0
+    labels = {"namespace": "team-a", "policy": "tidy"}
+    registry = world.context.metrics.registry
+    assert registry.get_sample_value("bubu_retention_oldest_overdue_seconds", labels) == 0
+    assert registry.get_sample_value("bubu_retention_due_objects", labels) is None
