@@ -531,9 +531,9 @@ class TestOnRealClocks:
 
     def test_the_background_keeps_it(self, world: World) -> None:
         """Renewals happen by themselves, and stop when the claim is given back."""
-        brief = ClaimSettings("me", ttl_seconds=4.0, request_timeout_seconds=0.2)
+        brief = ClaimSettings("me", ttl_seconds=8.0, request_timeout_seconds=0.2)
         with StoreClaim(world.store, brief) as claim:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while stored(world)["sequence"] < 3 + 2 and time.monotonic() < deadline:
                 time.sleep(0.01)
                 claim.check()
@@ -544,10 +544,10 @@ class TestOnRealClocks:
 
     def test_the_background_ends_a_claim_that_is_broken(self, world: World) -> None:
         """Without anybody calling anything but `check`."""
-        brief = ClaimSettings("me", ttl_seconds=4.0, request_timeout_seconds=0.2)
+        brief = ClaimSettings("me", ttl_seconds=8.0, request_timeout_seconds=0.2)
         with StoreClaim(world.store, brief) as claim:
             world.store.delete_object(CLAIM_KEY)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while claim.remaining_seconds > 0 and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert_lost(claim, "removed")
