@@ -115,6 +115,24 @@ def test_a_rule_may_name_a_scope_or_one_run():
     assert len(spec.rules) == 2
 
 
+def test_a_rule_covers_whole_runs_below_its_prefix():
+    """It speaks about a run directory wholly or not at all."""
+    rule = RetentionRule("outputs/a/", DAY)
+
+    assert rule.covers("outputs/a/run-1/") is True
+    assert rule.covers("outputs/ab/run-1/") is False
+
+
+def test_what_was_a_list_cannot_change_afterwards():
+    """A checked pass stays as it was checked."""
+    rules = [RetentionRule("outputs/a/", DAY)]
+    spec = spec_of(rules=rules, scopes=["outputs/a/"])
+    rules.clear()
+
+    assert spec.rules == (RetentionRule("outputs/a/", DAY),)
+    assert spec.scopes == ("outputs/a/",)
+
+
 @pytest.mark.parametrize(
     ("key", "run"),
     [
