@@ -395,6 +395,19 @@ class TestReferences:
         assert reason(judge, "r1") is Reason.KEPT_REFERENCED
         assert judge.version == version
 
+    def test_a_reference_to_what_is_protected_already_is_no_news(self, time):
+        """Nothing has to be judged again for it."""
+        owners = Owners(time)
+        owners.refer_to("outputs/a/r1/x")
+        judge = judge_of(owners, follower=Graph())
+        version = judge.version
+
+        owners.refer_to("outputs/a/r1/y", "elsewhere/z")
+        time.advance(11)
+        judge.refresh()
+
+        assert judge.version == version
+
     def test_without_somebody_to_follow_them_they_still_protect_what_they_name(self, time):
         """Less is known, nothing is lost that was named."""
         owners = Owners(time, {"a/r1": ENDED})

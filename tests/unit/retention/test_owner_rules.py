@@ -265,6 +265,14 @@ def test_of_equal_rules_the_one_that_keeps_more_is_named(rules):
         assert verdict(order, known(OwnerFacts(live=False, rank=8))).rule == RetentionRule(RUN, None, 7)
 
 
+def test_what_is_not_said_keeps():
+    """A run of which nothing was said is not seen whole, and a decision of which nothing was said is bare."""
+    assert RunFacts(RUN) == RunFacts(RUN, 0, 0, None, 0, 0, complete=False)
+    unsaid = RunFacts(RUN, newest=START - timedelta(days=99))
+    assert decide_run(unsaid, spec_of(), START).reason is Reason.KEPT_RUN_INCOMPLETE
+    assert Decision(Reason.DUE) == Decision(Reason.DUE, None, 0.0, is_orphan=False)
+
+
 def test_every_entry_of_the_chain_can_speak():
     """No keep is dead: for each there are facts for which it alone answers."""
     contexts = {
