@@ -48,6 +48,7 @@ def test_an_empty_mapping_is_the_start_of_a_cycle():
     assert Cursor.from_dict({}) == Cursor()
     assert Cursor().is_start
     assert not Cursor("a").is_start
+    assert not Cursor("", RunProgress(RunFacts("o/r/"), Phase.SCANNING, "o/r/a")).is_start
 
 
 RUN = {
