@@ -78,6 +78,7 @@ RUN = {
         {"run": RUN | {"newest": 5}},
         {"run": RUN | {"objects": -1}},
         {"run": RUN | {"objects": True}},
+        {"run": RUN | {"objects": 1.5}},
         {"run": RUN | {"bytes": "1"}},
         {"run": {key: value for key, value in RUN.items() if key != "reserved"}},
     ],

@@ -97,8 +97,9 @@ def test_defaults_are_safe():
 
 
 def test_the_floor_itself_is_allowed():
-    """Exactly five minutes is the least minimum age."""
+    """Exactly five minutes is the least minimum age; a pass may have less than a second."""
     assert spec_of(min_age_seconds=300).min_age_seconds == 300
+    assert spec_of(budget_seconds=0.5).budget_seconds == 0.5
 
 
 def test_scopes_are_put_in_byte_order():
