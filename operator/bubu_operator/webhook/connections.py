@@ -7,8 +7,10 @@ connection costs about 370 KiB (measured), so many of them are a matter of memor
 Invariants: a head that has begun is complete within `HEAD_SECONDS`; a request is answered, and
 the answer taken, within `REQUEST_SECONDS`; there are at most `MAX_CONNECTIONS`. At the limit the
 connection that has waited longest for a request gives way to the new one; requests that are
-being answered never do. What is no part of a body (heads, trailers, what belongs to chunks) is at
-most `MAX_HEAD_BYTES` at a time, and at most `MAX_PIPELINED` requests wait for the answer to another.
+being answered never do, nor do those whose answer may still be in the process; of clients that do not
+read their answers, there are at most `MAX_STALLED`. What is no part of a body (heads, trailers, what
+belongs to chunks) is at most `MAX_HEAD_BYTES` at a time, and at most `MAX_PIPELINED` requests with
+`MAX_HEAD_BYTES` in all their heads wait for the answer to another.
 What is no proper request is refused once all requests before it are answered, and nothing after it is read.
 """
 
@@ -26,7 +28,7 @@ import httptools
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from bubu_operator.webhook.exchange import Exchange
+from bubu_operator.webhook.exchange import WRITE_PIECE_BYTES, Exchange
 
 __all__ = ["MAX_CONNECTIONS", "BoundedProtocol", "ServerLoop"]
 
@@ -38,9 +40,14 @@ HEADER_BYTES: Final = 32
 """What a header counts beside its name and value: many small ones take memory, too."""
 
 MAX_PIPELINED: Final = 64
+MAX_STALLED: Final = 32
+"""An answer may be 2 MB, and an API server reads it at once."""
+
 HEAD_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 30.0
 HANDSHAKE_SECONDS: Final = 10.0
+SETTLE_SECONDS: Final = 0.1
+"""What was written is out of the process by then, where the client reads."""
 
 _REFUSAL: Final = "Invalid HTTP request received."
 
@@ -66,6 +73,11 @@ class BoundedProtocol(HttpToolsProtocol):
     waiting_since: float = 0.0
     _exchange: Exchange | None = None
     """The latest; with pipelined requests others before it may be unanswered."""
+    _answering: Exchange | None = None
+    """The one whose turn it is, or was."""
+    _answered_at: float = -math.inf
+    _waiting_bytes: int = 0
+    """In the heads of the exchanges that wait; what is taken away is not subtracted until all are."""
     _in_head: bool = False
     _head_bytes: int = 0
     _hosts: int = 0
@@ -73,7 +85,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """An API server asks for the same target again and again."""
     _target: tuple[str, bytes, bytes] = ("", b"", b"")
     _beside_body: int = 0
-    """Bytes that came since anything of a body, or since the end of a head or a request."""
+    """Bytes that came since anything of a body, or since the end of a head or a request; what came
+    in the same piece of `MAX_HEAD_BYTES` as those does not count."""
     _ignores_rest: bool = False
     _owes_refusal: bool = False
     _phase: _Phase = _Phase.IDLE
@@ -92,6 +105,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; make room if there are too many."""
         super().connection_made(transport)
+        # TLS would keep half a megabyte back before it says that the client does not read.
+        transport.set_write_buffer_limits(WRITE_PIECE_BYTES)
         self._rest()
         if len(self.connections) > MAX_CONNECTIONS:
             self._make_room()
@@ -101,16 +116,20 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._exchange is not None:
-            self._exchange.break_off()
-        for exchange in self._waiting:
-            exchange.break_off()
+        for exchange in (self._exchange, self._answering, *self._waiting):
+            if exchange is not None:
+                exchange.break_off()
         super().connection_lost(exc)
+        # Each of these refers to the connection, too, and the collector comes rarely.
+        self._exchange = self._answering = None
+        self._waiting.clear()
+        self.transport = None  # type: ignore[assignment]
+        del self._parser
 
     def shutdown(self) -> None:
         """Finish what has begun, then close."""
         if self._exchange is None or self._exchange.is_complete:
-            self.transport.close()
+            self._close()
         else:
             self._exchange.keep_alive = False
 
@@ -123,16 +142,35 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take what has arrived, and see what is awaited now."""
         if self._ignores_rest or self.transport.is_closing():
             return
+        if len(data) <= MAX_HEAD_BYTES:
+            self._feed(data)
+        else:
+            pieces = memoryview(data)
+            for start in range(0, len(data), MAX_HEAD_BYTES):
+                if not self._ignores_rest:
+                    self._feed(pieces[start : start + MAX_HEAD_BYTES])
+        self._look()
+
+    def pause_writing(self) -> None:
+        """Note that the client does not read; end the connection that has waited longest where many wait."""
+        super().pause_writing()
+        stalled = [
+            other
+            for other in cast("set[BoundedProtocol]", self.connections)
+            if other.flow.write_paused and not other.transport.is_closing()
+        ]
+        if len(stalled) > MAX_STALLED:
+            min(stalled, key=lambda other: other._due).transport.abort()  # noqa: SLF001 - of this class
+
+    def _feed(self, data: bytes | memoryview) -> None:
         self._beside_body += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._refuse()
-            return
-        if self._beside_body > MAX_HEAD_BYTES:
-            self._refuse()
-            return
-        self._look()
+        else:
+            if self._beside_body > MAX_HEAD_BYTES:
+                self._refuse()
 
     # The parser calls these:
 
@@ -149,7 +187,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; or a trailer, which nobody needs."""
+        """A header; or a trailer, which nobody needs.
+
+        Raises:
+            ValueError: there are too many.
+        """
         if not self._in_head:
             return
         name = name.lower()
@@ -158,6 +200,8 @@ class BoundedProtocol(HttpToolsProtocol):
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self._head_bytes += len(name) + len(value) + HEADER_BYTES
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ValueError("too large a head")
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -172,11 +216,12 @@ class BoundedProtocol(HttpToolsProtocol):
         version = parser.get_http_version()
         if version != "1.0" and (version != "1.1" or self._hosts != 1):
             raise ValueError("neither HTTP/1.0 nor HTTP/1.1 with one Host")
-        if self._head_bytes + len(self.url) > MAX_HEAD_BYTES:
+        head_bytes = self._head_bytes + len(self.url)
+        if head_bytes > MAX_HEAD_BYTES:
             raise ValueError("too large a head")
         if parser.should_upgrade():
             raise ValueError("no other protocol is spoken, and the parser reads no body of such a request")
-        if len(self._waiting) >= MAX_PIPELINED:
+        if len(self._waiting) >= MAX_PIPELINED or self._waiting_bytes + head_bytes > MAX_HEAD_BYTES:
             raise ValueError("too many requests at once")
         if self.url != self._known_url:
             self._target = self._split(self.url)
@@ -202,7 +247,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow,
             default_headers=self.server_state.default_headers,
             keep_alive=version == "1.1" and parser.should_keep_alive(),
-            expects_continue=self.expect_100_continue,
+            expects_continue=self.expect_100_continue and version == "1.1",
             on_complete=self.on_response_complete,
         )
         before, self._exchange = self._exchange, exchange
@@ -211,6 +256,7 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self._waiting.append(exchange)
+            self._waiting_bytes += head_bytes
 
     def _split(self, url: bytes) -> tuple[str, bytes, bytes]:
         """Path, raw path and query of a target.
@@ -244,11 +290,14 @@ class BoundedProtocol(HttpToolsProtocol):
             # Its deadline stays: the answer has to be taken.
             return
         self._rest()
+        self._answered_at = self.waiting_since
         if self._waiting:
-            self._answer(self._waiting.popleft())
+            following = self._waiting.popleft()
+            if not self._waiting:
+                self._waiting_bytes = 0
+            self._answer(following)
         elif self._owes_refusal:
             self._say_refusal()
-            return
         elif self.flow.read_paused:
             self.flow.resume_reading()
         self._look()
@@ -257,6 +306,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if exchange.is_over:
             self._say_refusal()
             return
+        self._answering = exchange
         task = self.loop.create_task(exchange.run(self._app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -272,7 +322,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._owes_refusal = True
         elif exchange.is_complete or exchange.has_begun:
             # Its body is wrong, and its answer known: there is nothing more to say.
-            self.transport.close()
+            self._close()
         else:
             exchange.break_off()
             if exchange not in self._waiting:
@@ -282,12 +332,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._enter(_Phase.HEAD)
         self.send_400_response(_REFUSAL)
 
+    def _close(self) -> None:
+        """Send what is written, within the time of a head."""
+        self._enter(_Phase.HEAD)
+        self.transport.close()
+
     def _look(self) -> None:
+        if self.transport.is_closing():
+            return
         exchange = self._exchange
         if exchange is not None and not exchange.is_complete:
             self._enter(_Phase.REQUEST)
         elif self._in_head or self._beside_body or (exchange is not None and exchange.has_more):
             self._enter(_Phase.HEAD)
+        elif self._phase is not _Phase.IDLE:
+            self._rest()
 
     def _rest(self) -> None:
         """Nothing is awaited but another request."""
@@ -315,15 +374,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if is_early:
             self._set_due(self._due)
         elif self._phase is _Phase.IDLE and not self.transport.is_closing():
-            self.transport.close()
+            self._close()
         else:
             self.transport.abort()
 
     def _make_room(self) -> None:
+        settled = self.loop.time() - SETTLE_SECONDS
         others = [
             other
             for other in cast("set[BoundedProtocol]", self.connections)
-            if other is not self and other.is_waiting and not other.transport.is_closing()
+            if other is not self
+            and other.is_waiting
+            and other._answered_at <= settled  # noqa: SLF001 - of this class
+            and not other.transport.is_closing()
         ]
         victim = min(others, key=lambda other: other.waiting_since, default=self)
         victim.transport.abort()

@@ -22,11 +22,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from bubu_operator.webhook.body import WHOLE_BODY
 
-__all__ = ["Exchange", "Message"]
+__all__ = ["WRITE_PIECE_BYTES", "Exchange", "Message"]
 
 logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
+
+WRITE_PIECE_BYTES: Final = 64 * 1024
+"""A longer answer goes in pieces, each when the client has taken most of those before it: until then it is
+not complete, and its time runs."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAILURE: Final = b"Internal Server Error"
@@ -75,6 +79,7 @@ class Exchange:
         "_flow",
         "_has_body",
         "_head",
+        "_is_head",
         "_is_told",
         "_on_complete",
         "_remaining",
@@ -99,7 +104,8 @@ class Exchange:
         on_complete: Callable[[], None],
     ) -> None:
         scope["extensions"] = {WHOLE_BODY: self.whole_body}
-        self._scope = scope
+        self._scope: dict[str, Any] | None = scope
+        self._is_head = scope["method"] == "HEAD"
         self._transport = transport
         self._flow = flow
         self._default_headers = default_headers
@@ -151,8 +157,10 @@ class Exchange:
 
     async def run(self, app: Callable[..., Any]) -> None:
         """Have the application answer; if it does not, say so, or close what it has begun."""
+        # The scope refers to the exchange: without this, each request would wait for the collector.
+        scope, self._scope = self._scope, None
         try:
-            await app(self._scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
             self._transport.abort()
             raise
@@ -212,9 +220,25 @@ class Exchange:
         if kind == "http.response.start" and answer is _Answer.AWAITED:
             self._start(message["status"], message.get("headers", ()))
         elif kind == "http.response.body" and answer in (_Answer.HELD, _Answer.UNDER_WAY):
-            self._continue(message.get("body", b""), more=message.get("more_body", False))
+            body, more = message.get("body", b""), message.get("more_body", False)
+            if len(body) > WRITE_PIECE_BYTES and self._has_body:
+                body = await self._in_pieces(body, more=more)
+                if self.is_over:
+                    return
+            self._continue(body, more=more)
         else:
             raise RuntimeError(f"ASGI message {kind!r} does not belong here ({answer.name})")
+
+    async def _in_pieces(self, body: bytes, *, more: bool) -> memoryview:
+        """Write all of a large body but its last piece, as the client takes it; that one is returned."""
+        rest = memoryview(body)
+        self._check_length(len(rest), more=more)
+        while len(rest) > WRITE_PIECE_BYTES and not self.is_over:
+            self._continue(rest[:WRITE_PIECE_BYTES], more=True)
+            rest = rest[WRITE_PIECE_BYTES:]
+            if self._flow.write_paused:
+                await self._flow.drain()
+        return rest
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Prepare the head; names are in lower case, as ASGI has them."""
@@ -231,7 +255,7 @@ class Exchange:
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(b"connection: close\r\n")
-        self._has_body = self._scope["method"] != "HEAD" and status not in _WITHOUT_BODY
+        self._has_body = not self._is_head and status not in _WITHOUT_BODY
         self._remaining = length
         if length is None and self._has_body:
             lines.append(b"transfer-encoding: chunked\r\n")
@@ -241,7 +265,7 @@ class Exchange:
         self._head = head + b"\r\n"
         self._answer = _Answer.HELD
 
-    def _continue(self, body: bytes, *, more: bool) -> None:
+    def _continue(self, body: bytes | memoryview, *, more: bool) -> None:
         """Write what there is, with the head if that is still here."""
         if not self._has_body:
             data = b""
@@ -249,11 +273,10 @@ class Exchange:
             data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             data = data if more else data + b"0\r\n\r\n"
         else:
+            self._check_length(len(body), more=more)
             self._remaining -= len(body)
-            if self._remaining < 0 or (self._remaining and not more):
-                raise RuntimeError("the body of the answer is not as long as its head says")
             data = body
-        self._transport.write(self._head + data)
+        self._transport.write(self._head + data if self._head else data)
         self._head = b""
         if more:
             self._answer = _Answer.UNDER_WAY
@@ -265,6 +288,11 @@ class Exchange:
         if not self.keep_alive:
             self._transport.close()
         self._on_complete()
+
+    def _check_length(self, size: int, *, more: bool) -> None:
+        left = self._remaining
+        if left is not None and (size > left or (size < left and not more)):
+            raise RuntimeError("the body of the answer is not as long as its head says")
 
     def _fail(self) -> None:
         """Say that there is no answer, or break off the one that has begun."""
