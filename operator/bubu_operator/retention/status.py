@@ -155,7 +155,9 @@ def finished_status(
     last["finishTime"] = format_time(now)
     last["message"] = verdict.message
     if report is None:
-        last["stoppedBy"] = Reason.PASS_FAILED.value
+        # A store that somebody else has is the one end that is known without a report.
+        claimed = verdict.reason is Reason.STORE_CLAIMED
+        last["stoppedBy"] = verdict.reason.value if claimed else Reason.PASS_FAILED.value
     new["lastPass"] = last
     totals = {
         "deletedObjects": 0,

@@ -186,3 +186,16 @@ def test_every_reason_of_a_pass_and_an_event_is_in_the_reference():
             lines = [line for line in page.splitlines() if line.startswith(f"| `{word.value}` | ")]
             assert lines, f"{word.value} is not documented"
             assert all(len(line.split("|")[2].strip()) >= len("Deleted.") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("made", "stopped_by"),
+    [(None, "StoreClaimed"), (report(stopped_by=StoppedBy.CLAIM_LOST), "ClaimLost")],
+)
+def test_a_pass_whose_store_somebody_else_has(made, stopped_by):
+    """Refused at the claim or while it held it: the status says which, and both are StoreClaimed."""
+    verdict = Verdict(False, Reason.STORE_CLAIMED, "claimed by cluster-b")
+    status = finish(started_status({}, start()), made, verdict if made is None else judge_report(made))
+
+    assert status["lastPass"]["stoppedBy"] == stopped_by
+    assert find_condition(status["conditions"], "Reconciled")["reason"] == "StoreClaimed"
