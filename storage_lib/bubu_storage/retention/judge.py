@@ -31,8 +31,15 @@ from bubu_storage.retention.owners import (
 )
 from bubu_storage.retention.references import Follower
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import Decision, Reason, RunContext, RunFacts, decide_run
-from bubu_storage.retention.spec import PassSpec, run_prefix_of
+from bubu_storage.retention.rules import (
+    NOTHING_KNOWN,
+    Decision,
+    Reason,
+    RunContext,
+    RunFacts,
+    decide_run,
+)
+from bubu_storage.retention.spec import PassSpec, RuleIndex, run_prefix_of
 
 __all__ = ["Judge", "more_protective"]
 
@@ -79,6 +86,7 @@ class Judge:
         clock: Callable[[], float] = boot_seconds,
     ) -> None:
         self._spec = spec
+        self._index = RuleIndex(spec.rules)
         self._now = now
         self._source = owners
         self._follower = follower
@@ -110,7 +118,7 @@ class Judge:
         """
         with self._lock:
             if self._source is None:
-                return decide_run(facts, self._spec, self._now)
+                return self._judge(facts)
             owner = self._owners.get(run_name_of(facts.prefix))
             context = RunContext(
                 are_owners_known=self._view is not None,
@@ -119,7 +127,7 @@ class Judge:
                 is_shared_store=self._is_shared_store,
             )
             if self._marks is None or self._view is None:
-                return decide_run(facts, self._spec, self._now, context)
+                return self._judge(facts, context)
             self._marks.note(facts.prefix, has_owner=owner is not None)
             return self._by_mark(facts, context, self._marks)
 
@@ -146,9 +154,12 @@ class Judge:
                     f"{OWNERS_FRESH_SECONDS:g} s in {_MOST_LOOKS} attempts; nothing is deleted by older ones",
                 )
 
+    def _judge(self, facts: RunFacts, context: RunContext = NOTHING_KNOWN) -> Decision:
+        return decide_run(facts, self._spec, self._now, context, index=self._index)
+
     def _by_mark(self, facts: RunFacts, context: RunContext, marks: MarkBook) -> Decision:
         """Judge a run, with its mark where that matters; have it marked where only time is missing."""
-        decision = decide_run(facts, self._spec, self._now, context)
+        decision = self._judge(facts, context)
         if decision.reason is not Reason.KEPT_ORPHAN_GRACE:
             return decision
         marked_at = marks.date_of(facts.prefix)
@@ -163,7 +174,7 @@ class Judge:
         marked = RunContext(
             context.are_owners_known, context.owner, context.is_referenced, marked_at, context.is_shared_store
         )
-        return decide_run(facts, self._spec, self._now, marked)
+        return self._judge(facts, marked)
 
     def _look(self, source: OwnerSource) -> None:
         """Observe the owners once more and follow what is new."""

@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import Final
 
 from bubu_storage.retention.owners import OwnerFacts
-from bubu_storage.retention.spec import PassSpec, RetentionRule, run_prefix_of
+from bubu_storage.retention.spec import PassSpec, RetentionRule, RuleIndex, run_prefix_of
 from bubu_storage.wire import RESERVED_PREFIX
 
 __all__ = [
@@ -361,7 +361,12 @@ KEEP_CHAIN: Final[tuple[Callable[[Question], Reason | None], ...]] = (
 
 
 def decide_run(
-    facts: RunFacts, spec: PassSpec, now: datetime, context: RunContext = NOTHING_KNOWN
+    facts: RunFacts,
+    spec: PassSpec,
+    now: datetime,
+    context: RunContext = NOTHING_KNOWN,
+    *,
+    index: RuleIndex | None = None,
 ) -> Decision:
     """Judge one run directory.
 
@@ -370,12 +375,13 @@ def decide_run(
         spec: rules and minimum age.
         now: the store's clock, timezone-aware.
         context: what else is known of it.
+        index: of the spec's rules, where many runs are judged by them; None makes one for this run.
 
     Returns:
         `Reason.DUE` with the rule that allows the deletion and how long overdue it is, or
         the reason why the run is kept.
     """
-    rules = tuple(rule for rule in spec.rules if rule.covers(facts.prefix))
+    rules = (index or RuleIndex(spec.rules)).covering(facts.prefix)
     question = Question(facts, rules, spec.min_age_seconds, now, context)
     # Of equal prefixes the one that keeps longest is named: it is the one that decided.
     longest = max(rules, key=_rule_order, default=None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Final, Self
@@ -28,6 +28,7 @@ __all__ = [
     "MIN_AGE_FLOOR_SECONDS",
     "PassSpec",
     "RetentionRule",
+    "RuleIndex",
     "check_path_prefix",
     "run_prefix_of",
 ]
@@ -146,6 +147,30 @@ class RetentionRule:
     def covers(self, run_prefix: str) -> bool:
         """Tell whether the rule speaks about this run directory (whole, or not at all)."""
         return run_prefix.startswith(self.prefix)
+
+
+class RuleIndex:
+    """Finds the rules that cover a run directory by its folders, however many rules there are.
+
+    Args:
+        rules: any.
+    """
+
+    def __init__(self, rules: Iterable[RetentionRule]) -> None:
+        self._rules = tuple(rules)
+        self._at: dict[str, list[int]] = {}
+        for position, rule in enumerate(self._rules):
+            self._at.setdefault(rule.prefix, []).append(position)
+
+    def covering(self, run_prefix: str) -> tuple[RetentionRule, ...]:
+        """Return the rules of which `RetentionRule.covers` is true, in their order."""
+        # A rule's prefix ends with "/", so it is one of the folders of what it covers.
+        found: list[int] = []
+        end = run_prefix.find("/")
+        while end >= 0:
+            found += self._at.get(run_prefix[: end + 1], ())
+            end = run_prefix.find("/", end + 1)
+        return tuple(self._rules[position] for position in sorted(found))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bubu_storage.errors import ConfigurationError, InvalidKeyError
-from bubu_storage.retention.spec import PassSpec, RetentionRule, check_path_prefix, run_prefix_of
+from bubu_storage.retention.spec import PassSpec, RetentionRule, RuleIndex, check_path_prefix, run_prefix_of
 from tests.unit.retention.world import DAY, spec_of
 
 
@@ -223,3 +225,16 @@ def test_the_bound_on_due_objects_is_a_count(most):
     assert spec_of().max_due_objects is None
     with pytest.raises(ConfigurationError, match="maxDueObjects must be a whole number of at least 0"):
         spec_of(max_due_objects=most)
+
+
+_PATHS = st.lists(st.sampled_from(["outputs", "inputs", "a", "ab", "b", "ä"]), min_size=1, max_size=4).map(
+    lambda segments: "/".join(segments) + "/"
+)
+
+
+@given(st.lists(_PATHS, max_size=12), _PATHS)
+def test_an_index_finds_the_rules_that_cover_a_run_in_their_order(prefixes, run):
+    """All of them and no other one, also where several have one prefix."""
+    rules = [RetentionRule(prefix, 60.0 + number) for number, prefix in enumerate(prefixes)]
+
+    assert RuleIndex(rules).covering(run) == tuple(rule for rule in rules if rule.covers(run))
