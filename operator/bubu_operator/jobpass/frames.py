@@ -4,8 +4,8 @@ A frame is two lengths (32 bits each, network order), a header (a JSON object) a
 Both sides read what the other one wrote as something from outside: lengths are judged before
 anything of that size is held, and what is no frame ends the channel.
 
-Invariants: `FrameReader` never holds more than one frame's limits and one chunk; a frame is given
-out whole or not at all; no message quotes what was read.
+Invariants: `FrameReader` never holds more than one frame's limits and one chunk, and what it makes of
+a header is not much larger; a frame is given out whole or not at all; no message quotes what was read.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ MAX_HEADER_BYTES: Final = 8 << 20
 """A page of 1,000 keys of 1,024 bytes each, at six bytes a character, and what belongs to them."""
 
 MAX_BODY_BYTES: Final = 1 << 20
+MAX_VALUES: Final = 20_000
+"""In a header, about: a page has 5,000. Small values take twenty times as much memory as text."""
+
 MAX_FIRST_HEADER_BYTES: Final = 16 << 10
 """A token is one or two kilobytes; nobody has shown who they are yet."""
 
@@ -140,6 +143,8 @@ def _check_lengths(header_bytes: int, body_bytes: int, limits: Limits) -> None:
 
 
 def _parse(header: bytes) -> JsonObject:
+    if _has_many_values(header):
+        raise FrameError(f"a header of more than {MAX_VALUES} values")
     try:
         value: Any = json.loads(header, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -147,6 +152,21 @@ def _parse(header: bytes) -> JsonObject:
     if not isinstance(value, dict):
         raise FrameError("a header that is no JSON object")
     return cast("JsonObject", value)
+
+
+def _has_many_values(header: bytes) -> bool:
+    """Tell whether JSON text holds more values than are agreed, before anything is made of it."""
+    if _marks(header) <= MAX_VALUES:
+        return False
+    # Keys may hold such characters, too: what stands in texts does not count.
+    plain = header.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if plain.count(b'"') > 2 * MAX_VALUES:
+        return True
+    return sum(map(_marks, plain.split(b'"')[::2])) > MAX_VALUES
+
+
+def _marks(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _refuse(_name: str) -> float:

@@ -134,3 +134,22 @@ def test_the_largest_page_of_keys_fits():
     (frame,) = read(encode_frame(Frame({"id": 1, "ok": {"page": page}})), 1 << 16)
 
     assert frame.header["ok"]["page"] == json.loads(json.dumps(page))
+
+
+@pytest.mark.parametrize("item", [b"{}", b"[]", b'""', b'{"a":1}', b"0", b'"\\\\"', b'"\\""', b'",["'])
+def test_a_header_of_very_many_values(item):
+    """Eight megabytes of small values would be hundreds of megabytes in memory."""
+    header = b'{"a":[' + b",".join([item] * 50_000) + b"]}"
+
+    with pytest.raises(FrameError, match="20000 values"):
+        read(struct.pack("!II", len(header), 0) + header, 1 << 20)
+
+
+@pytest.mark.parametrize("key", ["[" * 1024, ",{" * 512, '"' * 1024, "\\" * 1024, '\\",[' * 256])
+def test_keys_that_look_like_many_values(key):
+    """What stands in a text is no value."""
+    page = [[key, 1, '"e"', 0]] * 1000
+
+    (frame,) = read(encode_frame(Frame({"id": 1, "ok": {"page": page}})), 1 << 20)
+
+    assert frame.header["ok"]["page"] == page
