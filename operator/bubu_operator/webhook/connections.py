@@ -45,7 +45,9 @@ MAX_STALLED: Final = 32
 
 HEAD_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 30.0
-HANDSHAKE_SECONDS: Final = 10.0
+HANDSHAKE_SECONDS: Final = 5.0
+"""As long as the API server waits altogether; handshakes are no connections yet, and are not counted."""
+
 SETTLE_SECONDS: Final = 0.1
 """What was written is out of the process by then, where the client reads."""
 
@@ -97,7 +99,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._parser = cast("httptools.HttpRequestParser", self.parser)
+        # It refers to the connection, which may never be made: a failed handshake tells nobody.
+        self.parser = None  # type: ignore[assignment]
         config: Any = self.config
         self._app: Callable[..., Any] = config.loaded_app
         self._waiting: deque[Exchange] = deque()
@@ -105,6 +108,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; make room if there are too many."""
         super().connection_made(transport)
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         # TLS would keep half a megabyte back before it says that the client does not read.
         transport.set_write_buffer_limits(WRITE_PIECE_BYTES)
         self._rest()

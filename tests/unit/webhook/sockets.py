@@ -30,10 +30,12 @@ class Server:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            lambda: BoundedProtocol(self._config, self.state, {}), "127.0.0.1", 0
-        )
+        self._listener = await loop.create_server(self.protocol, "127.0.0.1", 0)
         return self
+
+    def protocol(self) -> BoundedProtocol:
+        """The server's side of a new connection."""
+        return BoundedProtocol(self._config, self.state, {})
 
     async def __aexit__(self, *_: object) -> None:
         self._listener.close()

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import ssl
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bubu_operator.webhook import connections
+from bubu_operator.webhook import connections, main
 from bubu_operator.webhook.connections import BoundedProtocol
 from bubu_operator.webhook.exchange import Exchange
+from bubu_operator.webhook.main import listen, make_server
+from tests.cluster.certs import write_serving_files
 from tests.unit.webhook.sockets import CHUNKED, HEAD, PATIENCE_SECONDS, Server, echo, ended, hurry, run, until
 
 Json = dict[str, Any]
@@ -59,6 +65,14 @@ def flood(size: int) -> Callable[..., Any]:
         await send({"type": "http.response.body", "body": bytes(size)})
 
     return app
+
+
+def tls(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A listener's context with a certificate, and that of a client who trusts it."""
+    files = write_serving_files(folder, ["localhost"], ["127.0.0.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    return context, ssl.create_default_context(cafile=str(files.ca))
 
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -319,6 +333,22 @@ def test_a_client_is_asked_to_go_on_once():
     run(test)
 
 
+@contextmanager
+def no_collector() -> Iterator[None]:
+    """Collect what there is, and then nothing: only what nobody refers to goes."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def exchanges() -> int:
+    """How many there are in the process; other tests may have left some."""
+    return sum(type(item) is Exchange for item in gc.get_objects())
+
+
 @pytest.mark.parametrize("how", ["closed", "reset", "refused", "in the middle of a body"])
 def test_a_connection_that_has_ended_leaves_nothing_behind(how: str):
     """Nothing waits for the collector, which comes rarely: neither the connection nor its exchanges."""
@@ -343,14 +373,11 @@ def test_a_connection_that_has_ended_leaves_nothing_behind(how: str):
             await until(lambda: not server.state.connections and not server.state.tasks)
             await asyncio.sleep(0)
             assert left[0]() is None
-            assert not [item for item in gc.get_objects() if type(item) is Exchange]
+            assert exchanges() == before
 
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collector():
+        before = exchanges()
         run(test)
-    finally:
-        gc.enable()
 
 
 def test_a_request_leaves_nothing_behind_on_a_connection_that_stays():
@@ -362,14 +389,169 @@ def test_a_request_leaves_nothing_behind_on_a_connection_that_stays():
             writer.write((HEAD + b"ok") * 20)
             await answers(reader, 20)
             await until(lambda: not server.state.tasks)
-            assert len([item for item in gc.get_objects() if type(item) is Exchange]) == 1
+            assert exchanges() == before + 1
 
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collector():
+        before = exchanges()
         run(test)
-    finally:
-        gc.enable()
+
+
+def test_a_handshake_that_fails_leaves_nothing_behind(tmp_path: Path):
+    """The server makes its side when a client connects, and is not told that nothing comes of it."""
+    made: list[weakref.ref[Any]] = []
+
+    async def test() -> None:
+        async with Server(echo) as server:
+
+            def factory() -> BoundedProtocol:
+                made.append(weakref.ref(protocol := server.protocol()))
+                return protocol
+
+            listener = await asyncio.get_running_loop().create_server(
+                factory, "127.0.0.1", 0, ssl=tls(tmp_path)[0]
+            )
+            async with listener:
+                reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+                writer.write(b"no handshake\r\n\r\n")
+                await ended(reader)
+                writer.close()
+                await until(lambda: [item() for item in made] == [None])
+
+    with no_collector():
+        run(test)
+
+
+def test_an_answer_over_tls_that_nobody_takes_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also there it is known that the client does not read; and an ended connection leaves nothing behind."""
+    hurry(monkeypatch, request=0.3)
+    left: list[weakref.ref[Any]] = []
+
+    async def test() -> None:
+        context, trusting = tls(tmp_path)
+        async with Server(flood(MUCH), timeout_keep_alive=LONG_SECONDS) as server:
+            listener = await asyncio.get_running_loop().create_server(
+                server.protocol, "127.0.0.1", 0, ssl=context
+            )
+            async with listener:
+                _, writer = await asyncio.open_connection(*listener.sockets[0].getsockname(), ssl=trusting)
+                writer.write(GET)
+                await until(lambda: bool(server.state.tasks) and only(server).flow.write_paused)
+                assert not only(server).is_waiting
+                left.append(weakref.ref(only(server)))
+                await until(lambda: not server.state.connections and not server.state.tasks)
+                writer.transport.abort()
+                await until(lambda: left[0]() is None)
+
+    with no_collector():
+        run(test)
+
+
+async def streaming(scope: Any, receive: Any, send: Any) -> None:
+    """Send without end, until the client has gone."""
+    del scope
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while True:
+        await send({"type": "http.response.body", "body": bytes(10_000), "more_body": True})
+        if (await receive())["type"] == "http.disconnect":
+            return
+
+
+@pytest.mark.parametrize("how", ["garbage", "reset", "half-closed", "closed"])
+def test_an_end_in_the_middle_is_no_fault(how: str, caplog: pytest.LogCaptureFixture):
+    """The application is told, whatever the client does while both speak; nothing is written any more."""
+
+    async def test() -> None:
+        async with Server(streaming) as server:
+            reader, writer = await server.connect()
+            writer.write(CHUNKED + b"\r\n")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await reader.readuntil(b"\r\n\r\n")
+            for _ in range(20):
+                writer.write(b"1\r\nx\r\n")
+                await reader.read(1000)
+            match how:
+                case "garbage":
+                    writer.write(b"xyz\r\n" * 100)
+                case "reset":
+                    writer.transport.abort()
+                case "half-closed":
+                    writer.write_eof()
+                case _:
+                    writer.close()
+            await until(lambda: not server.state.connections and not server.state.tasks)
+
+    with caplog.at_level(logging.ERROR):
+        run(test)
+    assert caplog.records == []
+
+
+def test_a_shutdown_answers_what_has_come_in_its_order(tmp_path: Path):
+    """Requests behind one another, while idle connections and half a head end at once; over TLS."""
+    order: list[str] = []
+    free = asyncio.Event()
+
+    async def patient(scope: Any, receive: Any, send: Any) -> None:
+        order.append(scope["path"])
+        await free.wait()
+        await echo(scope, receive, send)
+
+    async def test() -> None:
+        context, trusting = tls(tmp_path)
+        server = make_server(patient, context)
+        listener = listen("127.0.0.1", 0)
+        address = listener.getsockname()
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        await until(lambda: server.started)
+        connect = partial(asyncio.open_connection, *address, ssl=trusting)
+        (busy, to_busy), (idle, _), (begun, to_begun) = [await connect() for _ in range(3)]
+        await until(lambda: len(server.server_state.connections) == 3)
+        to_begun.write(b"POST / HTTP/1.1\r\n")
+        to_busy.write(b"".join(HEAD.replace(b"POST /", b"POST /%d" % turn) + b"ok" for turn in range(3)))
+        await until(lambda: bool(order))
+        server.should_exit = True
+        assert (await ended(idle), await ended(begun)) == (b"", b"")
+        free.set()
+        said = await ended(busy)
+        assert said.count(b"HTTP/1.1 200 ") == 3
+        assert said.count(b"\r\nconnection: close\r\n") == 1
+        assert said.endswith(b"\r\nconnection: close\r\n\r\nok")
+        for writer in (to_busy, to_begun):
+            writer.close()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await serving
+        assert server.server_state.tasks == set()
+
+    run(test)
+    assert order == ["/0", "/1", "/2"]
+
+
+def test_a_shutdown_does_not_wait_long_for_who_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nor for an application that does not answer."""
+    monkeypatch.setattr(main, "IN_FLIGHT_SECONDS", 1)
+
+    async def test() -> None:
+        async def either(scope: Any, receive: Any, send: Any) -> None:
+            await (never if scope["path"] == "/never" else flood(MUCH))(scope, receive, send)
+
+        context, trusting = tls(tmp_path)
+        server = make_server(either, context)
+        listener = listen("127.0.0.1", 0)
+        address = listener.getsockname()
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        await until(lambda: server.started)
+        connect = partial(asyncio.open_connection, *address, ssl=trusting)
+        writers = [(await connect())[1] for _ in range(2)]
+        writers[0].write(GET)
+        writers[1].write(GET.replace(b"GET /", b"GET /never"))
+        await until(lambda: len(server.server_state.tasks) == 2)
+        server.should_exit = True
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await serving
+        await until(lambda: not server.server_state.tasks and not server.server_state.connections)
+        for writer in writers:
+            writer.transport.abort()
+
+    run(test)
 
 
 def with_headers(*lines: bytes, body: bytes = b"ok") -> bytes:
