@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import strategies as st
 
 from bubu_operator.injection import InjectionConfig, load_config
 from bubu_operator.injection.environment import canonical_json, env_digest, mount_digest, volume_identity
-from bubu_operator.injection.names import RECORD_ANNOTATION
+from bubu_operator.injection.names import INJECTED_LABEL, RECORD_ANNOTATION
 from bubu_operator.injection.podspec import all_containers
 
 Json = dict[str, Any]
@@ -158,6 +158,112 @@ JSON_VALUES = st.recursive(
     ),
     max_leaves=12,
 )
+
+TEXTS = st.one_of(
+    st.sampled_from(
+        ["", "a", "main", "a/b~c", "é", "\ud800", "\U0001f600", '"\\', "\0", "\u2028", "BUBU_S3_TLS"]
+    ),
+    ENV_NAMES,
+    st.sampled_from([RECORD_ANNOTATION, INJECTED_LABEL, '{"containers":{', "default", "runner"]),
+    st.sampled_from([50_000, 65_000, 65_400, 262_000]).map(lambda size: "x" * size),
+)
+ODD_VALUES = st.one_of(
+    st.sampled_from([None, True, False, 0, 1, -0.0, 1e300, 10**30]),
+    TEXTS,
+    st.builds(list),
+    st.builds(dict),
+    st.builds(lambda item: [item], st.one_of(st.none(), TEXTS, st.builds(dict), JSON_VALUES)),
+    st.builds(lambda name, more: [{"name": name, **more}], TEXTS, st.sampled_from([{}, {"mountPath": "/x"}])),
+    st.dictionaries(TEXTS, st.one_of(TEXTS, JSON_VALUES), max_size=3),
+    JSON_VALUES,
+)
+"""What a field may hold that a person with curl writes."""
+
+FIELDS = st.one_of(
+    st.sampled_from(["metadata", "labels", "annotations", "spec", "containers", "initContainers", "env"]),
+    st.sampled_from(["name", "value", "valueFrom", "volumes", "volumeMounts", "volumeDevices", "mountPath"]),
+    st.sampled_from(["serviceAccountName", "ephemeralContainers"]),
+    TEXTS,
+)
+
+
+def _objects(value: Any) -> Iterator[Any]:
+    """All objects and lists in a document, the outer ones first."""
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from _objects(item)
+    elif isinstance(value, list):
+        yield value
+        for item in value:
+            yield from _objects(item)
+
+
+@st.composite
+def odd_pods(draw: st.DrawFn) -> Json:
+    """A pod with some places changed into whatever JSON can say: absent, null, doubled, of another type."""
+    pod = copy.deepcopy(draw(pods()))
+    for _ in range(draw(st.integers(0, 4))):
+        places = list(_objects(pod))
+        place = places[draw(st.integers(0, len(places) - 1))]
+        if isinstance(place, list):
+            _change_list(draw, place)
+        else:
+            _change_object(draw, place)
+    return pod
+
+
+def _change_list(draw: st.DrawFn, place: list[Any]) -> None:
+    index = draw(st.integers(0, len(place)))
+    how = draw(st.sampled_from(["insert", "double", "drop", "reverse"]))
+    if how == "insert":
+        place.insert(index, copy.deepcopy(draw(ODD_VALUES)))
+    elif how == "reverse":
+        place.reverse()
+    elif index < len(place):
+        place[index : index + 1] = [] if how == "drop" else [place[index], copy.deepcopy(place[index])]
+
+
+def _change_object(draw: st.DrawFn, place: Json) -> None:
+    own = sorted(place)
+    field = draw(st.sampled_from(own) if own and draw(st.booleans()) else FIELDS)
+    how = draw(st.sampled_from(["set", "set", "null", "drop", "last"]))
+    if how == "set":
+        place[field] = copy.deepcopy(draw(ODD_VALUES))
+    elif how == "null":
+        place[field] = None
+    elif field in place:
+        value = place.pop(field)
+        if how == "last":
+            place[field] = value
+
+
+@st.composite
+def odd_configs(draw: st.DrawFn) -> InjectionConfig:
+    """Of both kinds, with names up to the longest, and values that JSON has to escape."""
+    cluster = draw(st.booleans())
+    s3: Json = {"bucket": draw(st.sampled_from(["flows", "data"]))}
+    s3["authentication"] = _authentication(draw(st.sampled_from(["secret", "account", "anonymous"])))
+    spec: Json = {"s3": s3, "injection": {"conflictPolicy": draw(st.sampled_from(["Keep", "Override"]))}}
+    if draw(st.booleans()):
+        spec["injection"]["containers"] = draw(
+            st.lists(st.sampled_from(["main", "side", "init"]), min_size=1, max_size=2, unique=True)
+        )
+    metadata: Json = {
+        "name": draw(st.sampled_from(["one", "b" * 63, "c.d" * 40, "x" * 253])),
+        "uid": "u",
+        "generation": draw(st.integers(1, 2)),
+    }
+    if not cluster:
+        metadata["namespace"] = "flows"
+    return load_config(
+        {
+            "apiVersion": "storage.bubustack.io/v1alpha1",
+            "kind": "ClusterStorageConfig" if cluster else "StorageConfig",
+            "metadata": metadata,
+            "spec": spec,
+        }
+    )
 
 
 Mutation = Callable[[Json], Json]

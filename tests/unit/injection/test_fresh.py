@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bubu_operator.injection import (
     InjectionConfig,
     InjectionReason,
+    apply_patch,
     fresh_patch,
     inject_pod,
     patch_text,
     pod_problem,
 )
 from bubu_operator.injection import fresh as fresh_module
+from bubu_operator.injection.environment import canonical_json
 from bubu_operator.injection.names import INJECTED_LABEL, RECORD_ANNOTATION
 from bubu_operator.injection.podspec import outer_problem
 from tests.unit.injection.builders import S3, config, container, pod
-from tests.unit.injection.strategies import configs, pods
+from tests.unit.injection.strategies import configs, odd_configs, odd_pods, pods
 
 Json = dict[str, Any]
 
@@ -37,6 +41,7 @@ def both_ways(before: Json, chosen: InjectionConfig) -> str | None:
         result = inject_pod(before, chosen)
         assert (result.reason, result.warnings) == (InjectionReason.INJECTED, ())
         assert quick == patch_text(before, result)
+        assert canonical_json(apply_patch(before, json.loads(quick))) == canonical_json(result.pod)
     return quick
 
 
@@ -45,6 +50,16 @@ def both_ways(before: Json, chosen: InjectionConfig) -> str | None:
 def test_it_is_the_long_way_s_or_none(before: Json, chosen: InjectionConfig):
     """Whatever the pod sets itself, and whatever the config's policy."""
     both_ways(before, chosen)
+
+
+@settings(max_examples=400)
+@given(before=odd_pods(), chosen=st.one_of(configs(), odd_configs()))
+def test_whatever_json_says_it_is_the_long_way_s_or_none(before: Json, chosen: InjectionConfig):
+    """Wrong types, nulls, doubled entries, other letters at any place; what is no pod is none either way."""
+    if outer_problem(before):
+        assert pod_problem(before) == outer_problem(before)
+    else:
+        both_ways(before, chosen)
 
 
 @given(before=pods(), first=configs(), second=configs())
