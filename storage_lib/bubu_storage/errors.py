@@ -25,6 +25,7 @@ builtin name derive from that builtin too. The original SDK error is always the
     ├── LimitExceededError          (also ValueError)      a size or count is over a stated limit
     ├── OwnersUnknownError                                 no complete and credible list of owners (retention)
     ├── ClaimedError                                       another sweeper has the store (retention)
+    ├── NotSentError                                       a last look forbade it; nothing was sent
     ├── TransientError                                     worth a retry
     │   ├── ThrottledError                                 429, 503 SlowDown; see retry_after_seconds
     │   ├── UnavailableError        (also ConnectionError) refused, reset, DNS, TLS, 5xx
@@ -62,6 +63,7 @@ __all__ = [
     "InvalidKeyError",
     "KubeRefError",
     "LimitExceededError",
+    "NotSentError",
     "ObjectNotFoundError",
     "OwnersUnknownError",
     "PayloadError",
@@ -210,6 +212,16 @@ class OwnersUnknownError(StorageError):
 
 class ClaimedError(StorageError):
     """Another sweeper has claimed the store, or may have."""
+
+
+class NotSentError(StorageError):
+    """A deletion was not sent: who was asked right before it said no.
+
+    Attributes:
+        said: what was raised then.
+    """
+
+    said: BaseException | None = None
 
 
 class TransientError(StorageError):

@@ -17,6 +17,7 @@ from bubu_storage.backend.types import BatchDeleter, ObjectBackend
 from bubu_storage.errors import (
     BucketNotFoundError,
     ConfigurationError,
+    NotSentError,
     ObjectNotFoundError,
     PermissionDeniedError,
     StorageError,
@@ -28,7 +29,7 @@ from bubu_storage.errors import (
 
 __all__ = ["FATAL", "Answer", "Batch", "Plan", "Split", "all_denied", "delete_batch", "read_source"]
 
-FATAL: Final = (BucketNotFoundError, UnauthenticatedError, ConfigurationError)
+FATAL: Final = (BucketNotFoundError, UnauthenticatedError, ConfigurationError, NotSentError)
 """Errors that no other request would escape."""
 
 _MAX_CONCURRENCY: Final = 1024

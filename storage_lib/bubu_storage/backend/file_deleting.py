@@ -37,7 +37,7 @@ def delete_entries(
         if_match: ETags by key.
         store: name of the store, for messages.
         changed: gets the path of the directory, or of what is left above it; see `sync_directories`.
-        last_look: called right before each entry is removed; what it raises ends the deletion.
+        last_look: called right before each entry is removed; its `StorageError` is that of the key.
     """
     failed: dict[str, StorageError] = {}
     first = next(iter(names))

@@ -6,8 +6,8 @@ connection is made, or before a further try. So a backend with the capability `G
 more, at the last place before the operating system, and again between the pieces of a longer request: a
 request of which the end was not sent is not carried out by any store.
 
-Invariants: only deletions are asked about; a deletion that was refused was not sent; without a guard
-nothing changes.
+Invariants: only deletions are asked about; a deletion that was refused was not sent, and fails with a
+`NotSentError`, be it alone or one of many; without a guard nothing changes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator
 from typing import Protocol, runtime_checkable
+
+from bubu_storage.errors import NotSentError
 
 __all__ = ["GuardsDeletions", "LastLook"]
 
@@ -27,7 +29,8 @@ class GuardsDeletions(Protocol):
     def guard_deletions(self, check: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """Call ``check`` right before each deletion is sent, until the context ends.
 
-        What it raises ends the request, maybe wrapped into a `StorageError`; nothing was sent then.
+        What it raises is carried by a `NotSentError`: of the request, or where the objects of a request
+        are deleted one after the other, of each that was not.
         """
         ...
 
@@ -45,9 +48,18 @@ class LastLook:
         return bool(self._checks)
 
     def ask(self) -> None:
-        """Call each check; the first that raises ends it."""
+        """Call each check; the first that raises ends it.
+
+        Raises:
+            NotSentError: with what a check raised.
+        """
         for check in self._checks:
-            check()
+            try:
+                check()
+            except Exception as error:
+                refusal = NotSentError(f"the deletion was not sent: {error}")
+                refusal.said = error
+                raise refusal from error
 
     @contextlib.contextmanager
     def guard(self, check: Callable[[], None]) -> Generator[None]:

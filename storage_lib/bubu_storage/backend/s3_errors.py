@@ -21,6 +21,7 @@ from bubu_storage.errors import (
     ConfigurationError,
     InvalidKeyError,
     LimitExceededError,
+    NotSentError,
     ObjectNotFoundError,
     PermissionDeniedError,
     PreconditionFailedError,
@@ -202,7 +203,6 @@ _UNREACHABLE: Final = (
     OSError,
 )
 
-
 UNREADABLE: Final = (ValueError, LookupError, ArithmeticError)
 """What the SDK lets out when a number, a time or an encoding in an answer is none."""
 
@@ -246,6 +246,8 @@ def map_sdk_error(
     """
     if isinstance(error, StorageError):
         return error
+    if isinstance(error, sdk.HTTPClientError) and isinstance(ours := error.kwargs.get("error"), NotSentError):
+        return ours
     refused = _refused_address(error)
     if refused is not None:
         return AddressNotAllowedError(f"{action}: {refused.message}", key=key)

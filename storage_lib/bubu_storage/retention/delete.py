@@ -19,6 +19,7 @@ from bubu_storage.backend.types import BatchDeleter, ObjectBackend
 from bubu_storage.errors import (
     BucketNotFoundError,
     InvalidKeyError,
+    NotSentError,
     ObjectNotFoundError,
     StorageError,
     ThrottledError,
@@ -26,8 +27,7 @@ from bubu_storage.errors import (
     UnauthenticatedError,
     UnsupportedOperationError,
 )
-from bubu_storage.retention.gate import Gate, PassStoppedError
-from bubu_storage.retention.report import StoppedBy
+from bubu_storage.retention.gate import Gate, PassStoppedError, stop_of
 from bubu_storage.retention.rules import is_reserved
 
 __all__ = ["MAX_BATCH_SIZE", "DeleteResult", "Deleter"]
@@ -38,7 +38,8 @@ MAX_BATCH_SIZE: Final = 1000
 _MAX_TRANSIENT_IN_A_ROW: Final = 3
 """Single deletions that may fail one after the other before the store counts as down."""
 
-_FATAL: Final = (BucketNotFoundError, UnauthenticatedError)
+_FATAL: Final = (BucketNotFoundError, UnauthenticatedError, NotSentError)
+"""Nothing was sent, or nothing that the store carried out; nor will the next request be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class Deleter:
             self._batcher = None
             return None
         except _FATAL as error:
-            return DeleteResult(0, stop=_store_error(error))
+            return DeleteResult(0, stop=stop_of(error))
         except StorageError:
             self._charge_for(keys)
             self._charged.update(keys)
@@ -159,6 +160,9 @@ class Deleter:
         if throttled and len(throttled) == len(keys):
             self._gate.back_off(throttled[0])
             return DeleteResult(0)
+        unsent = [key for key, error in failed.items() if isinstance(error, NotSentError)]
+        if unsent:
+            return self._cut_off(keys, failed, unsent)
         self._charge_for(keys)
         if throttled:
             try:
@@ -168,6 +172,17 @@ class Deleter:
         else:
             self._gate.succeeded()
         return DeleteResult(len(keys), failed)
+
+    def _cut_off(
+        self, keys: Sequence[str], failed: dict[str, StorageError], unsent: Sequence[str]
+    ) -> DeleteResult:
+        """Return the outcome of a batch of which some keys were not sent, for which there is no going on."""
+        refused = frozenset(unsent)
+        self._charge_for([key for key in keys if key not in refused])
+        # What went behind the first of them is found to be gone by the next pass.
+        done = keys.index(unsent[0])
+        leading = {key: failed[key] for key in keys[:done] if key in failed}
+        return DeleteResult(done, leading, stop_of(failed[unsent[0]]))
 
     def _delete_singly(
         self,
@@ -192,12 +207,12 @@ class Deleter:
                     return DeleteResult(done, failed, stop)
                 return DeleteResult(done, failed)
             except _FATAL as error:
-                return DeleteResult(done, failed, _store_error(error))
+                return DeleteResult(done, failed, stop_of(error))
             except PassStoppedError as stop:
                 return DeleteResult(done, failed, stop)
             if self._transient_in_a_row >= _MAX_TRANSIENT_IN_A_ROW:
                 # The cursor moves past these keys: they may be at fault, not the store.
-                return DeleteResult(done + 1, failed, _store_error(failed[key]))
+                return DeleteResult(done + 1, failed, stop_of(failed[key]))
         return DeleteResult(len(keys), failed)
 
     def _delete_one(self, key: str, etag: str, failed: dict[str, StorageError]) -> None:
@@ -222,7 +237,3 @@ class Deleter:
         new = [key for key in keys if key not in self._charged]
         self._charged.difference_update(keys)
         self._charge(len(new))
-
-
-def _store_error(error: StorageError) -> PassStoppedError:
-    return PassStoppedError(StoppedBy.STORE_ERROR, f"deleting failed: {error}", error)

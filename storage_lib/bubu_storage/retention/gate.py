@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from bubu_storage.errors import StorageError, ThrottledError
+from bubu_storage.errors import NotSentError, StorageError, ThrottledError
 from bubu_storage.retention.report import StoppedBy
 
-__all__ = ["MAX_BACKOFFS", "Gate", "PassStoppedError", "Permit"]
+__all__ = ["MAX_BACKOFFS", "Gate", "PassStoppedError", "Permit", "stop_of"]
 
 MAX_BACKOFFS: Final = 5
 """Times in a row that a pass waits because the store asks for fewer requests."""
@@ -39,6 +39,13 @@ class PassStoppedError(Exception):
         self.reason = reason
         self.message = message
         self.error = error
+
+
+def stop_of(error: StorageError) -> PassStoppedError:
+    """Return the end of a pass that an error of a deletion means; a permit's own reason if that said no."""
+    if isinstance(error, NotSentError) and isinstance(error.said, PassStoppedError):
+        return error.said
+    return PassStoppedError(StoppedBy.STORE_ERROR, f"deleting failed: {error}", error)
 
 
 class Permit(Protocol):

@@ -22,6 +22,7 @@ from bubu_storage.backend.bulk_requests import FATAL, Answer, Split
 from bubu_storage.backend.bulk_source import Item
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import (
+    NotSentError,
     ObjectNotFoundError,
     PermissionDeniedError,
     StorageError,
@@ -32,7 +33,7 @@ from bubu_storage.errors import (
 from bubu_storage.retention.courier import SINGLES_AT_A_TIME, Courier, Parcel, TooLateError
 from bubu_storage.retention.cursor import RunProgress
 from bubu_storage.retention.delete import MAX_BATCH_SIZE
-from bubu_storage.retention.gate import Gate, PassStoppedError
+from bubu_storage.retention.gate import Gate, PassStoppedError, stop_of
 from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
 from bubu_storage.retention.pending import Pending
@@ -377,7 +378,7 @@ class Pipeline(Sweeper):
             [
                 index
                 for index, item in enumerate(parcel.items[: answer.done])
-                if isinstance(answer.failed.get(item.key), ThrottledError)
+                if isinstance(answer.failed.get(item.key), (ThrottledError, NotSentError))
             ]
             if answer.failed
             else []
@@ -396,7 +397,9 @@ class Pipeline(Sweeper):
         self._advance()
         if again:
             error = answer.failed[parcel.items[again[0]].key]
-            self._slow_down(cast("ThrottledError", error), answer.generation)
+            if not isinstance(error, ThrottledError):
+                raise stop_of(error)
+            self._slow_down(error, answer.generation)
         if answer.error is not None:
             self._take_error(answer.error, rest, answer)
         elif parcel.split is not None and not again:
@@ -428,7 +431,7 @@ class Pipeline(Sweeper):
             self._slow_down(error, answer.generation)
         elif isinstance(error, (PassStoppedError, *FATAL)):
             self._put_back(rest)
-            raise error if isinstance(error, PassStoppedError) else _store_error(error)
+            raise error if isinstance(error, PassStoppedError) else stop_of(error)
         elif not isinstance(error, StorageError):
             raise error
         elif isinstance(error, UnsupportedOperationError) and not rest.singly:
@@ -438,7 +441,7 @@ class Pipeline(Sweeper):
         elif rest.singly:
             # Several single deletions failed one after the other: the store is down.
             self._put_back(rest)
-            raise _store_error(error)
+            raise stop_of(error)
         else:
             rest.is_unknown = True
             self._note_failure(error, answer.generation)
@@ -488,7 +491,7 @@ class Pipeline(Sweeper):
         if isinstance(error, TransientError) and self._pacer.reduce(generation):
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= _MAX_FAILED_IN_A_ROW:
-                raise _store_error(error)
+                raise stop_of(error)
 
     # ---- instalments
 
@@ -525,8 +528,3 @@ def _owned(parcel: Parcel) -> list[tuple[Item, Pending]]:
     """Return the items of a parcel, each with the run that it belongs to."""
     owners = [part.pending for part in parcel.parts for _ in range(part.stop - part.start)]
     return list(zip(parcel.items, owners, strict=True))
-
-
-def _store_error(error: BaseException) -> PassStoppedError:
-    found = error if isinstance(error, StorageError) else None
-    return PassStoppedError(StoppedBy.STORE_ERROR, f"deleting failed: {error}", found)

@@ -10,7 +10,7 @@ from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.last_look import GuardsDeletions, LastLook
 from bubu_storage.backend.s3 import S3Backend
 from bubu_storage.backend.s3_last_look import is_deletion
-from bubu_storage.errors import ObjectNotFoundError
+from bubu_storage.errors import NotSentError, ObjectNotFoundError
 from bubu_storage.settings import S3Settings
 
 if TYPE_CHECKING:
@@ -38,9 +38,13 @@ def test_a_file_is_not_removed_when_the_look_says_no(tmp_path: Path) -> None:
     for key in ("a/1", "a/2", "b"):
         store.put_object(key, b"x")
     with store.guard_deletions(refuse):
-        for act in (lambda: store.delete_object("b"), lambda: store.delete_objects(["a/1", "a/2"])):
-            with pytest.raises(_NoError):
-                act()
+        with pytest.raises(NotSentError) as caught:
+            store.delete_object("b")
+        assert isinstance(caught.value.said, _NoError)
+        failed = store.delete_objects(["a/1", "a/2"])
+        assert {key: type(error) for key, error in failed.items()} == dict.fromkeys(
+            ("a/1", "a/2"), NotSentError
+        )
         store.put_object("c", b"x")
         assert store.head_object("c").size_bytes == 1
     assert [entry.key for page in store.list_objects() for entry in page.objects] == ["a/1", "a/2", "b", "c"]
@@ -64,10 +68,12 @@ def test_a_batch_of_files_ends_in_its_middle(tmp_path: Path) -> None:
         if asked > 2:
             raise _NoError
 
-    with store.guard_deletions(twice), pytest.raises(_NoError):
-        store.delete_objects(keys)
+    with store.guard_deletions(twice):
+        failed = store.delete_objects(keys)
 
     assert [entry.key for page in store.list_objects() for entry in page.objects] == keys[2:]
+    assert list(failed) == keys[2:]
+    assert all(isinstance(error, NotSentError) for error in failed.values())
 
 
 def test_each_guard_is_one_of_its_own() -> None:
