@@ -119,6 +119,7 @@ class RemoteBackend:
         self._numbers = itertools.count(1)
         self._next_number = 1
         self._calls: dict[int, _Call] = {}
+        self._given_up: set[int] = set()
         self._lost = ""
         self._ahead = float("-inf")
         # For sending: an agent that reads nothing must not hold anybody up for ever.
@@ -317,7 +318,8 @@ class RemoteBackend:
                 raise LimitExceededError(f"a request that no frame can hold: {error}") from error
             finally:
                 with self._lock:
-                    self._calls.pop(number, None)
+                    if self._calls.pop(number, None) is not None:
+                        self._given_up.add(number)
         if call.answer is None:
             raise self._unavailable()
         wire = call.answer.header.get("error")
@@ -366,6 +368,8 @@ class RemoteBackend:
             why = f"the agent answered nonsense ({error})"
         except OSError as error:
             why = f"it broke ({error.strerror or type(error).__name__})"
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody must wait for an answer any more
+            why = f"its answers cannot be read ({type(error).__name__})"
         self._end(why)
 
     def _receive(self) -> bytes:
@@ -380,11 +384,11 @@ class RemoteBackend:
         # The agent's clock is at least this far ahead of ours: its answer took some time to come.
         ahead = field_of(frame.header, "clock", float) - self._clock()
         with self._lock:
-            if not 1 <= number < self._next_number:
-                raise FrameError("an answer to nothing")
-            self._ahead = max(self._ahead, ahead)
-            # Nobody may wait for it any more.
             call = self._calls.pop(number, None)
+            if call is None and number not in self._given_up:
+                raise FrameError("an answer to nothing")
+            self._given_up.discard(number)
+            self._ahead = max(self._ahead, ahead)
             if call is not None:
                 call.answer = frame
                 call.done.set()

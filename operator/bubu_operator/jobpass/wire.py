@@ -33,6 +33,14 @@ __all__ = [
 ]
 
 MAX_ERROR_CHARACTERS: Final = 2000
+MAX_CODE_CHARACTERS: Final = 100
+MAX_KEY_CHARACTERS: Final = 4096
+"""No store has longer ones; runs of 10,000 keys are held, and one stands in a policy's status."""
+
+MAX_TAG_CHARACTERS: Final = 1024
+MAX_NUMBER: Final = 1 << 62
+"""Of either sign; JSON has no end of its own, and everything that is reckoned with them has one."""
+
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,6 +73,8 @@ def field_of(header: Mapping[str, Any], name: str, kind: type, default: object =
         raise FrameError(f"field {name} is no {kind.__name__}")
     if kind is str:
         _check_text(cast("str", value))
+    elif kind in {int, float} and abs(value) > MAX_NUMBER:
+        raise FrameError(f"field {name} is out of all measure")
     return value
 
 
@@ -110,8 +120,8 @@ def read_error(wire: JsonObject) -> StorageError:
         FrameError: it describes none.
     """
     message = shorten(str(field_of(wire, "message", str)), MAX_ERROR_CHARACTERS)
-    key = field_of(wire, "key", str) if "key" in wire else None
-    code = field_of(wire, "code", str) if "code" in wire else None
+    key = str(field_of(wire, "key", str))[:MAX_KEY_CHARACTERS] if "key" in wire else None
+    code = shorten(str(field_of(wire, "code", str)), MAX_CODE_CHARACTERS) if "code" in wire else None
     status = field_of(wire, "status", int) if "status" in wire else None
     kind = _CLASSES.get(str(field_of(wire, "type", str)), StorageError)
     if kind is ThrottledError:
@@ -158,8 +168,9 @@ def list_from_wire(value: object, most: int) -> tuple[ListedObject, ...]:
         if not isinstance(item, list) or len(cast("list[Any]", item)) != _ENTRY_FIELDS:
             raise FrameError("an entry of a listing that is none")
         key, size, etag, modified = cast("list[Any]", item)
-        if type(key) is not str or type(size) is not int or type(etag) is not str or size < 0 or not key:
+        if type(key) is not str or type(size) is not int or type(etag) is not str or not key:
             raise FrameError("an entry of a listing that is none")
+        _check_measures(key, size, etag)
         _check_text(key)
         entries.append(ListedObject(key, size, etag, time_from_wire(modified)))
     return tuple(entries)
@@ -186,14 +197,24 @@ def info_from_wire(value: object) -> ObjectInfo:
     if not isinstance(value, dict):
         raise FrameError("facts of an object that are none")
     facts = cast("JsonObject", value)
+    key, size, etag = field_of(facts, "key", str), field_of(facts, "size", int), field_of(facts, "etag", str)
+    content_type = field_of(facts, "type", str)
+    _check_measures(key, size, etag + content_type)
     return ObjectInfo(
-        key=field_of(facts, "key", str),
-        size_bytes=field_of(facts, "size", int),
-        content_type=field_of(facts, "type", str),
-        etag=field_of(facts, "etag", str),
+        key=key,
+        size_bytes=size,
+        content_type=content_type,
+        etag=etag,
         last_modified=time_from_wire(facts.get("modified")),
         metadata=text_map(facts, "metadata"),
     )
+
+
+def _check_measures(key: str, size: int, tags: str) -> None:
+    if not (
+        0 <= size <= MAX_NUMBER and len(key) <= MAX_KEY_CHARACTERS and len(tags) <= 2 * MAX_TAG_CHARACTERS
+    ):
+        raise FrameError("an object that is out of all measure")
 
 
 def _check_text(text: str) -> None:

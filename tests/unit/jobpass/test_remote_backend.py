@@ -135,6 +135,57 @@ def test_an_agent_that_answers_nonsense_is_cut_off(answer):
         assert len(asked) == 1
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda frame: good(frame, {"time": 0}, clock=10**400),
+        lambda frame: good(frame, {"time": 0}, clock=-(10**400)),
+        lambda frame: good(frame, {"time": 0}, id=10**400),
+        lambda frame: encode_frame(
+            Frame(
+                {
+                    "id": frame.header["id"],
+                    "clock": 0.0,
+                    "error": {
+                        "type": "ThrottledError",
+                        "message": "slower",
+                        "retry_after_seconds": 10**400,
+                    },
+                }
+            )
+        ),
+    ],
+    ids=["clock", "past", "id", "pause"],
+)
+def test_numbers_that_nothing_can_be_reckoned_with(answer):
+    """The channel ends at once; nobody waits for an answer that nobody reads any more."""
+    with scripted(answer) as (remote, _), pytest.raises(UnavailableError, match="nonsense"):
+        remote.server_time()
+
+
+def test_whatever_ends_the_reading_ends_all_calls(monkeypatch):
+    """Also what nobody has thought of."""
+
+    def broken(*_):
+        raise RuntimeError("unthought of")
+
+    with scripted(lambda frame: good(frame, {"time": 0})) as (remote, _):
+        monkeypatch.setattr(remote, "_take", broken)
+        with pytest.raises(UnavailableError, match="RuntimeError"):
+            remote.server_time()
+
+
+def test_an_agent_that_goes_on_answering_is_cut_off():
+    """Each request has one answer: more of them would keep this process and the pump busy for nothing."""
+
+    def answer(frame):
+        return good(frame, {"time": 0}) * 2
+
+    with scripted(answer) as (remote, _), pytest.raises(UnavailableError, match="nonsense"):
+        for _ in range(10):
+            remote.server_time()
+
+
 def test_failures_of_keys_that_nobody_asked_about():
     """An agent cannot speak about other objects."""
     told = {"other": {"type": "StorageError", "message": "m"}}

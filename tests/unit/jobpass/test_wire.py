@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -82,6 +82,28 @@ def test_a_class_that_is_none_of_the_tree_is_not_looked_up():
     assert type(read_error({"type": "annotations", "message": "m"})) is StorageError
 
 
+def test_an_error_of_any_length_is_a_short_one():
+    """Samples of errors are kept, reported and written into status."""
+    wire = {"type": "StorageError", "message": "m\n" * 5000, "key": "k" * 10**6, "code": "c\n" * 10**6}
+
+    found = read_error(wire)
+
+    assert (len(found.message), len(found.key), len(found.code)) == (2000, 4096, 100)
+    assert "\n" not in found.message + found.code
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"size": -1}, {"size": 10**400}, {"etag": "e" * 5000}, {"type": "t" * 5000}, {"key": "k" * 5000}],
+)
+def test_facts_that_no_object_has(facts):
+    """Sizes and texts have limits."""
+    good = info_to_wire(ObjectInfo("k", 7, "text/plain", '"e"', datetime(2026, 1, 2, tzinfo=UTC), {}))
+
+    with pytest.raises(FrameError):
+        info_from_wire(good | facts)
+
+
 @given(json_values)
 def test_nonsense_is_refused(value):
     """Whatever it is, it is read as what it must be, or not at all."""
@@ -118,6 +140,9 @@ def test_pages_arrive_as_they_were(entries):
         [["k", 1, "e"]],
         [["k", 1, "e", 10**30]],
         [["k", 1, "e", 0.5]],
+        [["k", 2**63, "e", 0]],
+        [["k" * 5000, 1, "e", 0]],
+        [["k", 1, "e" * 5000, 0]],
     ],
 )
 def test_entries_that_are_none(page):
