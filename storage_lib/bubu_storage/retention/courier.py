@@ -2,8 +2,8 @@
 
 Threads only send: what may be sent is decided, and what came back is judged, by the calling thread.
 Invariants: each request passes the gate, permits included, right before it is sent; none is sent once
-the listing behind it or what is known of owners is too old, or after `Courier.end`; nothing is in
-flight after `Courier.close`.
+the listing behind it or what is known of owners is too old, or once more is known than it was judged by,
+or after `Courier.end`; nothing is in flight after `Courier.close`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SINGLES_AT_A_TIME: Final = 16
 
 
 class TooLateError(Exception):
-    """The listing, or what is known of owners, is too old by now; the request was not sent."""
+    """What the request was based on does not do any more; it was not sent."""
 
 
 @dataclass(slots=True)
@@ -44,11 +44,13 @@ class Parcel(Batch):
     Attributes:
         parts: whose members the items are, in the same order.
         valid_until: no request is sent later, by the gate's clock.
+        version: of the judge, when all members were due; none is sent once it knows more.
         is_unknown: an earlier request for it may have had an effect.
     """
 
     parts: list[Part] = field(default_factory=list["Part"])
     valid_until: float = 0.0
+    version: int = 0
     is_unknown: bool = False
 
     @classmethod
@@ -78,6 +80,7 @@ class Parcel(Batch):
             self.split,
             parts=parts,
             valid_until=self.valid_until,
+            version=self.version,
             is_unknown=self.is_unknown,
         )
 
@@ -85,11 +88,14 @@ class Parcel(Batch):
 class _Guarded:
     """A store as one parcel sees it: every request passes the gate."""
 
-    def __init__(self, backend: ObjectBackend, gate: Gate, judge: Judge, valid_until: float) -> None:
+    def __init__(
+        self, backend: ObjectBackend, gate: Gate, judge: Judge, parcel: Parcel, ending: threading.Event
+    ) -> None:
         self._backend = backend
         self._gate = gate
         self._judge = judge
-        self._valid_until = valid_until
+        self._parcel = parcel
+        self._ending = ending
         self.name = backend.name
 
     def delete_objects(
@@ -117,7 +123,10 @@ class _Guarded:
         self._check_age()
 
     def _check_age(self) -> None:
-        if self._gate.now > self._valid_until or not self._judge.is_fresh:
+        # In this order: with a new look at the owners, the version has grown before it counts as fresh.
+        if self._ending.is_set() or self._gate.now > self._parcel.valid_until or not self._judge.is_fresh:
+            raise TooLateError
+        if self._judge.version != self._parcel.version:
             raise TooLateError
 
 
@@ -163,7 +172,7 @@ class Courier:
         self._pool.submit(self._carry, parcel, generation, has_batches=self.has_batches)
 
     def _carry(self, parcel: Parcel, generation: int, *, has_batches: bool) -> None:
-        guarded = _Guarded(self._backend, self._gate, self._judge, parcel.valid_until)
+        guarded = _Guarded(self._backend, self._gate, self._judge, parcel, self._ending)
         # Of the store, only the name and the requests to delete are needed.
         plan = Plan(cast("ObjectBackend", guarded), 1, MAX_BATCH_SIZE, self._is_conditional)
         batcher = guarded if has_batches and not parcel.singly else None
@@ -184,7 +193,7 @@ class Courier:
         return answer
 
     def end(self) -> None:
-        """Send no more single deletions of what is in flight."""
+        """Send nothing more of what is under way."""
         self._ending.set()
 
     def close(self) -> None:

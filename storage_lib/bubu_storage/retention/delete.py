@@ -104,10 +104,10 @@ class Deleter:
                 from is too old; at least one request is sent.
             etags: of the keys, as they were listed; where deletions are conditional, a key with
                 another one fails with a `PreconditionFailedError`.
-            may_go_on: asked before each request but the first; False leaves the rest.
+            may_go_on: asked whenever a request has waited for its turn; False leaves the rest.
 
         Returns:
-            ``done`` is 0 if the store asked to wait: that has been done, try again.
+            ``done`` may be 0: the store asked to wait, which has been done, or it may not go on.
 
         Raises:
             InvalidKeyError: a key of the reserved area; nothing was sent.
@@ -123,20 +123,25 @@ class Deleter:
         conditions: Mapping[str, str] = etags if self._is_conditional and etags else {}
         try:
             if self._batcher is not None:
-                result = self._delete_batch(self._batcher, batch, conditions)
+                result = self._delete_batch(self._batcher, batch, conditions, may_go_on)
                 if result is not None:
                     return result
-                if not may_go_on():
-                    return DeleteResult(0)
         except PassStoppedError as stop:
             return DeleteResult(0, stop=stop)
         return self._delete_singly(batch, conditions, valid_until, may_go_on)
 
     def _delete_batch(
-        self, batcher: BatchDeleter, keys: Sequence[str], conditions: Mapping[str, str]
+        self,
+        batcher: BatchDeleter,
+        keys: Sequence[str],
+        conditions: Mapping[str, str],
+        may_go_on: Callable[[], bool],
     ) -> DeleteResult | None:
         """Return the outcome of a batch; None if the keys must be tried one by one."""
-        self._gate.turn_to_delete()
+        self._gate.turn()
+        if not may_go_on():
+            return DeleteResult(0)
+        self._gate.permit()
         try:
             if conditions:
                 wanted = {key: conditions[key] for key in keys if conditions.get(key)}
@@ -196,9 +201,10 @@ class Deleter:
             if done and self._gate.now > valid_until:
                 return DeleteResult(done, failed)
             try:
-                if done and not may_go_on():
+                self._gate.turn()
+                if not may_go_on():
                     return DeleteResult(done, failed)
-                self._gate.turn_to_delete()
+                self._gate.permit()
                 self._delete_one(key, conditions.get(key, ""), failed)
             except ThrottledError as error:
                 try:

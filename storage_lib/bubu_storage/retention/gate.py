@@ -145,6 +145,14 @@ class Gate:
             PassStoppedError: see `turn`; or a permit is gone.
         """
         self.turn()
+        self.permit()
+
+    def permit(self) -> None:
+        """See that every permit still holds, right before a deletion that has had its turn.
+
+        Raises:
+            PassStoppedError: a permit is gone.
+        """
         with self._permitting:
             for permit in self._permits:
                 permit.check()

@@ -328,6 +328,7 @@ class Pipeline(Sweeper):
         """Say until when it may be sent."""
         listed_at = min(part.pending.listed_at for part in parcel.parts)
         parcel.valid_until = listed_at + self._looker.fresh_seconds
+        parcel.version = self._judge.version
         return parcel
 
     def _still_wanted(self, parcel: Parcel) -> Parcel | None:

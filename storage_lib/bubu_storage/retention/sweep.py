@@ -6,8 +6,8 @@ Invariants:
   waits that a request rate or a slow store imposes) when the request is made, and whose
   whole run had then just been listed; past that, the run is listed and judged anew. So what
   is written in the meantime is never deleted, and a young member saves its run;
-* right before each request the judge is refreshed, and runs that it has learnt something about
-  are judged again: one that it protects now keeps what is left of it;
+* right before each request, when it has had its turn, the judge is refreshed, and runs that it has
+  learnt something about are judged again: one that it protects now keeps what is left of it;
 * a run is deleted whole: one that fits in ``maxDelete`` is left to the next pass if it does
   not fit in what is left of it. Only a run larger than that is deleted in instalments, each
   after looking at as much of the rest as the limits allow;
@@ -218,13 +218,12 @@ class Sweeper:
         if not parts:
             return
         members = [member for part in parts for member in _members_of(part)]
-        version = self._judge.version
         result = self._deleter.delete(
             [member[0] for member in members],
             # Later runs were listed later: if the first is fresh, all are.
             valid_until=parts[0].pending.listed_at + self._looker.fresh_seconds,
             etags={key: etag for key, _, etag in members},
-            may_go_on=lambda: self._knows_nothing_new(version),
+            may_go_on=lambda: self._are_still_due(parts),
         )
         left = result.done
         for pending, start, stop in parts:
@@ -239,10 +238,16 @@ class Sweeper:
         if result.stop is not None:
             raise result.stop
 
-    def _knows_nothing_new(self, version: int) -> bool:
-        """Tell whether what was judged at this version of the judge still holds."""
+    def _are_still_due(self, parts: Sequence[Part]) -> bool:
+        """Tell whether nothing that is known by now protects a run of a batch."""
         self._judge.refresh()
-        return self._judge.version == version
+        version = self._judge.version
+        for pending in {id(part.pending): part.pending for part in parts}.values():
+            if pending.version != version and pending.judged is not None:
+                if not self._looker.decide(pending.judged).is_due:
+                    return False
+                pending.version = version
+        return True
 
     def _gather(self, queue: Iterable[Pending], size: int) -> list[Part]:
         """Return members of leading runs that may be sent together now; spare what is protected now."""
@@ -381,12 +386,11 @@ class Sweeper:
         try:
             while part.sent < part.end and is_wanted and self._is_still_due(view, version):
                 members = view.candidates[part.sent : part.sent + MAX_BATCH_SIZE]
-                known = self._judge.version
                 result = self._deleter.delete(
                     [key for key, *_ in members],
                     valid_until=view.candidates_at + self._looker.fresh_seconds,
                     etags={key: etag for key, _, etag in members},
-                    may_go_on=partial(self._knows_nothing_new, known),
+                    may_go_on=partial(self._is_still_due, view, version),
                 )
                 if result.done:
                     start, part.sent = part.sent, part.sent + result.done
