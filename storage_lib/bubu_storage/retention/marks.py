@@ -281,7 +281,7 @@ class MarkBook:
                 self._remove(self._page.popleft()[0])
             if self._page or self._listing is None:
                 return True
-            if self._allowance == 0:
+            if self._allowance == 0 and self._ledger.scanned:
                 self._allowance = self._ledger.scans.take(-(-self._ledger.scan_left // _SHARE_OF_REST))
             if self._allowance == 0:
                 return False

@@ -1,0 +1,24 @@
+"""What the state machine found, each made small."""
+
+from __future__ import annotations
+
+from bubu_storage.retention.spec import RetentionRule
+from tests.unit.retention.test_owned_passes import OwnedWorld
+from tests.unit.retention.world import DAY, spec_of
+
+
+def test_marks_of_a_scope_with_no_runs_left_do_not_use_up_the_only_entry_of_a_pass():
+    """The cursor stands at the end of one scope; the pass gets on to the next, however small its limits."""
+    world = OwnedWorld()
+    for scope in ("outputs/a/", "outputs/b/"):
+        world.fill(scope + "r1/", 3, 60)
+    spec = spec_of(
+        scopes=("outputs/a/", "outputs/b/"),
+        rules=(RetentionRule("outputs/a/", 30 * DAY), RetentionRule("outputs/b/", 30 * DAY)),
+        max_scan=1,
+        max_delete=1,
+    )
+
+    world.cycle(spec, most_passes=60)
+
+    assert world.data() == []
