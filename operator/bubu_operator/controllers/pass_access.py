@@ -102,7 +102,10 @@ class _Channel:
         self.channel.handed_over()
 
     def close(self, *, good: bool) -> None:
-        self.jobs.finished(self.config, good=good)
+        try:
+            self.jobs.finished(self.config, good=good)
+        finally:
+            self.channel.handed_over()
 
 
 class JobStores:

@@ -221,7 +221,7 @@ class PassJobs:
 
     def _look(self, config: StorageConfig, job: JsonObject, held: _Held) -> PassChannel | NotYet:
         channel = held.expected.channel
-        if channel is not None and channel.alive:
+        if channel is not None and channel.lend():
             held.in_use = True
             with self._lock:
                 self._pauses.pop(key_of_config(config), None)

@@ -65,7 +65,7 @@ class PassChannel(Protocol):
         ...
 
     def handed_over(self) -> None:
-        """To be called once the process is started: its end of the channel is its own from now on."""
+        """To be called once the process is started, or is not to be: its end of the channel is its own."""
         ...
 
 

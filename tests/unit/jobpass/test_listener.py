@@ -264,6 +264,41 @@ def test_one_address_does_not_take_all_places(world):
     world.counted("Broken")
 
 
+@contextlib.contextmanager
+def arrived(world):
+    """Let an agent in; yield its channel."""
+    expected = world.expect()
+    with world.call() as (secure, deadline):
+        send_frame(secure, hello(), deadline)
+        first_frame(secure, deadline)
+        assert world.arrived.wait(10)
+        yield expected.channel
+
+
+def test_a_lent_descriptor_keeps_its_number(world):
+    """Until the pass's process has it: the number must never come to mean another team's channel."""
+    with arrived(world) as channel:
+        descriptor = channel.settings.descriptor
+        assert channel.lend()
+        world.listener.forget("p-1")
+        channel.close()
+
+    with socket.socket(fileno=os.dup(descriptor)) as theirs:
+        theirs.settimeout(10)
+        assert theirs.recv(1) == b"", "the channel has ended, and its descriptor is its own"
+    channel.handed_over()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_a_channel_that_has_ended_is_not_lent(world):
+    """Whoever asks too late hears that there is none."""
+    with arrived(world) as channel:
+        channel.close()
+
+        assert not channel.lend()
+
+
 def test_no_token_is_logged(world, caplog):
     """Neither a good one nor a bad one."""
     caplog.set_level(logging.DEBUG)

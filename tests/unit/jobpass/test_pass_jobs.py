@@ -72,6 +72,10 @@ class Channel:
 
     alive = True
 
+    def lend(self):
+        """Lend it while it is alive."""
+        return self.alive
+
 
 class Desk:
     """Stands in for the listener: who is expected."""

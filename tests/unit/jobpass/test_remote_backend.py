@@ -181,9 +181,12 @@ def test_an_agent_that_goes_on_answering_is_cut_off():
     def answer(frame):
         return good(frame, {"time": 0}) * 2
 
-    with scripted(answer) as (remote, _), pytest.raises(UnavailableError, match="nonsense"):
+    def look(remote):
         for _ in range(10):
             remote.server_time()
+
+    with scripted(answer) as (remote, _), pytest.raises(UnavailableError, match="nonsense"):
+        look(remote)
 
 
 def test_failures_of_keys_that_nobody_asked_about():
