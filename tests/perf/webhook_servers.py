@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from bubu_operator.webhook.certs import server_context
-from bubu_operator.webhook.connections import ServerLoop
 from bubu_operator.webhook.main import listen, make_server
+from bubu_operator.webhook.server_loop import ServerLoop
 from bubu_storage.retention.runner import Cursor
 from bubu_storage.retention.spec import PassSpec, RetentionRule
 from bubu_storage.settings import FileSettings

@@ -25,12 +25,11 @@ from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import httptools
-import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bubu_operator.webhook.exchange import WRITE_PIECE_BYTES, Exchange
 
-__all__ = ["MAX_CONNECTIONS", "BoundedProtocol", "ServerLoop"]
+__all__ = ["MAX_CONNECTIONS", "BoundedProtocol"]
 
 MAX_CONNECTIONS: Final = 512
 """An API server has at most some hundreds of requests that write under way."""
@@ -45,9 +44,6 @@ MAX_STALLED: Final = 32
 
 HEAD_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 30.0
-HANDSHAKE_SECONDS: Final = 5.0
-"""As long as the API server waits altogether; handshakes are no connections yet, and are not counted."""
-
 SETTLE_SECONDS: Final = 0.1
 """What was written is out of the process by then, where the client reads."""
 
@@ -165,7 +161,9 @@ class BoundedProtocol(HttpToolsProtocol):
             if other.flow.write_paused and not other.transport.is_closing()
         ]
         if len(stalled) > MAX_STALLED:
-            min(stalled, key=lambda other: other._due).transport.abort()  # noqa: SLF001 - of this class
+            victim = min(stalled, key=lambda other: other._due)  # noqa: SLF001 - of this class
+            # This is called out of a transport's writing; it may be that very one.
+            self.loop.call_soon(victim.transport.abort)
 
     def _feed(self, data: bytes | memoryview) -> None:
         self._beside_body += len(data)
@@ -395,18 +393,3 @@ class BoundedProtocol(HttpToolsProtocol):
         ]
         victim = min(others, key=lambda other: other.waiting_since, default=self)
         victim.transport.abort()
-
-
-class ServerLoop(uvloop.Loop):
-    """An event loop whose TLS listeners do not wait long for a handshake, or for a farewell.
-
-    uvloop's, because a pod waits: the standard library's TLS and transports are Python, and take more
-    of the core for each answer (a fifth of a handler that does nothing).
-    """
-
-    async def create_server(self, *args: Any, **options: Any) -> asyncio.Server:
-        """As the parent, with shorter times where TLS is spoken."""
-        if options.get("ssl") is not None:
-            options.setdefault("ssl_handshake_timeout", HANDSHAKE_SECONDS)
-            options.setdefault("ssl_shutdown_timeout", HANDSHAKE_SECONDS)
-        return cast("asyncio.Server", await super().create_server(*args, **options))

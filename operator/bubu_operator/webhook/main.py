@@ -38,10 +38,11 @@ from bubu_operator.webhook.app import WebhookApp
 from bubu_operator.webhook.authority_source import AuthoritySource
 from bubu_operator.webhook.cache import ConfigCache
 from bubu_operator.webhook.certs import CertificateSource, FileSource, server_context
-from bubu_operator.webhook.connections import BoundedProtocol, ServerLoop
+from bubu_operator.webhook.connections import BoundedProtocol
 from bubu_operator.webhook.fallback import Fallback, LiveReader
 from bubu_operator.webhook.loop_monitor import LoopMonitor
 from bubu_operator.webhook.owner_events import OwnerEvents
+from bubu_operator.webhook.server_loop import ServerLoop
 
 __all__ = ["WebhookOptions", "make_server", "run_webhook"]
 

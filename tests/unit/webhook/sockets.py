@@ -12,7 +12,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from bubu_operator.webhook import connections
-from bubu_operator.webhook.connections import BoundedProtocol, ServerLoop
+from bubu_operator.webhook.connections import BoundedProtocol
+from bubu_operator.webhook.server_loop import ServerLoop
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bubu_operator.webhook import connections
+from bubu_operator.webhook import connections, server_loop
 from bubu_operator.webhook.certs import server_context
-from bubu_operator.webhook.connections import ServerLoop
+from bubu_operator.webhook.server_loop import ServerLoop
 from tests.unit.webhook.sockets import CHUNKED, HEAD, PATIENCE_SECONDS, Server, echo, ended, hurry, run, until
 
 
@@ -159,7 +159,7 @@ def test_where_all_are_busy_the_newcomer_is_turned_away(monkeypatch: pytest.Monk
 
 def test_a_handshake_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch):
     """A client that connects and stays silent is cut off after the time for a handshake."""
-    monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(server_loop, "HANDSHAKE_SECONDS", 0.3)
 
     async def silent() -> bytes:
         loop = asyncio.get_running_loop()
