@@ -79,6 +79,12 @@ def run_of_mark(key: str, scope: str) -> str:
     return run_prefix if run_prefix_of(run_prefix, scope) == run_prefix else ""
 
 
+def _marks_after(key: str, scope: str) -> str:
+    """Return behind which key the marks of the runs after this one are; a mark may sort behind its members."""
+    run_prefix = run_prefix_of(key, scope)
+    return mark_key(run_prefix) if run_prefix else MARKS_PREFIX + key
+
+
 @dataclass(frozen=True, slots=True)
 class _Wish:
     """A mark to be written; over an older one if that does not count any more."""
@@ -271,7 +277,7 @@ class MarkBook:
     def _bring_to(self, scope: str, run_prefix: str) -> bool:
         """Read on until the next mark is not before a run; False if that cannot be afforded."""
         if scope != self._scope:
-            start = MARKS_PREFIX + self._start if self._start.startswith(scope) else ""
+            start = _marks_after(self._start, scope) if self._start.startswith(scope) else ""
             self._scope, self._reached = scope, self._start if start else ""
             self._listing = Listing(self._backend, self._gate, MARKS_PREFIX + scope, start)
             self._page.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bubu_storage.retention.spec import RetentionRule
-from tests.unit.retention.test_owned_passes import OwnedWorld
+from tests.unit.retention.test_owned_passes import GRACE, OwnedWorld, orphan_spec
 from tests.unit.retention.world import DAY, spec_of
 
 
@@ -21,4 +21,20 @@ def test_marks_of_a_scope_with_no_runs_left_do_not_use_up_the_only_entry_of_a_pa
 
     world.cycle(spec, most_passes=60)
 
+    assert world.data() == []
+
+
+def test_the_mark_of_the_run_before_the_cursor_stays():
+    """A pass that begins behind a run whose members sort before "mark" does not take its mark for a stray one."""
+    world = OwnedWorld()
+    for run in ("r1", "r2", "r3"):
+        world.put(f"outputs/a/{run}/a", 60)
+        world.put(f"outputs/a/{run}/e.json", 60)
+    spec = orphan_spec(max_scan=3)
+
+    world.cycle(spec)
+
+    assert world.marks() == ["outputs/a/r1/", "outputs/a/r2/", "outputs/a/r3/"]
+    world.time.advance(GRACE + 60)
+    world.cycle(spec)
     assert world.data() == []
