@@ -71,7 +71,8 @@ class PolicyReconciler:
         self._runner = runner
         self._wake = wake
         self._stores = stores or DirectStores(context)
-        self._open_owners = open_owners or OwnersOpener()
+        self._owners = OwnersOpener()
+        self._open_owners = open_owners or self._owners
         self._neighbours = Neighbours(context)
         self._report = PolicyReport(context)
         # Policies whose status says why there is no way to their store yet; found anew after a restart.
@@ -146,6 +147,15 @@ class PolicyReconciler:
         guarded = self._neighbours.guard(staged_plan(plan, stage), policy, store)
         if isinstance(guarded, PlanProblem):
             return self._refuse(kind, obj, guarded, store)
+        for_pass = self._owners.for_pass(self._context.client, policy, owners, guarded)
+        if isinstance(for_pass, OwnersTrouble):
+            more = owners_after(for_pass.anomaly, self._context)
+            self._report.refuse(kind, obj, for_pass.problem, store, more)
+            return RECHECK_SECONDS, False
+        asked, joined = for_pass
+        if asked.kinds != owners.kinds:
+            return 0.0, False  # the plan is of other kinds than are served by now
+        owners, guarded = asked, joined.plan
         # Why there was no way to the store stands until there is one: a look alone changes nothing of it.
         is_waiting = key in self._waiting
         if not is_waiting:
@@ -161,11 +171,11 @@ class PolicyReconciler:
             return access.again_seconds, access.keeps_turn
         if isinstance(access, Refusal):
             return self._refuse(kind, obj, PlanProblem(access.reason, access.message), store)
-        if is_waiting:
-            self._waiting.discard(key)
-            obj = self._report.accept(kind, obj, store, stage, format_time(now))
-        is_ours = self._runner.run(
-            PassJob(
+        try:
+            if is_waiting:
+                self._waiting.discard(key)
+                obj = self._report.accept(kind, obj, store, stage, format_time(now))
+            job = PassJob(
                 kind=kind,
                 obj=obj,
                 policy=parse_object(kind.model, obj),
@@ -176,7 +186,10 @@ class PolicyReconciler:
                 owners=owners,
                 interrupted=watch_for_changes(self._context, kind, key, policy, store),
             )
-        )
+        except BaseException:
+            access.close(good=False)
+            raise
+        is_ours = self._runner.run(job)
         if not is_ours:
             # Coming back at once would take the pass over in turn, and neither would ever end.
             return guarded.spec.budget_seconds + GRACE_SECONDS, False

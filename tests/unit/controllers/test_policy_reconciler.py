@@ -14,7 +14,7 @@ from bubu_operator.controllers.pause import PauseState
 from bubu_operator.controllers.policy_owners import PolicyOwners
 from bubu_operator.controllers.retentionpolicy import PolicyReconciler
 from bubu_operator.controllers.scheduler import StoreSlots
-from bubu_operator.errors import KubeForbiddenError
+from bubu_operator.errors import KubeForbiddenError, KubeUnreachableError
 from bubu_operator.kube.conditions import find_condition
 from bubu_operator.kube.events import EventRecorder
 from bubu_operator.kube.resources import (
@@ -476,6 +476,39 @@ def test_a_store_that_cannot_be_opened_is_said_once(world):
 
 class Access:
     """A way to a store that leads nowhere; the runner of these tests uses none."""
+
+    def __init__(self):
+        self.closed = []
+
+    def close(self, *, good):
+        """Take it down."""
+        self.closed.append(good)
+
+
+def test_a_way_that_no_pass_takes_is_closed(world, monkeypatch):
+    """The API server fails when all is there: an agent must not be held for ever."""
+
+    def fails(*_args, **_options):
+        raise KubeUnreachableError("no connection")
+
+    stores = Stores(NotYet(Reason.PASS_JOB_STUCK, "no node takes the pod", 2.5))
+    look = PolicyReconciler(
+        world.context,
+        StoreSlots(4),
+        world.runner,
+        wake=lambda _key: None,
+        stores=stores,
+        open_owners=nobody,
+    )
+    look(KEY)
+    stores.answer = Access()
+    monkeypatch.setattr(world.api, "patch_status", fails)
+
+    with pytest.raises(KubeUnreachableError):
+        look(KEY)
+
+    assert stores.answer.closed == [False]
+    assert world.runner.jobs == []
 
 
 def test_a_store_that_becomes_ready_for_the_first_time_is_no_news(world):
