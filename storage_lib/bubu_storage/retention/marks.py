@@ -80,7 +80,7 @@ def run_of_mark(key: str, scope: str) -> str:
 
 
 def _marks_after(key: str, scope: str) -> str:
-    """Return behind which key the marks of the runs after this one are; a mark may sort behind its members."""
+    """Return the key before the marks of later runs; a mark may sort behind the members of its run."""
     run_prefix = run_prefix_of(key, scope)
     return mark_key(run_prefix) if run_prefix else MARKS_PREFIX + key
 

@@ -25,7 +25,7 @@ def test_marks_of_a_scope_with_no_runs_left_do_not_use_up_the_only_entry_of_a_pa
 
 
 def test_the_mark_of_the_run_before_the_cursor_stays():
-    """A pass that begins behind a run whose members sort before "mark" does not take its mark for a stray one."""
+    """A pass that begins behind a run does not take its mark, which sorts behind the members, for a stray."""
     world = OwnedWorld()
     for run in ("r1", "r2", "r3"):
         world.put(f"outputs/a/{run}/a", 60)
