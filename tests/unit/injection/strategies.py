@@ -187,6 +187,10 @@ FIELDS = st.one_of(
 )
 
 
+UNCLAIMED = ("APP", "PATH", "BUBU_POD_NAMESPACE", "BUBU_STEPRUN_NAMESPACE")
+"""Variables that leave a pod fresh."""
+
+
 def _objects(value: Any) -> Iterator[Any]:
     """All objects and lists in a document, the outer ones first."""
     if isinstance(value, dict):
@@ -203,6 +207,10 @@ def _objects(value: Any) -> Iterator[Any]:
 def odd_pods(draw: st.DrawFn) -> Json:
     """A pod with some places changed into whatever JSON can say: absent, null, doubled, of another type."""
     pod = copy.deepcopy(draw(pods()))
+    if draw(st.integers(0, 3)):
+        for container in all_containers(pod):
+            container["env"] = [entry for entry in container.get("env", []) if entry["name"] in UNCLAIMED]
+        pod["spec"]["serviceAccountName"] = draw(st.sampled_from(["runner", "default"]))
     for _ in range(draw(st.integers(0, 4))):
         places = list(_objects(pod))
         place = places[draw(st.integers(0, len(places) - 1))]
@@ -240,7 +248,7 @@ def _change_object(draw: st.DrawFn, place: Json) -> None:
 
 @st.composite
 def odd_configs(draw: st.DrawFn) -> InjectionConfig:
-    """Of both kinds, with names up to the longest, and values that JSON has to escape."""
+    """Of both kinds, with names up to the longest, without volumes."""
     cluster = draw(st.booleans())
     s3: Json = {"bucket": draw(st.sampled_from(["flows", "data"]))}
     s3["authentication"] = _authentication(draw(st.sampled_from(["secret", "account", "anonymous"])))
@@ -250,7 +258,7 @@ def odd_configs(draw: st.DrawFn) -> InjectionConfig:
             st.lists(st.sampled_from(["main", "side", "init"]), min_size=1, max_size=2, unique=True)
         )
     metadata: Json = {
-        "name": draw(st.sampled_from(["one", "b" * 63, "c.d" * 40, "x" * 253])),
+        "name": draw(st.sampled_from(["one", "b" * 63, "c.d" * 21])),
         "uid": "u",
         "generation": draw(st.integers(1, 2)),
     }
