@@ -95,6 +95,7 @@ class Gate:
         self._started = monotonic()
         self._next_turn = self._started
         self._backoffs = 0
+        self._backing_off = 0
         self._is_shut = False
         # Held while waiting for a turn: whoever comes later has a later one anyway.
         self._turns = threading.Lock()
@@ -173,12 +174,22 @@ class Gate:
     def back_off(self, error: ThrottledError) -> None:
         """Wait because the store asks for it, longer each time in a row.
 
+        What it says to several threads while one of them waits already is one signal.
+
         Raises:
             PassStoppedError: it asked too often, or waiting would exceed the time budget.
         """
         with self._counting:
-            self._backoffs += 1
-            backoffs = self._backoffs
+            self._backoffs += not self._backing_off
+            self._backing_off += 1
+            backoffs = max(1, self._backoffs)
+        try:
+            self._back_off(error, backoffs)
+        finally:
+            with self._counting:
+                self._backing_off -= 1
+
+    def _back_off(self, error: ThrottledError, backoffs: int) -> None:
         if backoffs > MAX_BACKOFFS:
             raise PassStoppedError(
                 StoppedBy.THROTTLED, f"the store asked {backoffs} times in a row for fewer requests", error

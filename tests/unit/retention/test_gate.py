@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from time import monotonic
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,3 +164,33 @@ def test_waiting_ends_even_under_a_clock_that_stands_still():
     gate.turn()
 
     assert sum(slept) == pytest.approx(2.0)
+
+
+def test_throttling_of_several_threads_at_once_is_one_signal():
+    """Six listings are throttled together, twice: that is two times in a row, and none of them gives up."""
+    together = threading.Barrier(6)
+    gate = Gate(
+        monotonic=monotonic,
+        sleep=lambda _seconds: together.wait(20),
+        should_stop=lambda: False,
+        budget_seconds=1e6,
+        requests_per_second=0,
+    )
+    stops: list[PassStoppedError] = []
+
+    def twice() -> None:
+        for _ in range(2):
+            together.wait(20)
+            try:
+                gate.back_off(ThrottledError("slow down", retry_after_seconds=0.4))
+            except PassStoppedError as stop:
+                stops.append(stop)
+                together.abort()
+
+    threads = [threading.Thread(target=twice) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert stops == []
