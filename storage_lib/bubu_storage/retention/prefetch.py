@@ -6,7 +6,10 @@ being decided, others fetch the first page of the scopes after it. Invariants:
 * pages come out in the order of the scopes and of their keys, and an error comes where it happened;
 * entries are set aside in the pass's `ScanBudget` before they are asked for, so ``maxScan`` holds;
 * a bounded number of pages is waiting, none is asked for while the oldest that waits is old, and one
-  that has become too old to delete by is thrown away and asked for again;
+  that has become too old to delete by is thrown away and asked for again; then fewer are asked for in
+  advance, down to none, until that goes well;
+* pages are so large that what is on them can be acted on before they are old;
+* what went wrong in advance is tried again when its scope is come to;
 * no thread is left when `close` returns.
 """
 
@@ -37,6 +40,14 @@ _MAX_WAITING_SECONDS: Final = 1.0
 
 _MAX_PAGE_AGE_SECONDS: Final = 2.5
 """Age from which a page that was listed in advance is asked for again, if deletions are based on it."""
+
+
+_GOOD_PAGES: Final = 8
+"""Pages taken in time after which one more may wait again."""
+
+_MIN_PAGE_SIZE: Final = 50
+_PAGE_SECONDS: Final = 1.5
+"""How long acting on what is on one page should take, where that is slow."""
 
 
 class Start(NamedTuple):
@@ -74,6 +85,36 @@ def pages_ahead(max_scan: int) -> int:
     return min(MAX_PAGES_AHEAD, max_scan // _ENTRIES_PER_PAGE_AHEAD)
 
 
+class _PageSize:
+    """How many entries to ask for: fewer where it takes long to act on a page, since it grows old meanwhile.
+
+    Args:
+        gate: its clock.
+        is_fixed: always as many as a page may have.
+    """
+
+    def __init__(self, gate: Gate, *, is_fixed: bool) -> None:
+        self._gate = gate
+        self._is_fixed = is_fixed
+        self._given_at: float | None = None
+        self.entries = MAX_PAGE_SIZE
+
+    def note_given(self) -> None:
+        """A page is handed out."""
+        self._given_at = self._gate.now
+
+    def note_wanted(self) -> None:
+        """The next one is wanted: it was acted on."""
+        given_at, self._given_at = self._given_at, None
+        if given_at is None or self._is_fixed:
+            return
+        seconds = self._gate.now - given_at
+        if seconds > _MAX_PAGE_AGE_SECONDS:
+            self.entries = max(_MIN_PAGE_SIZE, int(self.entries * _PAGE_SECONDS / seconds))
+        elif seconds < _PAGE_SECONDS / 2:
+            self.entries = min(MAX_PAGE_SIZE, self.entries * 2)
+
+
 class OnDemand:
     """Asks for a page when it is wanted.
 
@@ -82,11 +123,19 @@ class OnDemand:
         gate: lets each request through.
         scans: the entries that the pass may ask for.
         starts: the scopes, in byte order.
+        adapts: ask for smaller pages where it takes long to act on one.
     """
 
     def __init__(
-        self, backend: ObjectBackend, gate: Gate, scans: ScanBudget, starts: Sequence[Start]
+        self,
+        backend: ObjectBackend,
+        gate: Gate,
+        scans: ScanBudget,
+        starts: Sequence[Start],
+        *,
+        adapts: bool = False,
     ) -> None:
+        self._size = _PageSize(gate, is_fixed=not adapts)
         self._backend = backend
         self._gate = gate
         self._scans = scans
@@ -96,14 +145,18 @@ class OnDemand:
 
     def next_page(self, index: int) -> Page | None:
         """See `Pages`."""
+        self._size.note_wanted()
         listing = self._listing
         if listing is None or index != self._index:
             self.close()
             scope, after = self._starts[index]
             listing = Listing(self._backend, self._gate, scope, after, scans=self._scans)
             self._listing, self._index = listing, index
-        objects = listing.next_page(MAX_PAGE_SIZE)
-        return None if objects is None else Page(objects, self._gate.now)
+        objects = listing.next_page(self._size.entries)
+        if objects is None:
+            return None
+        self._size.note_given()
+        return Page(objects, self._gate.now)
 
     def close(self) -> None:
         """See `Pages`."""
@@ -151,8 +204,11 @@ class ReadAhead:
         self._backend = backend
         self._gate = gate
         self._scans = scans
-        self._most_pages = most_pages
+        self._most_pages = self._most_ever = most_pages
         self._keeps_old = keeps_old
+        self._size = _PageSize(gate, is_fixed=keeps_old)
+        self._good_pages = 0
+        self._is_wanted = False
         self._chains = [_Chain(start) for start in starts]
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
@@ -162,13 +218,22 @@ class ReadAhead:
     def next_page(self, index: int) -> Page | None:
         """See `Pages`."""
         with self._changed:
+            self._size.note_wanted()
             if index != self._current:
                 self._come_to(index)
+            elif self._is_old(self._chains[index]):
+                self._ask_again(index)
             chain = self._chains[index]
+            self._is_wanted = True
+            self._changed.notify_all()
             while not chain.pages and chain.error is None and not chain.is_ended:
                 self._changed.wait()
+            self._is_wanted = False
             if chain.pages:
                 page = chain.pages.popleft()
+                chain.start = chain.start._replace(after=page.objects[-1].key)
+                self._note_good()
+                self._size.note_given()
                 self._changed.notify_all()
                 return page
         if chain.error is not None:
@@ -190,8 +255,7 @@ class ReadAhead:
         """Make a scope the one that is being decided, and begin with those after it."""
         self._current = index
         chain = self._chains[index]
-        is_old = bool(chain.pages) and self._gate.now - chain.pages[0].listed_at > _MAX_PAGE_AGE_SECONDS
-        if chain.is_dropped or (is_old and not self._keeps_old):
+        if chain.error is not None or self._is_old(chain):
             chain.is_dropped = True
             self._chains[index] = _Chain(chain.start)
         is_ahead = self._most_pages > _MAX_CHAINS
@@ -200,6 +264,27 @@ class ReadAhead:
                 self._begin(number)
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         self._changed.notify_all()
+
+    def _is_old(self, chain: _Chain) -> bool:
+        """Tell whether deletions must not be based any more on what waits."""
+        age = self._gate.now - chain.pages[0].listed_at if chain.pages else 0.0
+        return age > _MAX_PAGE_AGE_SECONDS and not self._keeps_old
+
+    def _ask_again(self, index: int) -> None:
+        """Go on with the present scope behind what was handed out, and less far ahead from now on."""
+        chain = self._chains[index]
+        chain.is_dropped = True
+        self._most_pages //= 2
+        self._good_pages = 0
+        self._chains[index] = _Chain(chain.start)
+        self._begin(index)
+
+    def _note_good(self) -> None:
+        """A page was taken in time."""
+        self._good_pages += 1
+        if self._good_pages >= _GOOD_PAGES:
+            self._good_pages = 0
+            self._most_pages = min(self._most_ever, self._most_pages + 1)
 
     def _begin(self, index: int) -> None:
         chain = self._chains[index]
@@ -212,7 +297,7 @@ class ReadAhead:
         listing = Listing(self._backend, self._gate, chain.start.scope, chain.start.after, scans=self._scans)
         try:
             while self._wait_for_turn(index, chain):
-                objects = listing.next_page(MAX_PAGE_SIZE)
+                objects = listing.next_page(self._size.entries)
                 page = None if objects is None else Page(objects, self._gate.now)
                 with self._changed:
                     chain.is_asking = False
@@ -241,7 +326,7 @@ class ReadAhead:
 
     def _may_ask(self, index: int, chain: _Chain) -> bool:
         if index == self._current and not chain.pages:
-            return True
+            return self._is_wanted or self._most_pages > 0
         if chain.pages and self._gate.now - chain.pages[0].listed_at > _MAX_WAITING_SECONDS:
             return False
         nearby = self._chains[max(0, self._current) : index + _MAX_CHAINS]

@@ -301,7 +301,7 @@ class _Pass:
         scans = self._ledger.scans
         most_pages = pages_ahead(self._spec.max_scan)
         if self._concurrency == 1 or not most_pages:
-            return OnDemand(self._backend, self._gate, scans, starts)
+            return OnDemand(self._backend, self._gate, scans, starts, adapts=self._concurrency > 1)
         return ReadAhead(
             self._backend,
             self._gate,

@@ -223,3 +223,71 @@ def test_how_far_ahead_depends_on_the_limit():
     assert pages_ahead(2_000) == 0
     assert pages_ahead(20_000) == 1
     assert pages_ahead(10**9) == MAX_PAGES_AHEAD
+
+
+def test_pages_that_became_old_within_a_scope_are_asked_for_again_and_fewer_wait():
+    """Nothing is missing and nothing comes twice; who is slow is not listed for in advance any more."""
+    time = FakeTime()
+    store = Scopes(a=60_000)
+    pages, scans = ahead(store, time=time)
+    keys: list[str] = []
+    with closing(pages):
+        while (page := pages.next_page(0)) is not None:
+            assert time.seconds - page.listed_at <= 2.5
+            keys += [entry.key for entry in page.objects]
+            if len(store.pages) < 9:
+                store.wait(lambda: len(store.pages) >= 9)
+            time.advance(4)
+
+    assert keys == [f"a/{number:06}" for number in range(60_000)]
+    assert scans.received == store.entries
+    # Eight pages wait at first, then four, two, one and none; now and then one, to see how it goes.
+    assert store.entries < 60_000 + 15_000 + 60_000 // 8
+
+
+def test_pages_are_as_large_as_can_be_acted_on_in_time():
+    """A page that takes long is followed by smaller ones, and then by larger ones when it goes well."""
+    time = FakeTime()
+    store = Scopes(a=20_000)
+    starts = [Start("a/", "")]
+    with closing(OnDemand(store, gate_over(time), ScanBudget(10**6), starts, adapts=True)) as pages:
+        sizes: list[int] = []
+        while (page := pages.next_page(0)) is not None:
+            sizes.append(len(page.objects))
+            time.advance(10.0 if len(sizes) < 3 else 0.1)
+
+    assert sizes[:7] == [1000, 150, 50, 100, 200, 400, 800]
+    assert set(sizes[7:-1]) == {1000}
+    assert sum(sizes) == 20_000
+
+
+def test_an_error_in_advance_is_no_error_of_the_scope():
+    """What failed while another scope was being decided is asked for again when it is wanted."""
+    store = Scopes(a=3000, b=3000)
+    store.fail_at = ("b", 0)
+    pages, _ = ahead(store)
+    with closing(pages):
+        assert pages.next_page(0) is not None
+        with pages._changed:
+            assert pages._changed.wait_for(lambda: pages._chains[1].error is not None, DEADLINE_SECONDS)
+        store.fail_at = None
+
+        assert len(keys_of(pages, 2)) == 2000 + 3000
+
+
+def test_many_scopes_need_few_threads_and_no_request_too_many():
+    """Thousands of scopes: never more threads than lists at a time, and one end for each."""
+    before = threading.active_count()
+    store = Scopes(**{f"s{number:05}": number % 2 for number in range(2_000)})
+    pages, _ = ahead(store, most_pages=MAX_PAGES_AHEAD)
+    most = 0
+    with closing(pages):
+        count = 0
+        for index in range(2_000):
+            while (page := pages.next_page(index)) is not None:
+                count += len(page.objects)
+            most = max(most, threading.active_count() - before)
+
+    assert count == 1_000
+    assert most <= 5
+    assert len(store.pages) == 1_000
