@@ -1,8 +1,9 @@
 """Gathers what `bubu_operator.retention.overlap` judges: all configs, and who else keeps what.
 
 Configs are read as they are, without the models: one that is invalid, or whose store does not
-answer, still has objects. Their list is kept for a few seconds, because many policies can be
-due at once; policies are read anew for every pass.
+answer, still has objects. Their lists are kept for a few seconds, because many policies can be
+due at once; policies are read anew for every pass. Which config a policy without storageRef is about is
+told from these lists: the number of requests does not grow with the number of policies.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from pydantic import ValidationError
@@ -25,15 +27,18 @@ from bubu_operator.controllers.policy_kinds import (
     PolicyKind,
 )
 from bubu_operator.controllers.policy_store import ConfigRef, PolicyStore
-from bubu_operator.controllers.selection import select_for_namespace
-from bubu_operator.errors import KubeForbiddenError
+from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError
+from bubu_operator.injection.config import InjectionConfig, load_config
+from bubu_operator.injection.select import select_config
 from bubu_operator.kube.resources import (
     CLUSTER_RETENTION_POLICIES,
     CLUSTER_STORAGE_CONFIGS,
+    NAMESPACES,
     RETENTION_POLICIES,
     STORAGE_CONFIGS,
     JsonObject,
     ObjectKey,
+    Resource,
     key_of,
     metadata_of,
     section,
@@ -54,42 +59,55 @@ class Neighbours:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._lock = threading.Lock()
-        self._places: dict[ConfigRef, Place] = {}
+        self._snapshot = _Snapshot({}, {}, ())
         self._listed_at = float("-inf")
 
-    def guard(self, plan: PassPlan, policy: AnyPolicy, store: PolicyStore) -> PassPlan | PlanProblem:
+    def guard(
+        self, plan: PassPlan, policy: AnyPolicy, store: PolicyStore, *, anew: bool = False
+    ) -> PassPlan | PlanProblem:
         """Return the plan that respects everybody else, or why the policy must not run.
+
+        Args:
+            plan: of the policy's own rules.
+            policy: it is guarded from all others.
+            store: of the policy.
+            anew: read the configs now; none is taken as it was some seconds ago.
 
         Raises:
             KubeApiError: a list could not be read whole; nothing is guessed.
         """
         config = store.ref
-        places = self._known()
-        own = places.get(config)
+        known = self._known(anew=anew)
+        own = known.places.get(config)
+        is_anew = own is None or anew
         if own is None:
-            places = self._known(anew=True)
-            own = places.get(config)
+            known = self._known(anew=True)
+            own = known.places.get(config)
+        places = known.places
         if own is None:
             return PlanProblem(
                 Reason.STORAGE_CONFIG_NOT_FOUND, f"{config.kind} {config.key.name} has just been deleted"
             )
         others: list[OtherPolicy] = []
         for kind, item in self._all_policies(policy):
-            name = str(metadata_of(item).get("name"))
+            name = f"{kind.resource.kind} {key_of(item)}"
             if key_of(item) == ObjectKey(policy.metadata.namespace, policy.metadata.name):
                 continue
             try:
                 other = kind.model.model_validate({**item, "status": {}})
             except ValidationError as error:
-                where = "of this namespace " if kind is NAMESPACED_POLICIES else ""
                 return PlanProblem(
                     Reason.INVALID_SPEC,
-                    f"{kind.resource.kind} {name} {where}is invalid, so what it keeps is unknown: "
-                    f"{describe_validation_error(error)}",
+                    f"{name} is invalid, so what it keeps is unknown: {describe_validation_error(error)}",
                 )
             # What a policy keeps that may be about any store is kept on this one; what a cluster-wide one
             # keeps is kept in every namespace, also where its config is not offered.
-            place = places.get(self._config_of(other) or config)
+            reference = self._config_of(other, known, policy)
+            if reference is not None and not known.has(reference) and not is_anew:
+                # Replaced within the last seconds, perhaps.
+                known, is_anew = self._known(anew=True), True
+                reference = self._config_of(other, known, policy)
+            place = known.place_of(reference, own)
             if place is not None:
                 namespaces = (other.metadata.namespace,) if kind is NAMESPACED_POLICIES else None
                 others.append(OtherPolicy(name, other.spec, place, namespaces))
@@ -114,32 +132,90 @@ class Neighbours:
         for item in cluster_wide:
             yield CLUSTER_POLICIES, item
 
-    def _config_of(self, policy: AnyPolicy) -> ConfigRef | None:
+    def _config_of(self, policy: AnyPolicy, known: _Snapshot, guarded: AnyPolicy) -> ConfigRef | None:
         """Return which config a policy is about; None where that cannot be told."""
         reference, namespace = policy.spec.storage_ref, policy.metadata.namespace
-        if reference is None:
-            try:
-                chosen = select_for_namespace(self._context.client, namespace).config
-            except KubeForbiddenError:
-                return None
-            if chosen is None:
-                return None
-            kind, name = chosen.kind, chosen.name
-        else:
-            kind, name = reference.kind.value, reference.name
-        cluster = kind == StorageKind.CLUSTER_STORAGE_CONFIG.value
-        return ConfigRef(kind, ObjectKey("" if cluster else namespace, name))
+        if reference is not None:
+            cluster = reference.kind is StorageKind.CLUSTER_STORAGE_CONFIG
+            return ConfigRef(reference.kind.value, ObjectKey("" if cluster else namespace, reference.name))
+        with self._lock:
+            if namespace not in known.chosen:
+                known.chosen[namespace] = self._choose(namespace, known, guarded)
+            return known.chosen[namespace]
 
-    def _known(self, *, anew: bool = False) -> dict[ConfigRef, Place]:
+    def _choose(self, namespace: str, known: _Snapshot, guarded: AnyPolicy) -> ConfigRef | None:
+        """Choose as injection does."""
+        client = self._context.client
+        if namespace not in known.labels:
+            try:
+                if guarded.metadata.namespace:
+                    known.labels[namespace] = _labels(client.get(NAMESPACES, namespace))
+                elif not known.all_labels:
+                    known.labels.update(
+                        (str(metadata_of(item).get("name")), _labels(item))
+                        for item in client.list(NAMESPACES).items
+                    )
+                    known.all_labels = True
+            except (KubeForbiddenError, KubeNotFoundError):
+                return None
+        labels = known.labels.get(namespace)
+        if labels is None:
+            return None  # gone since its policies were listed
+        own = (_load(STORAGE_CONFIGS, item) for item in known.configs.get(namespace, ()))
+        chosen = select_config({}, namespace, labels, own, known.shared).config
+        if chosen is None:
+            return None
+        return ConfigRef(chosen.kind, ObjectKey(chosen.namespace, chosen.name))
+
+    def _known(self, *, anew: bool = False) -> _Snapshot:
         with self._lock:
             now = self._context.monotonic()
             if anew or now - self._listed_at >= LIST_SECONDS:
-                self._places = _read_places(self._context)
+                self._snapshot = _read(self._context)
                 self._listed_at = now
-            return self._places
+            return self._snapshot
 
 
-def _read_places(context: Context) -> dict[ConfigRef, Place]:
+@dataclass(slots=True)
+class _Snapshot:
+    """All configs as they were listed, and what was found out by them since.
+
+    Attributes:
+        places: by config.
+        configs: StorageConfigs by namespace.
+        shared: ClusterStorageConfigs as injection sees them.
+        placeless: those that exist, and whose pods have a store each.
+        invalid: those that exist, and say of no store that it is theirs.
+        labels: of namespaces.
+        all_labels: of all namespaces.
+        chosen: config of a namespace's policies that name none; None where that cannot be told.
+    """
+
+    places: dict[ConfigRef, Place]
+    configs: dict[str, list[JsonObject]]
+    shared: tuple[InjectionConfig, ...]
+    placeless: frozenset[ConfigRef] = frozenset()
+    invalid: frozenset[ConfigRef] = frozenset()
+    labels: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    all_labels: bool = False
+    chosen: dict[str, ConfigRef | None] = field(default_factory=dict[str, "ConfigRef | None"])
+
+    def has(self, config: ConfigRef) -> bool:
+        """Tell whether a config exists."""
+        return config in self.places or config in self.placeless or config in self.invalid
+
+    def place_of(self, config: ConfigRef | None, own: Place) -> Place | None:
+        """Return where the keeps of a config's policies count; None for where nobody else has anything.
+
+        A config that is missing, as while it is replaced, or invalid, may be about any store: what is kept
+        by its policies is kept on ``own``, the one at hand.
+        """
+        if config in self.placeless:
+            return None
+        return own if config is None or config in self.invalid else self.places.get(config, own)
+
+
+def _read(context: Context) -> _Snapshot:
     client = context.client
     try:
         configs = list(client.list(STORAGE_CONFIGS).items)
@@ -156,20 +232,46 @@ def _read_places(context: Context) -> dict[ConfigRef, Place]:
             raise
         cluster_configs = ()
     places: dict[ConfigRef, Place] = {}
+    placeless: set[ConfigRef] = set()
+    invalid: set[ConfigRef] = set()
+    by_namespace: dict[str, list[JsonObject]] = {}
     for resource, items in ((STORAGE_CONFIGS, configs), (CLUSTER_STORAGE_CONFIGS, cluster_configs)):
         for item in items:
-            metadata = metadata_of(item)
-            key = ObjectKey(str(metadata.get("namespace") or ""), str(metadata.get("name") or ""))
+            key = key_of(item)
             # Tenants read this: another namespace is in the path that they wrote, its config's name is not.
             owner = (
                 f"a {resource.kind} of namespace {key.namespace}"
                 if key.namespace
                 else f"{resource.kind} {key}"
             )
-            place = place_of(section(item, "spec"), owner=owner, namespace=key.namespace)
+            spec, reference = section(item, "spec"), ConfigRef(resource.kind, key)
+            place = place_of(spec, owner=owner, namespace=key.namespace)
             if place is not None:
-                places[ConfigRef(resource.kind, key)] = place
-    return places
+                places[reference] = place
+            elif "emptyDir" in section(spec, "file"):
+                placeless.add(reference)
+            if not _names_a_store(spec):
+                invalid.add(reference)
+            if key.namespace:
+                by_namespace.setdefault(key.namespace, []).append(item)
+    shared = tuple(_load(CLUSTER_STORAGE_CONFIGS, item) for item in cluster_configs)
+    return _Snapshot(places, by_namespace, shared, frozenset(placeless - invalid), frozenset(invalid))
+
+
+def _load(resource: Resource, item: JsonObject) -> InjectionConfig:
+    return load_config({**item, "kind": resource.kind, "apiVersion": resource.api_version})
+
+
+def _labels(namespace: JsonObject) -> dict[str, str]:
+    return {str(key): str(value) for key, value in section(metadata_of(namespace), "labels").items()}
+
+
+def _names_a_store(spec: JsonObject) -> bool:
+    """Tell whether a spec is about one store that can be told."""
+    s3, file = section(spec, "s3"), section(spec, "file")
+    if bool(s3) == bool(file):
+        return False
+    return bool(s3.get("bucket")) or any(file.get(name) for name in ("volumeClaimName", "path"))
 
 
 def place_of(

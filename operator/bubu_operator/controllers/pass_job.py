@@ -29,6 +29,7 @@ class PassJob:
         due: why now.
         owners: who knows the owners of runs.
         interrupted: asked often; why the pass must end, or None.
+        missing: what it leaves undone although it runs, for people; "" for nothing.
     """
 
     kind: PolicyKind
@@ -40,6 +41,7 @@ class PassJob:
     due: Due
     owners: PolicyOwners
     interrupted: Callable[[], str | None]
+    missing: str = ""
 
     @property
     def key(self) -> ObjectKey:

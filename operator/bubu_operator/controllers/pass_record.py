@@ -127,6 +127,7 @@ class PassRecord:
                 now=now,
                 interval_seconds=interval_seconds,
                 redactor=self._context.redactor,
+                missing=self.clean(self._job.missing),
             )
             return with_owners(with_store_facts(new, self.facts, now=now))
 
@@ -253,7 +254,7 @@ class PassRecord:
         """Tell that something is missing although passes run, when that is news."""
         was = find_raw(section(before, "status").get("conditions"), ConditionType.DEGRADED) or {}
         now = find_raw(section(self._obj, "status").get("conditions"), ConditionType.DEGRADED) or {}
-        told = {Reason.SHARED_STORE.value, Reason.BACKLOG_GROWING.value}
+        told = {Reason.SHARED_STORE.value, Reason.BACKLOG_GROWING.value, Reason.OWNERS_UNKNOWN.value}
         if now.get("reason") in told and now.get("reason") != was.get("reason"):
             self._emit(EventType.WARNING, str(now["reason"]), str(now.get("message") or ""))
 

@@ -170,7 +170,9 @@ class PolicyReconciler:
                 self._waiting.add(key)
             return access.again_seconds, access.keeps_turn
         if isinstance(access, Refusal):
-            return self._refuse(kind, obj, PlanProblem(access.reason, access.message), store)
+            self._report.refuse(kind, obj, PlanProblem(access.reason, access.message), store)
+            self._waiting.add(key)
+            return RECHECK_SECONDS, False
         try:
             if is_waiting:
                 self._waiting.discard(key)

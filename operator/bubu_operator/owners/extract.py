@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, Final, cast
 
 from bubu_operator.kube.resources import JsonObject, metadata_of, section
-from bubu_operator.owners.kinds import STEP_RUN, STORY_RUN, KindKey, OwnerKind, phase_of
+from bubu_operator.owners.kinds import STEP_RUN, STORY_RUN, KindKey, OwnerKind, has_ended
 from bubu_storage.errors import InvalidKeyError
 from bubu_storage.payload.paths import store_key
 from bubu_storage.wire import STORAGE_REF_KEY
@@ -83,7 +83,7 @@ def extract(obj: JsonObject, kind: OwnerKind) -> OwnerRecord:
     return OwnerRecord(
         run=run,
         version=str(metadata.get("resourceVersion") or ""),
-        live=phase_of(obj, kind) not in kind.ended_phases,
+        live=not has_ended(obj, kind, namespace),
         created=_seconds(metadata.get("creationTimestamp")),
         story=story,
         ranked_as=ranked_as,

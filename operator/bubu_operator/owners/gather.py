@@ -9,6 +9,7 @@ failure is an `OwnersUnknownError` that names the list, the cause and the way ou
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from bubu_operator.owners.census import OwnersProblem
 from bubu_operator.owners.kinds import OwnerKind
 from bubu_storage.errors import OwnersUnknownError
 
-__all__ = ["Gatherer", "ListLength", "NotServedError", "Traffic"]
+__all__ = ["Discovery", "Gatherer", "ListLength", "NotServedError", "Traffic"]
 
 FIRST_PAGE: Final = 50
 """Whole objects may have a megabyte each; how large they are here shows the first page."""
@@ -44,6 +45,8 @@ MAX_STARTS: Final = 3
 REQUEST_SECONDS: Final = 15.0
 RETRY_WAIT_SECONDS: Final = 1.0
 MAX_VERSIONS: Final = 8
+DISCOVERY_SECONDS: Final = 30.0
+MOST_ANSWERS: Final = 1_000
 
 _LIST: Final = "application/json"
 _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -92,6 +95,39 @@ class ListLength:
         self.announced = left
 
 
+class Discovery:
+    """What an API server has said lately of what it serves; shared by threads.
+
+    It spares policies that are looked at and not due the same few questions again and again. Nothing is
+    deleted by it: whoever reads objects asks anew first.
+
+    Args:
+        monotonic: seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._answers: dict[str, tuple[float, JsonObject]] = {}
+
+    def get(self, path: str) -> JsonObject | None:
+        """Return the answer to a path, None where it is not known, or not any more."""
+        with self._lock:
+            asked_at, answer = self._answers.get(path, (float("-inf"), None))
+        return answer if self._monotonic() - asked_at < DISCOVERY_SECONDS else None
+
+    def put(self, path: str, answer: JsonObject) -> None:
+        """Remember an answer; an empty one says that there is nothing."""
+        now = self._monotonic()
+        with self._lock:
+            if len(self._answers) >= MOST_ANSWERS:
+                self._answers = {
+                    each: known for each, known in self._answers.items() if now - known[0] < DISCOVERY_SECONDS
+                }
+            if len(self._answers) < MOST_ANSWERS or path in self._answers:
+                self._answers[path] = (now, answer)
+
+
 class Gatherer:
     """Reads lists for one observation; not shared between threads.
 
@@ -101,6 +137,8 @@ class Gatherer:
         deadline: on ``monotonic``: no request is sent after it.
         sleep: waits.
         traffic: counted into.
+        discovery: remembers what is served; what it knows is not asked again if ``believes``.
+        believes: take what ``discovery`` knows for what is.
     """
 
     def __init__(
@@ -109,12 +147,16 @@ class Gatherer:
         *,
         deadline: float,
         traffic: Traffic,
+        discovery: Discovery | None = None,
+        believes: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
         self._deadline = deadline
         self._traffic = traffic
+        self._discovery = discovery
+        self._believes = believes
         self._monotonic = monotonic
         self._sleep = sleep
 
@@ -129,9 +171,7 @@ class Gatherer:
         """
         path = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.version}"
         try:
-            answer = self._get(path)
-        except KubeNotFoundError:
-            answer = {}
+            answer = self._discover(path)
         except KubeApiError as error:
             raise _unknown(f"cannot find out whether {kind} is served", error) from error
         entries = cast("list[JsonObject]", answer.get("resources") or [])
@@ -159,9 +199,7 @@ class Gatherer:
             OwnersUnknownError: it could not be asked.
         """
         try:
-            group = self._get(f"/apis/{kind.group}")
-        except KubeNotFoundError:
-            return []
+            group = self._discover(f"/apis/{kind.group}")
         except KubeApiError as error:
             raise _unknown(f"cannot find out in which versions {kind.key} is served", error) from error
         versions = [
@@ -177,7 +215,33 @@ class Gatherer:
             served.append(version)
         return served
 
+    def _discover(self, path: str) -> JsonObject:
+        """Return what discovery says; nothing where there is nothing."""
+        known = self._discovery.get(path) if self._discovery is not None and self._believes else None
+        if known is not None:
+            return known
+        try:
+            answer = self._get(path)
+        except KubeNotFoundError:
+            answer = {}
+        if self._discovery is not None:
+            self._discovery.put(path, answer)
+        return answer
+
     # -- objects ---------------------------------------------------------------------------
+
+    def check_list(self, resource: Resource, namespace: str | None) -> None:
+        """Make sure that a list can be read, by the first of its objects.
+
+        Raises:
+            OwnersUnknownError: it cannot.
+        """
+        where = f"namespace {namespace}" if namespace else "all namespaces"
+        try:
+            self._get(resource.path(namespace), query={"limit": "1", "continue": ""}, accept=_METADATA_LIST)
+        except KubeApiError as error:
+            what = f"cannot list {resource.plural}.{resource.group or 'core'} in {where}"
+            raise _unknown(what, error, resource, "list") from error
 
     def read_list(
         self,

@@ -22,6 +22,8 @@ __all__ = [
     "STORY_RUN",
     "KindKey",
     "OwnerKind",
+    "PhaseReader",
+    "has_ended",
     "phase_of",
     "wanted_kinds",
 ]
@@ -46,6 +48,25 @@ class KindKey:
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseReader:
+    """How another policy sees that objects of a kind have ended.
+
+    Attributes:
+        phase_path: see `OwnerKind`.
+        ended_phases: see `OwnerKind`.
+        namespaces: where that policy has a say; None for everywhere.
+    """
+
+    phase_path: tuple[str, ...]
+    ended_phases: frozenset[str]
+    namespaces: frozenset[str] | None = None
+
+    def reads(self, namespace: str) -> bool:
+        """Tell whether objects of a namespace are read in this way, too."""
+        return self.namespaces is None or namespace in self.namespaces
+
+
+@dataclass(frozen=True, slots=True)
 class OwnerKind:
     """One kind of owners.
 
@@ -55,6 +76,9 @@ class OwnerKind:
         kind: as it stands in objects.
         phase_path: names of the fields that lead to the phase; empty where it is not known.
         ended_phases: phases of objects that have come to their end.
+        readers: other policies that name the kind: an object has ended where all agree.
+        is_borrowed: only other policies name the kind; ``phase_path`` and ``ended_phases`` say nothing.
+        namespaces: of a borrowed kind: where its objects own runs; None for everywhere.
     """
 
     group: str
@@ -62,6 +86,9 @@ class OwnerKind:
     kind: str
     phase_path: tuple[str, ...] = ()
     ended_phases: frozenset[str] = frozenset()
+    readers: tuple[PhaseReader, ...] = ()
+    is_borrowed: bool = False
+    namespaces: frozenset[str] | None = None
 
     @classmethod
     def named(
@@ -120,9 +147,24 @@ def wanted_kinds(named: Sequence[OwnerKind]) -> tuple[tuple[OwnerKind, ...], tup
 
 def phase_of(obj: JsonObject, kind: OwnerKind) -> str | None:
     """Return an object's phase; None where it has none, or where its kind's phase is not known."""
-    if not kind.phase_path:
+    return _phase_at(obj, kind.phase_path)
+
+
+def has_ended(obj: JsonObject, kind: OwnerKind, namespace: str) -> bool:
+    """Tell whether an object of a namespace has come to its end, for all that have a say in it."""
+    readers = [reader for reader in kind.readers if reader.reads(namespace)]
+    if kind.is_borrowed:
+        if not readers:
+            return False
+    elif phase_of(obj, kind) not in kind.ended_phases:
+        return False
+    return all(_phase_at(obj, reader.phase_path) in reader.ended_phases for reader in readers)
+
+
+def _phase_at(obj: JsonObject, path: tuple[str, ...]) -> str | None:
+    if not path:
         return None
-    *folders, last = kind.phase_path
+    *folders, last = path
     for name in folders:
         obj = section(obj, name)
     value: object = obj.get(last)

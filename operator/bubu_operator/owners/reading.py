@@ -1,7 +1,8 @@
 """Readings of all owners: the first one whole, later ones by what has changed; I/O by `gather`.
 
 A later reading lists metadata alone, which is a fraction of the objects, and fetches the objects whose
-version is another one. Invariants: a reading holds every object that its lists held; an object that
+version is another one. A kind that only policies of some namespaces name is read there, and nothing of
+it counts anywhere else. Invariants: a reading holds every object that its lists held; an object that
 changed, or went, after its list was made is held as live, for nobody has seen it as it was; a
 reading that changes nothing *is* the one before.
 """
@@ -18,12 +19,15 @@ from bubu_operator.owners.gather import Gatherer
 from bubu_operator.owners.kinds import OwnerKind
 from bubu_operator.owners.relations import Reading
 
-__all__ = ["FEW_CHANGES", "Served", "read_again", "read_all"]
+__all__ = ["FEW_CHANGES", "Served", "places_of", "read_again", "read_all"]
 
 FEW_CHANGES: Final = 20
 SHARE_OF_CHANGES: Final = 20
 MOST_FETCHED: Final = 1_000
 """Beyond these (absolute; one in so many; absolute) a whole list costs less than objects one by one."""
+
+FEW_NAMESPACES: Final = 8
+"""A kind that counts in more namespaces than these is listed in all at once."""
 
 Served = Mapping[OwnerKind, Resource]
 """The kinds that are listed, and where."""
@@ -40,6 +44,18 @@ class _Head:
     @property
     def run(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+def places_of(kind: OwnerKind, namespace: str | None) -> tuple[str | None, ...]:
+    """Return where a kind is listed: namespaces, or None for all at once.
+
+    Args:
+        kind: see `OwnerKind.namespaces`.
+        namespace: the only one of a reading; None for all.
+    """
+    if namespace is not None or kind.namespaces is None:
+        return (namespace,)
+    return tuple(sorted(kind.namespaces)) if len(kind.namespaces) <= FEW_NAMESPACES else (None,)
 
 
 def read_all(gatherer: Gatherer, served: Served, namespace: str | None) -> Reading:
@@ -68,8 +84,17 @@ def read_again(gatherer: Gatherer, served: Served, namespace: str | None, before
 def _read_kind(
     gatherer: Gatherer, kind: OwnerKind, resource: Resource, namespace: str | None
 ) -> dict[str, OwnerRecord]:
-    records = gatherer.read_list(resource, namespace, lambda obj: extract(obj, kind))
-    return {record.run: record for record in records}
+    return {
+        record.run: record
+        for place in places_of(kind, namespace)
+        for record in gatherer.read_list(resource, place, lambda obj: extract(obj, kind))
+        if _counts(kind, record.run)
+    }
+
+
+def _counts(kind: OwnerKind, run: str) -> bool:
+    """Tell whether an object owns the run of its name."""
+    return kind.namespaces is None or run.partition("/")[0] in kind.namespaces
 
 
 def _read_kind_again(
@@ -79,7 +104,12 @@ def _read_kind_again(
     namespace: str | None,
     old: Mapping[str, OwnerRecord],
 ) -> Mapping[str, OwnerRecord]:
-    found = gatherer.read_list(resource, namespace, _known_or_head(old), metadata_only=True)
+    found = [
+        item
+        for place in places_of(kind, namespace)
+        for item in gatherer.read_list(resource, place, _known_or_head(old), metadata_only=True)
+        if _counts(kind, item.run)
+    ]
     changed = sum(isinstance(item, _Head) for item in found)
     if not changed and len(found) == len(old):
         return old

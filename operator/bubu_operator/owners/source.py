@@ -9,7 +9,11 @@ For a controller::
 * ``namespace``: of a namespaced policy; None for all of them;
 * ``before``: the `Census` of ``status.owners`` (live, existing, kinds), `NO_CENSUS` for none;
 * ``acknowledged``: the approved token; releases exactly the `Anomaly` of that token;
-* ``remembered``: ``source.belief`` of the policy's last source in this process, None for none.
+* ``remembered``: ``source.belief`` of the policy's last source in this process, None for none;
+* ``joined``: kinds that other policies know on the same part of the store, see `joined`. They protect
+  what they own, and are no part of ``source.kinds`` and ``source.census``;
+* ``discovery``: what the API server said lately of its kinds. It spares requests of looks that lead to no
+  pass: the first observation asks anew.
 
 Returns None where nobody owns runs here (no kind is named, the usual ones are not served and never were):
 the engine is then given no owners at all. Raises `OwnersUnknownError` where that cannot be told: no pass
@@ -37,7 +41,8 @@ from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import Resource
 from bubu_operator.owners.belief import Belief
 from bubu_operator.owners.census import NO_CENSUS, Anomaly, Census, OwnersProblem
-from bubu_operator.owners.gather import Gatherer, NotServedError, Traffic
+from bubu_operator.owners.gather import Discovery, Gatherer, NotServedError, Traffic
+from bubu_operator.owners.joined import NOTHING_JOINED, JoinedKinds
 from bubu_operator.owners.kinds import OwnerKind
 from bubu_operator.owners.reading import read_again, read_all
 from bubu_operator.owners.relations import Reading, Related, relate
@@ -64,6 +69,9 @@ def open_owners(
     before: Census = NO_CENSUS,
     acknowledged: str = "",
     remembered: Belief | None = None,
+    joined: JoinedKinds = NOTHING_JOINED,
+    discovery: Discovery | None = None,
+    believes: bool = False,
 ) -> ApiOwnerSource | None:
     """Find the kinds of owners; see the module.
 
@@ -74,6 +82,9 @@ def open_owners(
         before: of the last complete list, of an earlier pass.
         acknowledged: token of the anomaly that somebody approved.
         remembered: ``source.belief`` of the policy's last source in this process.
+        joined: kinds of other policies.
+        discovery: what the API server said lately; learns what it is asked anew.
+        believes: take what ``discovery`` knows for what is.
 
     Raises:
         OwnersUnknownError: it cannot be told who owns runs.
@@ -85,8 +96,9 @@ def open_owners(
         before=before,
         acknowledged=acknowledged,
         remembered=remembered,
+        joined=joined,
     )
-    return source if source.find_kinds() else None
+    return source if source.find_kinds(discovery, believes=believes) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,7 @@ class ApiOwnerSource:
     """An `OwnerSource` over the API server; shared by threads.
 
     Args:
-        client, kinds, namespace, before, acknowledged, remembered: see `open_owners`.
+        client, kinds, namespace, before, acknowledged, remembered, joined: see `open_owners`.
         clock: `boot_seconds`.
         sleep: waits.
 
@@ -129,6 +141,7 @@ class ApiOwnerSource:
         before: Census = NO_CENSUS,
         acknowledged: str = "",
         remembered: Belief | None = None,
+        joined: JoinedKinds = NOTHING_JOINED,
         clock: Callable[[], float] = boot_seconds,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -141,6 +154,8 @@ class ApiOwnerSource:
         self.anomaly: Anomaly | None = None
         self.traffic = Traffic()
         self.belief = Belief(before, acknowledged, remembered)
+        self._joined = joined
+        self._own: tuple[OwnerKind, ...] = ()
         self._served: dict[OwnerKind, Resource] = {}
         self._served_at = float("-inf")
         self._state: _State | None = None
@@ -150,21 +165,33 @@ class ApiOwnerSource:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """Names of the kinds that are listed; another set of them decides differently."""
-        return frozenset(kind.name for kind in self._served)
+        """Names of the policy's own kinds that are listed; another set of them decides differently."""
+        return frozenset(kind.name for kind in self._own)
+
+    @property
+    def own(self) -> tuple[OwnerKind, ...]:
+        """The policy's own kinds that are listed."""
+        return self._own
 
     @property
     def census(self) -> Census:
         """Of the last complete list that was believed; at first the one that was given."""
         return self.belief.census
 
-    def find_kinds(self) -> bool:
+    def find_kinds(self, discovery: Discovery | None = None, *, believes: bool = False) -> bool:
         """Find what is to be listed; False if nobody owns runs here. Not to be called during `observe`.
+
+        Args:
+            discovery: see `open_owners`.
+            believes: see `open_owners`; the first observation does not rely on it.
 
         Raises:
             OwnersUnknownError: it cannot be told.
         """
-        return bool(self._find_served(self._gatherer()))
+        found = self._find_served(self._gatherer(discovery, believes=believes))
+        if believes:
+            self._served_at = float("-inf")
+        return bool(found)
 
     def observe(self, not_before: float) -> OwnerView:
         """Return a view whose observation began at ``not_before`` (boot seconds) or later.
@@ -229,7 +256,7 @@ class ApiOwnerSource:
         observed_at = self._clock()
         reading = read_again(gatherer, self._served, self._namespace, before)
         is_known = old is not None and reading is before
-        self.anomaly = None if is_known else self.belief.take(reading, self._served)
+        self.anomaly = None if is_known else self._believe(reading)
         if self.anomaly is not None:
             raise OwnersAnomalyError(self.anomaly)
         settled = reading is before
@@ -241,6 +268,11 @@ class ApiOwnerSource:
                 related = old.related
         return _State(reading, related, settled, self._view(related, old, observed_at))
 
+    def _believe(self, reading: Reading) -> Anomaly | None:
+        """Compare the policy's own kinds with those before: what neighbours name comes and goes with them."""
+        own = {kind.key for kind in self._own}
+        return self.belief.take({key: reading[key] for key in reading if key in own}, self._own)
+
     @staticmethod
     def _view(related: Related, old: _State | None, observed_at: float) -> OwnerView:
         version = 1 if old is None else old.view.version + (related is not old.related)
@@ -248,22 +280,29 @@ class ApiOwnerSource:
 
     def _find_served(self, gatherer: Gatherer) -> dict[OwnerKind, Resource]:
         try:
-            served = find_served(gatherer, self._kinds, before=self.census, acknowledged=self._acknowledged)
+            own = find_served(gatherer, self._kinds, before=self.census, acknowledged=self._acknowledged)
         except OwnersAnomalyError as error:
             self.anomaly = error.anomaly
             raise
+        served = {self._joined.read(kind): resource for kind, resource in own.items()}
+        mine = {kind.key for kind in own}
+        for kind in self._joined.borrowed:
+            if kind.key not in mine:
+                served[kind] = gatherer.resource_of(kind)
         if self._served and not served:
             raise OwnersUnknownError(
                 "the kinds that own runs are not served any more", code=OwnersProblem.UNKNOWN.value
             )
-        self._served, self._served_at = served, self._clock()
+        self._own, self._served, self._served_at = tuple(own), served, self._clock()
         return served
 
-    def _gatherer(self) -> Gatherer:
+    def _gatherer(self, discovery: Discovery | None = None, *, believes: bool = False) -> Gatherer:
         return Gatherer(
             self._client,
             deadline=self._clock() + OBSERVE_SECONDS,
             traffic=self.traffic,
             monotonic=self._clock,
             sleep=self._sleep,
+            discovery=discovery,
+            believes=believes,
         )

@@ -20,12 +20,14 @@ from typing import Final
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionSpec
+from bubu_operator.owners.joined import NeighbourOwners
+from bubu_operator.owners.kinds import OwnerKind
 from bubu_operator.retention.plan import PassPlan, PlanProblem, orphan_grace, store_prefix
 from bubu_storage.errors import ConfigurationError, InvalidKeyError
 from bubu_storage.retention.spec import PassSpec, RetentionRule, run_prefix_of
 from bubu_storage.wire import RESERVED_PREFIX
 
-__all__ = ["FOR_EVER_SECONDS", "OtherPolicy", "Place", "guard_plan"]
+__all__ = ["FOR_EVER_SECONDS", "OtherPolicy", "Place", "guard_plan", "keep_whole", "owner_kinds"]
 
 FOR_EVER_SECONDS: Final = 1e11
 """What belongs to somebody else is kept for this long, about three thousand years."""
@@ -59,7 +61,7 @@ class OtherPolicy:
     """Another policy, suspended or not.
 
     Attributes:
-        name: for messages.
+        name: for messages, its kind included.
         spec: as parsed.
         place: of its config.
         namespaces: where its rules hold: its own one, or those that its config selects. None:
@@ -105,15 +107,41 @@ def guard_plan(
     try:
         mine = _Prefixes((rule.prefix for rule in plan.spec.rules), own.base)
         everywhere = plan.namespaces or (namespace,)
+        neighbours: list[NeighbourOwners] = []
         for policy in policies:
-            for each in everywhere if policy.namespaces is None else policy.namespaces:
-                for rule in _keeps_of(policy, each, plan.spec, mine, own):
-                    added[rule] = None
+            keeps = [
+                rule
+                for each in (everywhere if policy.namespaces is None else policy.namespaces)
+                for rule in _keeps_of(policy, each, plan.spec, mine, own)
+            ]
+            added.update(dict.fromkeys(keeps))
+            if keeps:
+                where = None if policy.namespaces is None else frozenset(policy.namespaces)
+                neighbours.append(NeighbourOwners(policy.name, owner_kinds(policy.spec), where))
         # Only rules inside the coverage of own ones are added: they keep more, and never allow more.
         rules = (*plan.spec.rules, *(rule for rule in added if mine.reach(rule.prefix)))
-        return replace(plan, spec=replace(plan.spec, rules=rules))
+        return replace(plan, spec=replace(plan.spec, rules=rules), neighbours=tuple(neighbours))
     except (ConfigurationError, InvalidKeyError) as error:
         return PlanProblem(Reason.INVALID_SPEC, str(error))
+
+
+def keep_whole(plan: PassPlan, namespaces: Iterable[str]) -> PassPlan:
+    """Return a cluster-wide policy's plan that keeps everything in some of its namespaces."""
+    wanted = frozenset(namespaces)
+    kept = [
+        RetentionRule(scope, FOR_EVER_SECONDS)
+        for scope, namespace in zip(plan.spec.scopes, plan.scope_namespaces, strict=True)
+        if namespace in wanted
+    ]
+    return replace(plan, spec=replace(plan.spec, rules=(*plan.spec.rules, *kept))) if kept else plan
+
+
+def owner_kinds(spec: RetentionSpec) -> tuple[OwnerKind, ...]:
+    """Return the kinds of owners that a policy names."""
+    return tuple(
+        OwnerKind.named(owner.group, owner.version, owner.kind, owner.phase_path, owner.ended_phases)
+        for owner in spec.owners or ()
+    )
 
 
 class _Prefixes:

@@ -24,6 +24,7 @@ from bubu_operator.api.v1alpha1.retention_policy import (
     RetentionRuleSpec,
     RetentionSpec,
 )
+from bubu_operator.owners.joined import NeighbourOwners
 from bubu_storage.errors import ConfigurationError, InvalidKeyError
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.spec import PassSpec, RetentionRule
@@ -79,12 +80,15 @@ class PassPlan:
         namespaces: of a cluster-wide policy: all that the pass covers, sorted. Empty for a
             policy of one namespace.
         scope_namespaces: of a cluster-wide policy: the namespace of each of ``spec.scopes``.
+        neighbours: what other policies that reach the same part of the store say of owners. Like
+            what they keep, it is no part of the fingerprint: it can only keep more.
     """
 
     spec: PassSpec
     fingerprint: str
     namespaces: tuple[str, ...] = ()
     scope_namespaces: tuple[str, ...] = ()
+    neighbours: tuple[NeighbourOwners, ...] = ()
 
     def within(self, namespaces: Iterable[str]) -> PassPlan:
         """Return the plan for some of a cluster-wide policy's namespaces only; at least one."""

@@ -144,8 +144,11 @@ def finished_status(
     now: datetime,
     interval_seconds: int,
     redactor: Redactor,
+    missing: str = "",
 ) -> JsonObject:
-    """Return the status after a pass; ``verdict.message`` must be scrubbed already.
+    """Return the status after a pass; ``verdict.message`` and ``missing`` must be scrubbed already.
+
+    ``missing`` says what the pass left undone because a neighbour's owners are unknown.
 
     Without a report (the process died) counts, cursor and totals stay those of the last
     checkpoint.
@@ -175,6 +178,8 @@ def finished_status(
     if report is not None:
         new = judge_cycle(new, start, report, now=now, interval_seconds=interval_seconds)
     degraded = _degraded(new, start, report, verdict, interval_seconds)
+    if missing and (degraded is None or degraded[0] is not Reason.PASS_PARTIAL):
+        degraded = Reason.OWNERS_UNKNOWN, missing
     reason, message = degraded or (Reason.AS_EXPECTED, "nothing is missing")
     new["conditions"] = conditions_with(
         old,

@@ -14,6 +14,7 @@ from bubu_operator.controllers.pause import PauseState
 from bubu_operator.controllers.policy_owners import PolicyOwners
 from bubu_operator.controllers.retentionpolicy import PolicyReconciler
 from bubu_operator.controllers.scheduler import StoreSlots
+from bubu_operator.controllers.store_access import Refusal
 from bubu_operator.errors import KubeForbiddenError, KubeUnreachableError
 from bubu_operator.kube.conditions import find_condition
 from bubu_operator.kube.events import EventRecorder
@@ -532,3 +533,29 @@ def test_a_store_that_recovers_is_news(world):
     world.look(KEY)
 
     assert [reason for reason, _ in world.api.events] == ["StorageNotReady", "Rehearsing"]
+
+
+def test_a_store_that_refuses_is_said_once(world):
+    """A Secret that is missing: Ready does not flap, and no event is repeated, however often it is tried."""
+    stores = Stores(Refusal(Reason.STORAGE_NOT_READY, "Secret minio does not exist"))
+    look = PolicyReconciler(
+        world.context,
+        StoreSlots(4),
+        world.runner,
+        wake=lambda _key: None,
+        stores=stores,
+        open_owners=nobody,
+    )
+
+    assert look(KEY) == 60.0
+    first = world.api.get(RETENTION_POLICIES, "tidy", "team-b")
+    assert world.ready()["message"] == "Secret minio does not exist"
+    for _ in range(3):
+        assert look(KEY) == 60.0
+
+    assert world.api.get(RETENTION_POLICIES, "tidy", "team-b") == first
+    assert [reason for reason, _ in world.api.events] == ["StorageNotReady"]
+
+    stores.answer = Access()
+    assert look(KEY) == 0.0
+    assert world.ready()["status"] == "True"

@@ -199,3 +199,18 @@ def test_a_pass_whose_store_somebody_else_has(made, stopped_by):
 
     assert status["lastPass"]["stoppedBy"] == stopped_by
     assert find_condition(status["conditions"], "Reconciled")["reason"] == "StoreClaimed"
+
+
+def test_what_a_pass_left_undone_for_a_neighbours_sake_is_said():
+    """It is no failure of the pass; objects that could not be deleted are more urgent."""
+    options = {"now": NOW, "interval_seconds": 120, "redactor": Redactor(), "missing": "kept for team-a"}
+    good, bad = Verdict(True, Reason.PASS_SUCCEEDED, "fine"), Verdict(False, Reason.PASS_PARTIAL, "1 failed")
+
+    status = finished_status({}, start(), report(), good, **options)
+    degraded = find_condition(status["conditions"], "Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "OwnersUnknown")
+    assert degraded["message"] == "kept for team-a"
+    assert find_condition(status["conditions"], "Reconciled")["status"] == "True"
+
+    status = finished_status({}, start(), report(), bad, **options)
+    assert find_condition(status["conditions"], "Degraded")["reason"] == "PassPartial"
