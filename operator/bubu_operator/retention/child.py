@@ -4,8 +4,9 @@ Reads one document from stdin, runs the engine, writes checkpoints and the repor
 stdout. Invariants: stdin is the lifeline: the moment it ends, the parent is gone and this
 process exits at once, wherever it is (the engine may be killed anywhere); a line ``stop``
 ends the pass in good order; no request is sent to the store after the time until which the
-parent is known to lead, and one that is still under way soon afterwards is cut off by the
-process's end, so a parent that was stopped cannot delete through us. Who owns runs is asked of
+parent is known to lead (deletions are asked about once more where they leave the process), and
+one that is still under way soon afterwards is cut off by the process's end, so a parent that was
+stopped cannot delete through us. Who owns runs is asked of
 the parent: no Kubernetes and no Kopf is loaded here. Nothing but protocol lines can reach
 stdout, whatever a library prints.
 """
@@ -20,6 +21,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import IO, Any, Final
 
@@ -28,6 +30,8 @@ from bubu_operator.retention.document import STOP_LINE, LineType, PassDocument, 
 from bubu_operator.retention.owner_lines import OwnerQuestion, is_answer
 from bubu_operator.retention.piped_owners import PipedOwners
 from bubu_operator.retention.store_use import StoreWishes, use_store
+from bubu_storage.backend.decorator import innermost
+from bubu_storage.backend.last_look import GuardsDeletions
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import ClaimedError, StorageError
 from bubu_storage.retention.gate import PassStoppedError
@@ -68,6 +72,11 @@ class _Validity:
 
     def remaining_seconds(self) -> float:
         return float("inf") if self._valid_until is None else self._valid_until - boot_seconds()
+
+    def check(self) -> None:
+        """See `bubu_storage.retention.gate.Permit`."""
+        if self.remaining_seconds() <= 0:
+            raise PassStoppedError(StoppedBy.STOPPED, "the controller of this pass may not lead any more")
 
 
 def main() -> int:
@@ -142,7 +151,10 @@ class _Child:
             ended_claim=document.ended_claim,
             is_conditional=document.conditional,
         )
-        with use_store(backend, wishes, sleep=self._sleep) as store:
+        with (
+            self._guarded(backend),
+            use_store(backend, wishes, sleep=self._sleep) as store,
+        ):
             self._send(PassLine(LineType.FACTS, facts=store.facts))
             report = run_pass(
                 backend,
@@ -151,7 +163,7 @@ class _Child:
                 on_checkpoint=lambda report: self._send(PassLine(LineType.CHECKPOINT, report)),
                 should_stop=self._is_over,
                 owners=self._owners,
-                permits=store.permits,
+                permits=(self._validity, *store.permits),
                 shared_store=store.facts.is_shared,
                 reference_cache=cache,
                 concurrency=DEFAULT_CONCURRENCY,
@@ -161,6 +173,16 @@ class _Child:
                 self._send(PassLine(LineType.CACHE, cache=_bounded(cache)))
             # Before the claim is given back: what was done must be known, whatever becomes of that.
             self._send(PassLine(LineType.REPORT, report))
+
+    def _guarded(self, backend: ObjectBackend) -> AbstractContextManager[None]:
+        """Have the store ask once more whether the parent leads, where a deletion leaves this process.
+
+        The next leader counts on it: it removes the claim of a pass whose leader's time is over.
+        """
+        inner = innermost(backend)
+        if isinstance(inner, GuardsDeletions):
+            return inner.guard_deletions(self._validity.check)
+        return contextlib.nullcontext()
 
     def _is_over(self) -> bool:
         return self._stop.is_set() or self._validity.remaining_seconds() <= 0
