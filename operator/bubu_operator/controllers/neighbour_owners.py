@@ -73,7 +73,7 @@ def join_neighbours(
 
 
 def without_orphan_rules(plan: PassPlan) -> PassPlan:
-    """Return the plan of a policy that knows no owners itself: those of neighbours make no orphans of runs."""
+    """Return the plan of a policy that knows no owners: those of neighbours make no orphans of runs."""
     rules = tuple(
         rule if rule.orphan_grace_seconds is None else replace(rule, orphan_grace_seconds=None)
         for rule in plan.spec.rules
