@@ -52,6 +52,9 @@ __all__ = ["Neighbours", "place_of"]
 LIST_SECONDS: Final = 10.0
 """A config younger than this may be missed; nothing under five minutes old is ever deleted."""
 
+MISSING_SECONDS: Final = 1.0
+"""A config that a policy names and that the list lacks is looked for again, at most so often."""
+
 
 class Neighbours:
     """Adds to a plan what others protect; thread-safe."""
@@ -63,7 +66,12 @@ class Neighbours:
         self._listed_at = float("-inf")
 
     def guard(
-        self, plan: PassPlan, policy: AnyPolicy, store: PolicyStore, *, anew: bool = False
+        self,
+        plan: PassPlan,
+        policy: AnyPolicy,
+        store: PolicyStore,
+        *,
+        max_age_seconds: float = LIST_SECONDS,
     ) -> PassPlan | PlanProblem:
         """Return the plan that respects everybody else, or why the policy must not run.
 
@@ -71,19 +79,16 @@ class Neighbours:
             plan: of the policy's own rules.
             policy: it is guarded from all others.
             store: of the policy.
-            anew: read the configs now; none is taken as it was some seconds ago.
+            max_age_seconds: of the list of configs.
 
         Raises:
             KubeApiError: a list could not be read whole; nothing is guessed.
         """
         config = store.ref
-        known = self._known(anew=anew)
+        known = self._known(max_age_seconds)
+        if config not in known.places:
+            known = self._known(0.0)
         own = known.places.get(config)
-        is_anew = own is None or anew
-        if own is None:
-            known = self._known(anew=True)
-            own = known.places.get(config)
-        places = known.places
         if own is None:
             return PlanProblem(
                 Reason.STORAGE_CONFIG_NOT_FOUND, f"{config.kind} {config.key.name} has just been deleted"
@@ -100,18 +105,17 @@ class Neighbours:
                     Reason.INVALID_SPEC,
                     f"{name} is invalid, so what it keeps is unknown: {describe_validation_error(error)}",
                 )
+            reference = self._config_of(other, known, policy)
+            if reference is not None and not known.has(reference) and max_age_seconds > MISSING_SECONDS:
+                # Perhaps it was made since. Once more, and it counts as missing.
+                return self.guard(plan, policy, store, max_age_seconds=MISSING_SECONDS)
             # What a policy keeps that may be about any store is kept on this one; what a cluster-wide one
             # keeps is kept in every namespace, also where its config is not offered.
-            reference = self._config_of(other, known, policy)
-            if reference is not None and not known.has(reference) and not is_anew:
-                # Replaced within the last seconds, perhaps.
-                known, is_anew = self._known(anew=True), True
-                reference = self._config_of(other, known, policy)
             place = known.place_of(reference, own)
             if place is not None:
                 namespaces = (other.metadata.namespace,) if kind is NAMESPACED_POLICIES else None
                 others.append(OtherPolicy(name, other.spec, place, namespaces))
-        return guard_plan(plan, own, policy.metadata.namespace, places.values(), others)
+        return guard_plan(plan, own, policy.metadata.namespace, known.places.values(), others)
 
     def _all_policies(self, policy: AnyPolicy) -> Iterator[tuple[PolicyKind, JsonObject]]:
         """Yield every policy of both kinds that may keep what this one covers; itself, too.
@@ -167,10 +171,10 @@ class Neighbours:
             return None
         return ConfigRef(chosen.kind, ObjectKey(chosen.namespace, chosen.name))
 
-    def _known(self, *, anew: bool = False) -> _Snapshot:
+    def _known(self, max_age_seconds: float) -> _Snapshot:
         with self._lock:
             now = self._context.monotonic()
-            if anew or now - self._listed_at >= LIST_SECONDS:
+            if now - self._listed_at >= max_age_seconds:
                 self._snapshot = _read(self._context)
                 self._listed_at = now
             return self._snapshot
@@ -267,11 +271,12 @@ def _labels(namespace: JsonObject) -> dict[str, str]:
 
 
 def _names_a_store(spec: JsonObject) -> bool:
-    """Tell whether a spec is about one store that can be told."""
+    """Tell whether a spec says, in one way only, where objects are."""
     s3, file = section(spec, "s3"), section(spec, "file")
-    if bool(s3) == bool(file):
-        return False
-    return bool(s3.get("bucket")) or any(file.get(name) for name in ("volumeClaimName", "path"))
+    if s3:
+        return not file and bool(s3.get("bucket"))
+    has_claim, is_empty = bool(file.get("volumeClaimName")), "emptyDir" in file
+    return not (has_claim and is_empty) and (has_claim or is_empty or bool(file.get("path")))
 
 
 def place_of(

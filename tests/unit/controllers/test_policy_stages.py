@@ -123,6 +123,14 @@ class World:
         }
         self.api.put(RETENTION_POLICIES, obj | ({} if status is None else {"status": status}))
 
+    def put_other(self, *, generation=1, uid="o", **spec):
+        """Store another policy of the namespace: suspended, it keeps for a year."""
+        rules = [{"prefix": "outputs/", "keep": {"within": "365d"}}]
+        metadata = {"name": "other", "namespace": "team-a", "generation": generation, "uid": uid}
+        obj = {"metadata": metadata, "spec": {"suspend": True, "rules": rules, **spec}}
+        self.api.put(RETENTION_POLICIES, obj)
+        return obj
+
     def put_cluster(self, **spec):
         """Store the cluster-wide policy."""
         self.api.put(
@@ -285,6 +293,50 @@ def test_what_a_cluster_wide_policy_keeps_is_kept_from_one_of_a_namespace(world)
 
     rules = {(rule.prefix, rule.keep_within_seconds) for rule in world.runner.jobs[0].plan.spec.rules}
     assert ("outputs/team-a/", 365 * 86400.0) in rules
+
+
+@pytest.mark.parametrize(
+    ("spec", "counts"),
+    [
+        (None, True),
+        ({"s3": {"bucket": "b"}, "file": {"path": "/elsewhere"}}, True),
+        ({"s3": {"endpoint": "https://s3"}}, True),
+        ({"file": {"path": "/elsewhere"}}, False),
+        ({"file": {"emptyDir": {}}}, False),
+    ],
+)
+def test_a_policy_whose_config_is_missing_or_invalid_keeps_what_it_keeps_here(world, spec, counts):
+    """A config that GitOps replaces is gone for a moment: what it keeps is kept; others do not count."""
+    if spec is not None:
+        metadata = {"name": "theirs", "namespace": "team-a", "generation": 1, "uid": "t"}
+        world.api.put(STORAGE_CONFIGS, {"metadata": metadata, "spec": spec})
+    world.put_other(storageRef={"name": "theirs"})
+    world.put()
+
+    world.reconciler(KEY)
+
+    rules = {(rule.prefix, rule.keep_within_seconds) for rule in world.runner.jobs[0].plan.spec.rules}
+    assert (("outputs/team-a/", 365 * 86400.0) in rules) is counts
+
+
+def test_a_config_that_was_made_a_moment_ago_is_known(world):
+    """The list of configs is some seconds old; one that a policy names and that it lacks is looked for."""
+    world.put()
+    world.reconciler(KEY)
+    metadata = {"name": "theirs", "namespace": "team-a", "generation": 1, "uid": "t"}
+    world.api.put(STORAGE_CONFIGS, {"metadata": metadata, "spec": {"file": {"path": "/elsewhere"}}})
+    world.put_other(storageRef={"name": "theirs"})
+    world.now += 2
+
+    world.reconciler(KEY)
+
+    assert len(world.runner.jobs[1].plan.spec.rules) == 1
+    world.api.lists.clear()
+    world.put_other(storageRef={"name": "never"})
+    world.now += 2
+    world.reconciler(KEY)
+    world.reconciler(KEY)
+    assert world.api.lists.count(("storageconfigs", None)) == 1
 
 
 def test_namespaces_that_may_not_be_listed_stop_a_cluster_wide_policy(world):
