@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -29,7 +30,14 @@ POST = (
 def test_a_client_that_goes_is_counted(sent: bytes, reason: str):
     """Once, whatever it did not wait for."""
     metrics = WebhookMetrics()
-    app = WebhookApp(View(config(), namespaces={}), metrics=metrics, lag_seconds=0.2)
+    gone = asyncio.Event()
+
+    async def look(*_: object) -> None:
+        await gone.wait()
+
+    app = WebhookApp(
+        View(config(), namespaces={}), metrics=metrics, look=look, lag_seconds=0, budget_seconds=60
+    )
 
     async def test() -> None:
         async with Server(app) as server:
@@ -37,7 +45,9 @@ def test_a_client_that_goes_is_counted(sent: bytes, reason: str):
             writer.write(sent)
             await until(lambda: app.in_flight == 1)
             writer.transport.abort()
-            await until(lambda: not server.state.connections and not server.state.tasks)
+            await until(lambda: not server.state.connections)
+            gone.set()
+            await until(lambda: not server.state.tasks)
             await until(lambda: bool(rejections(metrics)))
             assert app.in_flight == 0
 
