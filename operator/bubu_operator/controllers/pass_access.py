@@ -40,6 +40,10 @@ class PassAccess(Protocol):
         """Take note that the pass's process has been started, and has inherited what it needs."""
         ...
 
+    def last_words(self) -> str:
+        """Return why the way to the store broke off in the middle of the pass; "" where nothing is known."""
+        ...
+
     def close(self, *, good: bool) -> None:
         """Release whatever was needed to reach the store; called once, whatever became of the pass."""
         ...
@@ -63,6 +67,10 @@ class _Direct:
 
     def started(self) -> None:
         """Nothing was inherited."""
+
+    def last_words(self) -> str:
+        """Nobody stands in between."""
+        return ""
 
     def close(self, *, good: bool) -> None:
         """Nothing is held."""
@@ -100,6 +108,9 @@ class _Channel:
 
     def started(self) -> None:
         self.channel.handed_over()
+
+    def last_words(self) -> str:
+        return self.jobs.last_words(self.config)
 
     def close(self, *, good: bool) -> None:
         try:

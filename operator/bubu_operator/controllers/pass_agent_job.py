@@ -76,9 +76,9 @@ class AgentCall:
 
 
 def pass_id_of(
-    order: PassOrder, config: StorageConfig, plan: InjectionPlan, call: AgentCall, turn: int
+    order: PassOrder, config: StorageConfig, plan: InjectionPlan, call: AgentCall, nonce: str
 ) -> str:
-    """Return what tells a pass's agent from every other one; ``turn`` counts a config's passes."""
+    """Return what tells a pass's agent from every other one; nobody can tell the ``nonce`` beforehand."""
     metadata = config.metadata
     key = [
         order.policy.namespace,
@@ -92,7 +92,7 @@ def pass_id_of(
         call.image,
         call.address,
         call.pin,
-        turn,
+        nonce,
     ]
     return hashlib.sha256(canonical_json(key).encode()).hexdigest()[:20]
 

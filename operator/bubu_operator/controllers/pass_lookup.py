@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final, cast
 
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
-from bubu_operator.controllers.pass_agent_job import PASS_LABEL
+from bubu_operator.controllers.pass_agent_job import AGENT_CONTAINER, PASS_LABEL
+from bubu_operator.controllers.probe_job_state import JobState, Phase, read_job
 from bubu_operator.errors import KubeApiError, KubeConflictError, KubeNotFoundError
 from bubu_operator.kube.client import KubeClient
-from bubu_operator.kube.resources import EVENTS, JOBS, PODS, JsonObject, metadata_of, section
+from bubu_operator.kube.resources import EVENTS, JOBS, PODS, JsonObject, metadata_of
 
 __all__ = ["JobsOfPasses", "owners_of"]
 
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 MAX_LISTED: Final = 20
 MAX_EVENTS: Final = 50
-_ENDED: Final = frozenset({"Succeeded", "Failed"})
+_NOT_ENDED: Final = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class JobsOfPasses:
@@ -52,20 +54,37 @@ class JobsOfPasses:
         selector = f"batch.kubernetes.io/controller-uid={job_uid}"
         return self._client.list_page(PODS, namespace, label_selector=selector, limit=MAX_LISTED).items
 
-    def earlier_pod(self, config: StorageConfig, job_uid: str) -> str:
-        """Return the name of a pod of another agent of this config that has not ended; "" if there is none.
+    def earlier_pod(self, config: StorageConfig) -> str:
+        """Return the name of a pod of an agent of this config that has not ended; "" if there is none.
 
         Raises:
             KubeApiError: the API server failed.
         """
         metadata = config.metadata
         page = self._client.list_page(
-            PODS, metadata.namespace, label_selector=f"{PASS_LABEL}={metadata.name}", limit=MAX_LISTED
+            PODS,
+            metadata.namespace,
+            label_selector=f"{PASS_LABEL}={metadata.name}",
+            field_selector=_NOT_ENDED,
+            limit=MAX_LISTED,
         )
-        for pod in page.items:
-            if section(pod, "status").get("phase") not in _ENDED and job_uid not in owners_of(pod):
-                return str(metadata_of(pod).get("name"))
-        return ""
+        return str(metadata_of(page.items[0]).get("name")) if page.items else ""
+
+    def state_of(self, namespace: str, job: JsonObject, *, now: datetime, grace_seconds: float) -> JobState:
+        """Return how far a Job has come; see `read_job`.
+
+        Raises:
+            KubeApiError: the API server failed.
+        """
+        pods = self.pods_of(namespace, str(metadata_of(job).get("uid")))
+
+        def read(events: Sequence[JsonObject]) -> JobState:
+            return read_job(
+                job, pods, events, now=now, grace_seconds=grace_seconds, container=AGENT_CONTAINER
+            )
+
+        state = read(())
+        return read(self.events(namespace, job, pods)) if state.phase is Phase.STUCK else state
 
     def events(self, namespace: str, job: JsonObject, pods: Sequence[JsonObject]) -> list[JsonObject]:
         """Return what is told of a Job and its pods.

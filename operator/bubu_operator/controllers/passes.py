@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from dataclasses import replace
 from typing import Final
 
 from bubu_operator.api.v1alpha1.conditions import Reason
@@ -129,6 +130,8 @@ class _Supervision:
         with process:
             job.access.started()
             verdict = self._listen(process, began + spec.budget_seconds + GRACE_SECONDS)
+        if not verdict.good and (told := job.access.last_words()):
+            verdict = replace(verdict, message=f"{verdict.message}; {told}")
         record.facts = process.facts
         if process.reference_cache is not None:
             self._memory.put(job.store, job.key, process.reference_cache)

@@ -46,6 +46,11 @@ class Channel:
         """The agent is on the line, as far as is known."""
         return self._pump.alive
 
+    @property
+    def agent_left(self) -> bool:
+        """The agent ended the channel, not the pass and not this controller."""
+        return self._pump.other_machine_left
+
     def lend(self) -> bool:
         """Keep the descriptor open from now until `handed_over`; False where the channel has ended."""
         with self._lock:

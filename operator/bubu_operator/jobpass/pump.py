@@ -84,6 +84,11 @@ class Pump:
         """Both ends are there, as far as is known."""
         return self._thread.is_alive()
 
+    @property
+    def other_machine_left(self) -> bool:
+        """The other machine ended the channel, and not this one."""
+        return self._secure_over and not self._plain_over and not self._stop.is_set()
+
     def close(self) -> None:
         """End both, at once, and wait for it."""
         self._stop.set()
@@ -169,6 +174,9 @@ class Pump:
         except ssl.SSLWantWriteError:
             self._wants.add("write")
             return False
+        except (ssl.SSLError, OSError):
+            self._secure_over = True
+            raise
         del self._outward[:sent]
         return True
 

@@ -84,6 +84,13 @@ class JobStoreAccess(Protocol):
         """
         ...
 
+    def last_words(self, config: StorageConfig) -> str:
+        """Return why the agent left in the middle of a pass; "" where it did not, or nothing is known.
+
+        Waits for some seconds: a kubelet writes it down a moment after.
+        """
+        ...
+
     def finished(self, config: StorageConfig, *, good: bool) -> None:
         """Take down how the pass of a channel ended, close it and delete its Job."""
         ...

@@ -63,6 +63,11 @@ class Access:
     def __init__(self):
         self.settings = FileSettings("/nowhere")
         self.told = []
+        self.words = ""
+
+    def last_words(self):
+        """Why the way broke off."""
+        return self.words
 
     def started(self):
         """The process has been started."""
@@ -151,6 +156,17 @@ def test_a_process_that_misbehaves(api, context, child, script, message):
     assert len(reconciled["message"]) <= 1000
     assert "finishTime" in status(api)["lastPass"]
     assert [reason for reason, _ in api.events] == ["PassFailed"]
+
+
+def test_a_way_that_broke_off_says_why(api, context, child):
+    """What became of it is told with what became of the pass."""
+    child("import sys; sys.exit(7)")
+    made = job(api)
+    made.access.words = "its pod ended with exit code 137 (OOMKilled)"
+
+    assert PassRunner(context).run(made)
+
+    assert "(OOMKilled)" in find_condition(status(api)["conditions"], "Reconciled")["message"]
 
 
 def test_a_process_that_reports_and_then_hangs(api, context, child):

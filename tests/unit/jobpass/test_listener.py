@@ -291,6 +291,27 @@ def test_a_lent_descriptor_keeps_its_number(world):
         os.fstat(descriptor)
 
 
+def test_who_ended_the_channel_is_known(world):
+    """An agent that left is another thing than a pass that is over."""
+    with arrived(world) as channel:
+        assert not channel.agent_left
+    with socket.socket(fileno=os.dup(channel.settings.descriptor)) as theirs:
+        theirs.settimeout(10)
+        assert theirs.recv(1) == b""
+    assert channel.agent_left
+    world.arrived.clear()
+    world.listener.forget("p-1")
+
+    with arrived(world) as second:
+        with socket.socket(fileno=os.dup(second.settings.descriptor)) as theirs:
+            second.handed_over()
+            theirs.close()
+        deadline = time.monotonic() + 10
+        while second.alive:
+            assert time.monotonic() < deadline
+    assert not second.agent_left
+
+
 def test_a_channel_that_has_ended_is_not_lent(world):
     """Whoever asks too late hears that there is none."""
     with arrived(world) as channel:

@@ -43,15 +43,20 @@ class Api(FakeApi):
         self.fail = None
         self.now = START
 
-    def list_page(self, resource, namespace=None, *, label_selector="", **_):
-        """List by one label."""
+    def list_page(self, resource, namespace=None, *, label_selector="", field_selector="", limit=500, **_):
+        """List by one label, without the phases that are not wanted."""
         if self.fail is not None:
             raise self.fail
         name, _, value = label_selector.partition("=")
         found = self.list(resource, namespace).items
-        return ObjectList(
-            tuple(one for one in found if not name or one["metadata"]["labels"].get(name) == value), "1"
-        )
+        unwanted = {part.partition("!=")[2] for part in field_selector.split(",") if "phase!=" in part}
+        wanted = [
+            one
+            for one in found
+            if (not name or one["metadata"]["labels"].get(name) == value)
+            and one.get("status", {}).get("phase") not in unwanted
+        ]
+        return ObjectList(tuple(wanted[:limit]), "1")
 
     def create(self, resource, body, _namespace=None, **_):
         """Create a Job."""
@@ -71,6 +76,7 @@ class Channel:
     """An agent's line."""
 
     alive = True
+    agent_left = False
 
     def lend(self):
         """Lend it while it is alive."""
@@ -295,6 +301,97 @@ def test_somebody_elses_job_is_left_alone(world):
     assert "theirs" in world.names()
 
 
+def test_a_job_of_the_same_name_that_somebody_else_made(world):
+    """It is none of ours: not waited for, its pod's words are not passed on, and it goes."""
+    world.open()
+    (name,) = world.names()
+    ours = world.api.get(JOBS, name, "team-a")
+    forged = copy.deepcopy(ours)
+    forged["metadata"]["uid"] = "job-7"
+    world.api.put(JOBS, forged)
+    world.pod(7, state={"terminated": {"message": ProbeResult(reason="Timeout", message="forged").to_text()}})
+
+    found = world.open()
+
+    assert "forged" not in found.message
+    assert world.names() == []
+    assert (found.quiet, len(world.api.created)) == (True, 1)
+    assert world.open().reason == "PassJobFailed"
+
+
+def test_nobody_can_tell_the_name_of_the_next_job(world):
+    """Whoever knows all that a Job says cannot make the next one beforehand."""
+    other = World()
+    world.open()
+    other.open()
+
+    assert world.names() != other.names()
+
+
+def test_another_policys_look_leaves_an_agent_at_work_alone(world):
+    """Whatever comes of that look: a right that was taken away is no reason to break a pass off."""
+    spec = {"file": {"volumeClaimName": "flows"}}
+    bound = {"status": {"phase": "Bound"}, "spec": {"accessModes": ["ReadWriteMany"]}}
+    world.api.put(CLAIMS, bound | {"metadata": {"name": "flows", "namespace": "team-a"}})
+    world.open(spec=spec)
+    world.arrive()
+    world.open(spec=spec)
+
+    def forbidden(*_args, **_options):
+        raise KubeForbiddenError(NO_RIGHT, status=403)
+
+    world.api.get = world.api.list_page = forbidden
+
+    world.open(policy="other", spec=spec)
+    world.open(policy="other", spec=spec, generation=2)
+
+    assert world.desk.ended == []
+    world.jobs.finished(world.config(), good=True)
+    assert len(world.desk.ended) == 1
+
+
+def test_a_claim_that_goes_leaves_an_agent_at_work_alone(world):
+    """The pass has it mounted."""
+    spec = {"file": {"volumeClaimName": "flows"}}
+    bound = {"status": {"phase": "Bound"}, "spec": {"accessModes": ["ReadWriteMany"]}}
+    world.api.put(CLAIMS, bound | {"metadata": {"name": "flows", "namespace": "team-a"}})
+    world.open(spec=spec)
+    world.arrive()
+    world.open(spec=spec)
+
+    gone = world.open(policy="other", spec={"file": {"volumeClaimName": "other"}}, generation=2)
+
+    assert not isinstance(gone, Channel)
+    assert world.desk.ended == []
+
+
+def test_an_agent_that_runs_and_does_not_call(world):
+    """Its Job's own deadline is the team's to change: it has so long to call, and no longer."""
+    world.open()
+    world.pod()
+    world.after(300)
+    assert world.open().quiet
+    world.after(300)
+
+    failed = world.open()
+
+    assert (failed.reason, failed.quiet) == ("PassJobFailed", False)
+    assert "has not called" in failed.message
+    assert world.names() == []
+
+
+def test_pods_that_have_ended_hide_no_pod_that_has_not(world):
+    """A namespace may hold any number of pods with our label."""
+    for number in range(30, 60):
+        world.pod(number)
+        pod = world.api.get(PODS, f"pod-{number}", "team-a")
+        pod["metadata"]["labels"] = {PASS_OF: "main"}
+        world.api.put(PODS, pod | {"status": {"phase": "Failed" if number < 59 else "Running"}})
+
+    assert "pod-59" in world.open().message
+    assert world.api.created == []
+
+
 def test_another_policy_waits_for_the_first_ones_agent(world):
     """And gets its turn when that one's pass is over, or when it has given up."""
     world.open()
@@ -430,3 +527,66 @@ def test_without_a_port_nothing_is_wanted(world):
     assert not world.jobs.wants(
         world.config(spec={"s3": {"bucket": "flows", "authentication": {"anonymous": {}}}})
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (
+            {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+            "its pod ended with exit code 137 (OOMKilled)",
+        ),
+        ({"terminated": {"exitCode": 0, "message": ProbeResult(reason="ProbeSucceeded").to_text()}}, ""),
+        (
+            {
+                "terminated": {
+                    "exitCode": 1,
+                    "message": ProbeResult(reason="Timeout", message="660 s\nfor everything").to_text(),
+                }
+            },
+            "its last words: 660 s for everything",
+        ),
+        ({"running": {}}, ""),
+    ],
+    ids=["killed", "fine", "words", "runs"],
+)
+def test_an_agent_that_leaves_in_the_middle_of_a_pass(world, status, told):
+    """What the kubelet has written down is told; it is waited for, but not for ever."""
+    world.open()
+    expected = world.arrive()
+    world.open()
+    expected.channel.agent_left = True
+    world.pod(state=status)
+    world.context.stopping.wait = world.after
+
+    assert world.jobs.last_words(world.config()) == told
+    assert world.seconds < 10
+
+
+def test_an_agent_that_did_not_leave_has_no_last_words(world):
+    """The pass failed for another reason; nobody waits for the pod."""
+    world.open()
+    world.arrive()
+    world.open()
+    world.pod(state={"terminated": {"exitCode": 137, "reason": "OOMKilled"}})
+
+    assert world.jobs.last_words(world.config()) == ""
+    assert world.jobs.last_words(world.config(name="other")) == ""
+
+
+def test_a_pod_that_was_evicted(world):
+    """Its own status says why; it may have none of its container, and text without an end."""
+    world.open()
+    expected = world.arrive()
+    world.open()
+    expected.channel.agent_left = True
+    world.pod()
+    pod = world.api.get(PODS, "pod-1", "team-a")
+    told = "low on resource: memory, see https://u:secretPLANTED@node/\n" * 100
+    world.api.put(PODS, pod | {"status": {"phase": "Failed", "reason": "Evicted", "message": told}})
+
+    words = world.jobs.last_words(world.config())
+
+    assert words.startswith("its pod ended: Evicted: low on resource: memory")
+    assert len(words) <= 300
+    assert "PLANTED" not in words
