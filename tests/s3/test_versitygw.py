@@ -174,6 +174,7 @@ def test_probe(s3_backend: S3Backend) -> None:
     """All is seen but what this server ignores in silence; the clocks agree, and nothing is left."""
     report = probe_backend(s3_backend)
     assert {Capability.CONDITIONAL_BULK_DELETE} == set(Capability) - set(report.capabilities)
+    assert report.versioned is not True
     assert abs(report.clock_skew_seconds) < 5
     assert 0 < report.latency_seconds < 10
     assert [] == keys_of(s3_backend.list_objects())

@@ -29,7 +29,7 @@ from bubu_operator.kube.conditions import (
     set_condition,
 )
 from bubu_operator.kube.resources import JsonObject
-from bubu_storage.backend.probe import ProbeReport
+from bubu_storage.backend.probe import VERSIONED_MEANING, ProbeReport
 from bubu_storage.errors import (
     AddressNotAllowedError,
     BucketNotFoundError,
@@ -114,11 +114,11 @@ def judge(
         )
     secrets = True if names else None
     if isinstance(outcome, Probed):
-        able = ", ".join(outcome.report.capabilities)
+        able = ", ".join(outcome.report.words)
         return Verdict(
             ready=ConditionStatus.TRUE,
             reason=Reason.PROBE_SUCCEEDED,
-            message=f"the store answers: {able}",
+            message=f"the store answers: {able}{_versions(outcome.report)}",
             secrets=secrets,
             probe=outcome,
             probed=True,
@@ -133,6 +133,11 @@ def judge(
         secrets=secrets,
         probed=True,
     )
+
+
+def _versions(report: ProbeReport) -> str:
+    """Say what versions mean for retention, where the store keeps them."""
+    return f". It {VERSIONED_MEANING}" if report.versioned else ""
 
 
 def config_status(
@@ -178,7 +183,7 @@ def config_status(
         new["lastProbeTime"] = format_time(now)
     if verdict.probe is not None:
         new["probeLatencyMilliseconds"] = max(1, round(verdict.probe.seconds * 1000))
-        new["capabilities"] = [capability.value for capability in verdict.probe.report.capabilities]
+        new["capabilities"] = list(verdict.probe.report.words)
     elif verdict.ready is ConditionStatus.FALSE or not verdict.probed:
         new.pop("capabilities", None)
         new.pop("probeLatencyMilliseconds", None)

@@ -65,6 +65,7 @@ class PolicyReport:
         """Write down that passes can run and when the next one does; return the policy as it is now."""
         reason = stage.reason or Reason.STORAGE_FOUND
         message = f"{store.text} is ready" + (f": {stage.message}" if stage.reason is not None else "")
+        message += store.remark
         condition = (ConditionType.READY, True, reason, message)
         if stage.kind is StageKind.ENFORCE and _is_blocked(obj):
             self._announce(

@@ -40,6 +40,7 @@ from bubu_operator.kube.resources import (
     section,
 )
 from bubu_operator.retention.plan import PlanProblem
+from bubu_storage.backend.probe import VERSIONED, VERSIONED_MEANING
 
 __all__ = ["ConfigRef", "PolicyStore", "find_store", "selected_namespaces", "store_problem"]
 
@@ -82,6 +83,11 @@ class PolicyStore:
     def text(self) -> str:
         """What to call it in a message."""
         return f"{self.resource.kind} {self.config.metadata.name}"
+
+    @property
+    def remark(self) -> str:
+        """What to know of the store although passes can run; "" if nothing."""
+        return f". The store {VERSIONED_MEANING}" if VERSIONED in self.config.status.capabilities else ""
 
 
 def find_store(client: KubeClient, policy: AnyPolicy) -> PolicyStore | PlanProblem:

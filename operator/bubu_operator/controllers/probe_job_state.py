@@ -121,7 +121,7 @@ def judge_job(config: StorageConfig, state: JobState) -> Verdict:
             ready=ConditionStatus.TRUE,
             reason=Reason.PROBE_SUCCEEDED,
             message=f"the store answers a pod {how}: {able}",
-            probe=Probed(ProbeReport(seconds, result.seen, 0.0), seconds),
+            probe=Probed(ProbeReport(seconds, result.seen, 0.0, result.versioned), seconds),
             probed=True,
         )
     verdict = Verdict(

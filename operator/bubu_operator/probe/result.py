@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.kube.scrub import shorten
-from bubu_storage.backend.probe import Capability
+from bubu_storage.backend.probe import VERSIONED, Capability
 
 __all__ = ["MAX_RESULT_BYTES", "RESULT_REASONS", "ProbeResult", "UnreadableResultError", "parse_result"]
 
@@ -61,7 +61,7 @@ class ProbeResult(BaseModel):
         version: of this format.
         reason: `Reason.PROBE_SUCCEEDED`, or why not.
         message: for people; "" on success.
-        capabilities: what the store was seen to do; words that are not known are left out.
+        capabilities: what the store was seen to do, and `VERSIONED`; words that are not known are left out.
         latency_milliseconds: the whole probe, opening the store included.
     """
 
@@ -74,6 +74,11 @@ class ProbeResult(BaseModel):
         tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=MAX_CAPABILITIES)
     ] = ()
     latency_milliseconds: Annotated[int, Field(ge=0, le=MAX_LATENCY_MILLISECONDS, strict=True)] = 0
+
+    @property
+    def versioned(self) -> bool | None:
+        """Whether the store keeps old versions; None where the probe has not seen it."""
+        return True if VERSIONED in self.capabilities else None
 
     @property
     def seen(self) -> tuple[Capability, ...]:

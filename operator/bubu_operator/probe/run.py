@@ -158,7 +158,7 @@ def _probe(options: ProbeOptions) -> ProbeResult:
         return result_of_error(error, is_file=is_file)
     return ProbeResult(
         reason=Reason.PROBE_SUCCEEDED,
-        capabilities=tuple(capability.value for capability in report.capabilities),
+        capabilities=report.words,
         latency_milliseconds=milliseconds,
     )
 

@@ -8,7 +8,8 @@ A capability is claimed only if it was seen: of a condition, that a wrong ETag i
 one accepted, for each kind of request by itself, since there are servers that honour conditions of a PUT
 and silently ignore those of a deletion. What a store need not have (conditions, copies, batches) is no
 failure if it is missing, ignored or refused; only an error that may pass (`TransientError`) is one, since
-then nothing was found out.
+then nothing was found out. Whether old versions are kept is a fact beside these: it is asked once, and
+never a failure.
 """
 
 from __future__ import annotations
@@ -33,10 +34,27 @@ from bubu_storage.errors import (
 )
 from bubu_storage.wire import RESERVED_PREFIX
 
-__all__ = ["PROBE_PREFIX", "Capability", "ProbeReport", "probe_backend"]
+__all__ = [
+    "PROBE_PREFIX",
+    "VERSIONED",
+    "VERSIONED_MEANING",
+    "Capability",
+    "ProbeReport",
+    "is_versioned",
+    "probe_backend",
+]
 
 PROBE_PREFIX: Final = RESERVED_PREFIX + "probe/"
 """Where probe objects live for a moment."""
+
+VERSIONED: Final = "Versioned"
+"""Stands beside capabilities where the store keeps what is deleted; no capability, since nobody needs it."""
+
+VERSIONED_MEANING: Final = (
+    "keeps old versions: a deletion hides an object and frees nothing, until a lifecycle rule of the bucket "
+    "expires noncurrent versions and delete markers"
+)
+"""What follows for whoever deletes; goes on after the store's name."""
 
 _WRONG_ETAG: Final = f'"{"0" * 32}"'
 """The MD5 of nothing that anybody would store."""
@@ -71,11 +89,32 @@ class ProbeReport:
         latency_seconds: mean time of one request.
         capabilities: what was seen to work, in the order of `Capability`.
         clock_skew_seconds: the store's clock minus ours; positive when the store is ahead.
+        versioned: whether the store keeps old versions; None where it does not say.
     """
 
     latency_seconds: float
     capabilities: tuple[Capability, ...]
     clock_skew_seconds: float
+    versioned: bool | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The capabilities as texts, and `VERSIONED` where that was seen."""
+        return (*(one.value for one in self.capabilities), *([VERSIONED] if self.versioned else []))
+
+
+def is_versioned(backend: ObjectBackend) -> bool | None:
+    """Ask the store, in one request, whether it keeps old versions; None where it does not say.
+
+    A refusal, an error and a store without such a question all mean the last: nothing is raised.
+    """
+    ask: Callable[[], bool | None] | None = getattr(innermost(backend), "is_versioned", None)
+    if ask is None:
+        return None
+    try:
+        return ask()
+    except StorageError:
+        return None
 
 
 def probe_backend(
@@ -89,7 +128,7 @@ def probe_backend(
 
     Args:
         backend: the store; stays open.
-        write: also write and delete, in about 15 requests. Without it only a listing and, where
+        write: also write and delete, in about 16 requests. Without it only a listing and, where
             the store holds an object, the reading of one are tried; nothing is changed.
         monotonic: clock for the latency, in seconds.
         now: our wall clock, timezone-aware, for the skew.
@@ -109,6 +148,7 @@ def probe_backend(
         latency_seconds=latency,
         capabilities=tuple(one for one in Capability if one in seen),
         clock_skew_seconds=(store_time - ours).total_seconds(),
+        versioned=is_versioned(backend),
     )
 
 

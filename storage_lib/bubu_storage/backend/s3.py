@@ -264,6 +264,18 @@ class S3Backend:
         """
         return self._session.server_time()
 
+    def is_versioned(self) -> bool:
+        """Tell whether the bucket keeps old versions, or did so once: then deletions leave something.
+
+        Raises:
+            PermissionDeniedError: the credentials may not ask (``s3:GetBucketVersioning``).
+            UnsupportedOperationError: the store has no such question.
+            StorageError: any other of the tree.
+        """
+        with self._session.mapped("asked whether it keeps versions", None):
+            answer = self._session.client.get_bucket_versioning(Bucket=self._session.bucket)
+        return answer.get("Status") in {"Enabled", "Suspended"}
+
     def guard_deletions(self, check: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """Ask right before each deletion is sent, each try by itself; see `GuardsDeletions`."""
         look = self._session.last_look

@@ -50,6 +50,7 @@ MEANINGS: Final = {
 }
 """Capability: what it means, and what follows where it is missing."""
 
+_VERSIONS: Final = {True: "old ones are kept", False: "old ones are not kept", None: "the store does not say"}
 _SKEW_SECONDS: Final = 5.0
 _BAD_SKEW_SECONDS: Final = 300.0
 _SLOW_SECONDS: Final = 1.0
@@ -150,12 +151,20 @@ def _advice(report: ProbeReport, *, read_only: bool) -> list[str]:
             f"one operation takes {report.latency_seconds:.1f} s: use a store nearer to this machine, "
             "or raise BUBU_STORAGE_CONCURRENCY"
         )
+    if report.versioned:
+        lines.append(_versioned())
     if not read_only:
         seen = {str(one) for one in report.capabilities}
         lines.extend(
             f"{name}: {_meaning(name)[1]}" for name in _known() if name not in seen and _meaning(name)[1]
         )
     return lines
+
+
+def _versioned() -> str:
+    from bubu_storage.backend.probe import VERSIONED, VERSIONED_MEANING  # noqa: PLC0415 - only here
+
+    return f"{VERSIONED}: the store {VERSIONED_MEANING}"
 
 
 def _known() -> list[str]:
@@ -180,6 +189,7 @@ def _as_json(findings: _Findings, *, read_only: bool) -> dict[str, Any]:
         "latency_seconds": report.latency_seconds if report else None,
         "clock_skew_seconds": report.clock_skew_seconds if report else None,
         "capabilities": {name: name in seen or missing for name in _known()} if report else {},
+        "versioned": report.versioned if report else None,
         "error": one_line(describe(findings.error)) if findings.error else None,
         "advice": findings.advice,
     }
@@ -196,6 +206,7 @@ def _print(findings: _Findings, *, read_only: bool) -> None:
     if report is not None:
         rows.append(("latency", f"{report.latency_seconds * _MILLISECONDS:.1f} ms an operation"))
         rows.append(("clock", _clock(report.clock_skew_seconds)))
+        rows.append(("versions", _VERSIONS[report.versioned]))
     for line in table(rows):
         out.line(line)
     if report is not None:

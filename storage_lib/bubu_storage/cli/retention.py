@@ -332,12 +332,14 @@ def _why(totals: CycleTotals) -> str:
 def _print_plan(
     options: GlobalOptions, backend: ObjectBackend, plan: RetentionPlan, totals: CycleTotals
 ) -> None:
+    from bubu_storage.backend.probe import VERSIONED_MEANING, is_versioned  # noqa: PLC0415 - likewise
     from bubu_storage.cli.retention_cycle import fingerprint_of, hash_of_plan  # noqa: PLC0415 - loads the library
 
     assert totals.last is not None  # noqa: S101 - the cycle is complete
     cycle = totals.last.cycle
     plan_hash = hash_of_plan(fingerprint_of(plan.spec, backend.name), totals.last)
     percent = cycle.due * _WHOLE / cycle.decided if cycle.decided else 0.0
+    versioned = is_versioned(backend)
     out = Out()
     if options.as_json:
         out.json(
@@ -351,6 +353,7 @@ def _print_plan(
                 "due_bytes": cycle.due_bytes,
                 "due_percent": round(percent, 3),
                 "max_due_percent": plan.max_due_percent,
+                "versioned": versioned,
                 "by_reason": {
                     reason.value: {"objects": tally.objects, "size_bytes": tally.size_bytes}
                     for reason, tally in sorted(totals.by_reason.items())
@@ -367,6 +370,8 @@ def _print_plan(
         else ""
     )
     out.line(f"due: {cycle.due:,} of {plural(cycle.decided, 'object')} ({percent:.1f} %){over}")
+    if versioned:
+        out.line(f"note: the store {VERSIONED_MEANING}")
     out.line(f"plan: {plan_hash}")
 
 

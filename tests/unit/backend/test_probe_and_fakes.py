@@ -473,3 +473,46 @@ def test_counting_notices_bodies_left_open() -> None:
     assert 1 == store.open_bodies
     second.close()
     assert 0 == store.open_bodies
+
+
+class _Versions(MemoryBackend):
+    """Answers, or raises, when it is asked whether it keeps old versions."""
+
+    def __init__(self, answer: bool | StorageError) -> None:
+        super().__init__()
+        self.answer = answer
+        self.asked = 0
+
+    def is_versioned(self) -> bool:
+        """Answer as told."""
+        self.asked += 1
+        if isinstance(self.answer, StorageError):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "versioned"),
+    [
+        (True, True),
+        (False, False),
+        (PermissionDeniedError("403"), None),
+        (UnsupportedOperationError("501"), None),
+        (UnavailableError("503"), None),
+    ],
+)
+@pytest.mark.parametrize("write", [True, False])
+def test_old_versions_are_a_fact_and_never_a_failure(
+    answer: bool | StorageError, versioned: bool | None, write: bool
+) -> None:
+    """Asked once, behind decorators too; who may not ask is told that it is not known."""
+    store = _Versions(answer)
+    report = probe_backend(CountingBackend(store), write=write)
+
+    assert (versioned, 1) == (report.versioned, store.asked)
+    assert (*report.capabilities, *(["Versioned"] if versioned else [])) == report.words
+
+
+def test_a_store_that_cannot_be_asked_about_versions() -> None:
+    """Is not taken for one without."""
+    assert probe_backend(MemoryBackend()).versioned is None

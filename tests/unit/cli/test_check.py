@@ -96,3 +96,21 @@ def test_every_capability_has_a_meaning():
     """A capability without words would puzzle; one without a way out, too."""
     assert {str(one) for one in Capability} <= MEANINGS.keys()
     assert all(meaning and way_out for meaning, way_out in MEANINGS.values())
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(True, "old ones are kept"), (False, "old ones are not kept"), (None, "does not say")],
+)
+def test_whether_old_versions_are_kept(on, monkeypatch, answer, said):
+    """Said in any case; where they are, what that means for retention and what to do, but no failure."""
+    monkeypatch.setattr(FileBackend, "is_versioned", lambda _: answer, raising=False)
+
+    for arguments in ((), ("--read-only",)):
+        result = on("check", *arguments)
+        document = json.loads(on("check", *arguments, "-o", "json").stdout)
+
+        assert result.exit_code == 0
+        assert said in result.stdout
+        assert document["versioned"] is answer
+        assert (answer is True) == any("expires noncurrent versions" in one for one in document["advice"])

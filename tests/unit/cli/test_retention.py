@@ -89,6 +89,17 @@ class TestPlan:
         assert {one["reason"] for one in found} == {"Due"}
         assert summary["by_reason"]["KeptWithin"]["objects"] == 4
 
+    @pytest.mark.parametrize("answer", [True, False, None])
+    def test_a_store_that_keeps_old_versions_is_named(self, on, policy, monkeypatch, answer):
+        """There the plan frees nothing by itself; the sum says so, and the last line is still the hash."""
+        monkeypatch.setattr(FileBackend, "is_versioned", lambda _: answer, raising=False)
+        *_, note, last = on("retention", "plan", "-f", policy).stdout.splitlines()
+        summary = lines_of(on("retention", "plan", "-f", policy, "-o", "json"))[-1]
+
+        assert note.startswith("note: the store keeps old versions") == (answer is True)
+        assert last.startswith("plan: ")
+        assert summary["versioned"] is answer
+
     def test_nothing_is_written(self, on, keys, policy):
         """No claim, no mark, no probe."""
         before = keys()

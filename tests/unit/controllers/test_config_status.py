@@ -165,3 +165,16 @@ def test_bucket_column():
     assert bucket_text(config(file={"volumeClaimName": "rwx"})) == "pvc/rwx"
     assert bucket_text(config(file={"emptyDir": {}})) == "emptyDir"
     assert bucket_text(config(file={"path": "/data"})) == "/data"
+
+
+@pytest.mark.parametrize("versioned", [True, False, None])
+def test_old_versions_are_said(versioned):
+    """Among the capabilities, and in words; a store that keeps none, or does not say, looks as ever."""
+    found = Probed(ProbeReport(0.001, (Capability.READ,), 0.0, versioned), 0.01)
+    verdict = judge(ACCESS, found, is_file=False, names=False)
+    status = config_status({}, s3(), verdict, generation=1, now=NOW)
+
+    assert verdict.ready is ConditionStatus.TRUE
+    assert status["capabilities"] == (["Read", "Versioned"] if versioned else ["Read"])
+    assert ("expires noncurrent versions" in verdict.message) == (versioned is True)
+    StorageConfigStatus.model_validate(status)

@@ -559,3 +559,13 @@ def test_a_store_that_refuses_is_said_once(world):
     stores.answer = Access()
     assert look(KEY) == 0.0
     assert world.ready()["status"] == "True"
+
+
+def test_a_store_that_keeps_old_versions_is_said(world):
+    """Passes run, and Ready says that they free nothing by themselves."""
+    status = {**READY, "capabilities": ["Read", "Delete", "Versioned"]}
+    world.api.put(STORAGE_CONFIGS, {**config("team-b", world.path), "status": status})
+
+    assert world.look(KEY) == 0.0
+    assert world.ready()["status"] == "True"
+    assert "keeps old versions: a deletion hides an object and frees nothing" in world.ready()["message"]

@@ -86,3 +86,12 @@ def test_unknown_capabilities_are_left_out():
 
     assert result.seen == (Capability.READ, Capability.WRITE)
     assert result.reason is Reason.PROBE_SUCCEEDED
+
+
+def test_old_versions_travel_with_the_capabilities():
+    """Seen or not known: a probe that says nothing of them has not seen that there are none."""
+    result = ProbeResult(reason=Reason.PROBE_SUCCEEDED, capabilities=("Read", "Versioned"))
+    back = parse_result(result.to_text())
+
+    assert (back.seen, back.versioned) == ((Capability.READ,), True)
+    assert parse_result(result.model_copy(update={"capabilities": ("Read",)}).to_text()).versioned is None
