@@ -25,7 +25,7 @@ from bubu_storage.retention.gate import Gate
 from bubu_storage.retention.judge import Judge
 
 if TYPE_CHECKING:
-    from bubu_storage.retention.sweep import Part
+    from bubu_storage.retention.pending import Part
 
 __all__ = ["SINGLES_AT_A_TIME", "Courier", "Parcel", "TooLateError"]
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from bubu_storage.retention.cursor import Phase, RunProgress
+from bubu_storage.retention.relist import View
 from bubu_storage.retention.rules import Decision, Reason, RunFacts
 from bubu_storage.retention.scan import Member
 
-__all__ = ["Pending"]
+__all__ = ["Part", "Pending", "Sent", "instalment_of", "members_of", "outcome_of"]
 
 
 @dataclass(slots=True)
@@ -138,3 +140,53 @@ class Pending:
         if stop > start:
             self.spare(start, stop)
         return stop - start
+
+
+class Part(NamedTuple):
+    """Members of one run that go out in one request."""
+
+    pending: Pending
+    start: int
+    stop: int
+
+
+class Sent(NamedTuple):
+    """What became of an instalment.
+
+    Attributes:
+        run: the run's new state.
+        failed: members that the store refused to delete.
+        newer: members that were replaced since they were listed.
+        is_all: every candidate was dealt with.
+    """
+
+    run: RunProgress
+    failed: int
+    newer: int
+    is_all: bool
+
+
+def instalment_of(run: RunProgress, view: View) -> Pending:
+    """Return the candidates of a look at a run as something to be sent."""
+    return Pending(
+        view.last_key,
+        Reason.DELETED,
+        run.facts.size_bytes,
+        run.facts,
+        members=view.candidates,
+        listed_at=view.candidates_at,
+        position=run.position,
+        is_instalment=True,
+    )
+
+
+def members_of(part: Part) -> Sequence[Member]:
+    """Return the members that a part is about."""
+    return (part.pending.members or ())[part.start : part.stop]
+
+
+def outcome_of(*, failed: int, newer: int) -> Reason:
+    """Return what became of a run none of whose members was spared before it was sent."""
+    if newer:
+        return Reason.KEPT_NEWER_MEMBER
+    return Reason.DELETE_FAILED if failed else Reason.DELETED

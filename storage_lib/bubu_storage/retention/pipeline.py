@@ -14,13 +14,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final, cast
 
-from bubu_storage.backend.bulk_pacing import Pacer
 from bubu_storage.backend.bulk_requests import FATAL, Answer, Split
-from bubu_storage.backend.bulk_source import Item
-from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import (
     NotSentError,
     ObjectNotFoundError,
@@ -30,19 +26,13 @@ from bubu_storage.errors import (
     TransientError,
     UnsupportedOperationError,
 )
-from bubu_storage.retention.courier import SINGLES_AT_A_TIME, Courier, Parcel, TooLateError
+from bubu_storage.retention.courier import SINGLES_AT_A_TIME, Parcel, TooLateError
 from bubu_storage.retention.cursor import RunProgress
-from bubu_storage.retention.delete import MAX_BATCH_SIZE
-from bubu_storage.retention.gate import Gate, PassStoppedError, stop_of
-from bubu_storage.retention.judge import Judge
-from bubu_storage.retention.ledger import Ledger
-from bubu_storage.retention.pending import Pending
+from bubu_storage.retention.dispatch import Dispatcher, owned_by
+from bubu_storage.retention.gate import PassStoppedError, stop_of
+from bubu_storage.retention.pending import Pending, Sent, instalment_of
 from bubu_storage.retention.relist import View
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import Decision, Reason
-from bubu_storage.retention.scan import OpenRun
-from bubu_storage.retention.spec import PassSpec
-from bubu_storage.retention.sweep import Sent, Sweeper, instalment_of
 
 __all__ = ["DEFAULT_CONCURRENCY", "MAX_CONCURRENCY", "Pipeline"]
 
@@ -59,72 +49,9 @@ _MAX_FAILED_IN_A_ROW: Final = 16
 """Failures of whole requests, not of those sent together and with no success in between, after which the
 store counts as down."""
 
-_WAITING_BATCHES: Final = 4
-"""Full batches that may wait for being sent."""
 
-_MAX_QUEUE: Final = 20_000
-"""Decisions that may wait for those before them."""
-
-_PARTIAL_AFTER_SECONDS: Final = 1.0
-"""Age of a listing after which its members no longer wait for a full batch."""
-
-
-class Pipeline(Sweeper):
-    """Deletes due runs, many requests at a time.
-
-    Args:
-        backend: the store.
-        gate: lets each request through.
-        spec: rules and limits.
-        ledger: the books.
-        judge: judges runs again.
-        checkpoint: called after each answer, when the ledger's cursor may be stored.
-        concurrency: most requests in flight.
-        is_conditional: delete only what still has the ETag that was listed.
-    """
-
-    def __init__(
-        self,
-        backend: ObjectBackend,
-        gate: Gate,
-        spec: PassSpec,
-        ledger: Ledger,
-        *,
-        judge: Judge,
-        checkpoint: Callable[[], None],
-        concurrency: int,
-        is_conditional: bool = False,
-    ) -> None:
-        super().__init__(
-            backend,
-            gate,
-            spec,
-            ledger,
-            judge=judge,
-            checkpoint=checkpoint,
-            is_conditional=is_conditional,
-        )
-        self._courier = Courier(backend, gate, judge, concurrency, is_conditional=is_conditional)
-        self._pacer = Pacer(concurrency)
-        self._size = MAX_BATCH_SIZE if self._courier.has_batches else SINGLES_AT_A_TIME
-        # Runs with members that were not handed over yet, in order; parcels that go before those.
-        self._unsent: deque[Pending] = deque()
-        self._ready: deque[Parcel] = deque()
-        self._unsent_count: int = 0
-        self._abandoned: int = 0
-        self._failed_in_a_row = 0
-        self._is_held: bool = False
-        self._is_closed = False
-
-    def keep_object(self, key: str, size_bytes: int, reason: Reason) -> None:
-        """See `Actor`."""
-        super().keep_object(key, size_bytes, reason)
-        self._hold_back()
-
-    def keep_run(self, run: OpenRun, decision: Decision) -> None:
-        """See `Actor`."""
-        super().keep_run(run, decision)
-        self._hold_back()
+class Pipeline(Dispatcher):
+    """Deletes due runs, many requests at a time; see `Dispatcher` for the arguments."""
 
     def settle(self) -> None:
         """See `Actor`: send what can be sent, and wait only while too much is waiting."""
@@ -165,45 +92,6 @@ class Pipeline(Sweeper):
         if self._queue or self._is_held:
             super()._leave_queue()
 
-    # ---- what waits
-
-    @property
-    def _is_roomy(self) -> bool:
-        return self._unsent_count <= _WAITING_BATCHES * self._size and len(self._queue) <= _MAX_QUEUE
-
-    def _take_on(self, pending: Pending) -> None:
-        super()._take_on(pending)
-        self._unsent.append(pending)
-        self._unsent_count += pending.end
-        self._hold_back()
-
-    def _hold_back(self) -> None:
-        if not self._is_roomy:
-            self.settle()
-
-    def _spare_rest(self, pending: Pending, decision: Decision) -> None:
-        if pending.is_instalment:
-            # A new look tells the reason, and counts what is left.
-            self._abandon(pending)
-            return
-        count = pending.spare_unsent(decision)
-        self._unsent_count -= count
-        self._uncharge_waiting(pending, count)
-
-    def _uncharge_waiting(self, pending: Pending, count: int) -> None:
-        """Let go of deletions that were set aside."""
-        pending.uncharged -= count
-        self._ledger.set_aside -= count
-
-    def _abandon(self, pending: Pending) -> None:
-        """Leave what is left of a run to a new look at it."""
-        if pending.is_abandoned:
-            return
-        pending.is_abandoned = True
-        self._unsent_count -= pending.end - pending.sent
-        pending.end = pending.sent
-        self._abandoned += 1
-
     # ---- the loop
 
     def _work(self, is_enough: Callable[[], bool], *, everything: bool = False) -> None:
@@ -235,17 +123,6 @@ class Pipeline(Sweeper):
         super()._look_again(pending)
         self._is_held = False
 
-    def _let_go(self, pending: Pending) -> None:
-        """Set no more deletions aside for a run; those of unknown outcome stay charged for."""
-        self._uncharge_waiting(pending, pending.uncharged)
-        self._deleter.note_charged(
-            item.key
-            for parcel in self._ready
-            if parcel.is_unknown
-            for item, owner in _owned(parcel)
-            if owner is pending
-        )
-
     def _advance(self) -> None:
         # A run that a stop ended the sweep of is in the queue no more, and nothing may pass it.
         if self._is_held:
@@ -275,95 +152,6 @@ class Pipeline(Sweeper):
                 self._checkpoint()
         elif pause > 0:
             self._gate.rest(pause)
-
-    # ---- sending
-
-    def _dispatch(self, *, everything: bool) -> None:
-        """Send what may be sent now."""
-        while self._pacer.has_room(self._courier.in_flight, self._gate.now):
-            parcel = self._next_parcel(everything=everything)
-            if parcel is None:
-                return
-            for pending, start, stop in parcel.parts:
-                if not parcel.is_unknown:
-                    self._uncharge_waiting(pending, stop - start)
-                    self._charge(stop - start)
-            self._courier.send(parcel, self._pacer.generation)
-
-    def _next_parcel(self, *, everything: bool) -> Parcel | None:
-        """Return what goes out next, judged and fresh at this moment; None if there is nothing."""
-        while self._ready:
-            self._judge.refresh()
-            parcel = self._still_wanted(self._ready.popleft())
-            if parcel is None:
-                continue
-            parcel.singly = parcel.singly or not self._courier.has_batches
-            if parcel.singly and len(parcel.items) > SINGLES_AT_A_TIME:
-                self._ready.appendleft(parcel.cut(SINGLES_AT_A_TIME, len(parcel.items)))
-                parcel = parcel.cut(0, SINGLES_AT_A_TIME)
-            return self._stamped(parcel)
-        while self._unsent and self._unsent[0].sent >= self._unsent[0].end:
-            self._unsent.popleft()
-        if self._abandoned or not self._unsent:
-            return None
-        first = self._unsent[0]
-        is_waiting = self._unsent_count < self._size and self._is_roomy and not everything
-        if is_waiting and self._gate.now - first.listed_at < _PARTIAL_AFTER_SECONDS:
-            return None
-        if not self._looker.is_fresh(first.listed_at):
-            self._abandon(first)
-            return None
-        self._judge.refresh()
-        parts = self._gather(self._unsent, self._size)
-        if not parts:
-            return None
-        for pending, start, stop in parts:
-            pending.sent = stop
-            self._unsent_count -= stop - start
-        parcel = Parcel.of(parts)
-        parcel.singly = not self._courier.has_batches
-        return self._stamped(parcel)
-
-    def _stamped(self, parcel: Parcel) -> Parcel:
-        """Say until when it may be sent."""
-        listed_at = min(part.pending.listed_at for part in parcel.parts)
-        parcel.valid_until = listed_at + self._looker.fresh_seconds
-        parcel.version = self._judge.version
-        return parcel
-
-    def _still_wanted(self, parcel: Parcel) -> Parcel | None:
-        """Return what is still to be sent of a parcel that comes again."""
-        offset = 0
-        pieces: list[tuple[int, int]] = []
-        for pending, start, stop in parcel.parts:
-            count = stop - start
-            if not pending.is_abandoned and not self._looker.is_fresh(pending.listed_at):
-                self._abandon(pending)
-            is_spared = not pending.is_abandoned and (
-                self._is_spared(pending) or pending.reason is not Reason.DELETED
-            )
-            if pending.is_abandoned:
-                if parcel.is_unknown:
-                    self._deleter.note_charged(item.key for item in parcel.items[offset : offset + count])
-            elif is_spared:
-                pending.spare(start, stop)
-                if not parcel.is_unknown:
-                    self._uncharge_waiting(pending, count)
-            else:
-                pieces.append((offset, offset + count))
-            offset += count
-        self._advance()
-        if len(pieces) == len(parcel.parts):
-            return parcel
-        wanted = [parcel.cut(*piece) for piece in pieces]
-        if not wanted:
-            return None
-        return replace(
-            parcel,
-            items=[item for piece in wanted for item in piece.items],
-            parts=[part for piece in wanted for part in piece.parts],
-            split=None,
-        )
 
     # ---- judging answers
 
@@ -417,7 +205,7 @@ class Pipeline(Sweeper):
             for pending, start, stop in done.parts:
                 gone += self._book(pending, start, stop, failed)
             return gone
-        for index, (_, pending) in enumerate(_owned(done)):
+        for index, (_, pending) in enumerate(owned_by(done)):
             if index not in again:
                 position = done.items[index].position
                 gone += self._book(pending, position, position + 1, failed)
@@ -447,16 +235,6 @@ class Pipeline(Sweeper):
             rest.is_unknown = True
             self._note_failure(error, answer.generation)
             self._divide(rest, error)
-
-    def _put_back(self, parcel: Parcel) -> None:
-        """Send it once more, before what was not sent yet."""
-        if not parcel.items:
-            return
-        if not parcel.is_unknown:
-            for pending, start, stop in parcel.parts:
-                self._uncharge_waiting(pending, start - stop)
-                self._charge(start - stop)
-        self._ready.appendleft(parcel)
 
     def _divide(self, parcel: Parcel, error: StorageError) -> None:
         """Try smaller batches instead of one that failed as a whole."""
@@ -523,9 +301,3 @@ class Pipeline(Sweeper):
             # However slow the store: one request is sent by each listing.
             return super()._send(run, view, version)
         return Sent(part.progress, part.failed[0], part.newer[0], not part.left)
-
-
-def _owned(parcel: Parcel) -> list[tuple[Item, Pending]]:
-    """Return the items of a parcel, each with the run that it belongs to."""
-    owners = [part.pending for part in parcel.parts for _ in range(part.stop - part.start)]
-    return list(zip(parcel.items, owners, strict=True))

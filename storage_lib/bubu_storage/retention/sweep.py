@@ -20,66 +20,27 @@ many requests in flight.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple
 
 from bubu_storage.backend.types import ObjectBackend
-from bubu_storage.errors import PreconditionFailedError, StorageError
+from bubu_storage.retention.booking import Booking
 from bubu_storage.retention.cursor import Phase, RunProgress
 from bubu_storage.retention.delete import MAX_BATCH_SIZE, Deleter
 from bubu_storage.retention.gate import Gate, PassStoppedError
 from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
-from bubu_storage.retention.pending import Pending
+from bubu_storage.retention.pending import Part, Pending, Sent, instalment_of, members_of, outcome_of
 from bubu_storage.retention.relist import Looker, View
-from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import Decision, Reason, RunFacts
-from bubu_storage.retention.scan import Member, OpenRun
+from bubu_storage.retention.rules import Decision, Reason
+from bubu_storage.retention.scan import OpenRun
 from bubu_storage.retention.spec import PassSpec
 
-__all__ = ["Part", "Sent", "Sweeper", "instalment_of"]
-
-_OWNERS_REASONS: Final = frozenset(
-    {
-        Reason.KEPT_LIVE,
-        Reason.KEPT_REFERENCED,
-        Reason.KEPT_LAST_RUNS,
-        Reason.KEPT_NO_OWNER_LIST,
-        Reason.KEPT_ORPHAN,
-        Reason.KEPT_ORPHAN_GRACE,
-        Reason.KEPT_SHARED_STORE,
-    }
-)
-"""Reasons that come from what is known of owners, not from the members."""
+__all__ = ["Sweeper"]
 
 
-class Part(NamedTuple):
-    """Members of one run that go out in one request."""
-
-    pending: Pending
-    start: int
-    stop: int
-
-
-class Sent(NamedTuple):
-    """What became of an instalment.
-
-    Attributes:
-        run: the run's new state.
-        failed: members that the store refused to delete.
-        newer: members that were replaced since they were listed.
-        is_all: every candidate was dealt with.
-    """
-
-    run: RunProgress
-    failed: int
-    newer: int
-    is_all: bool
-
-
-class Sweeper:
+class Sweeper(Booking):
     """Deletes due runs.
 
     Args:
@@ -103,11 +64,9 @@ class Sweeper:
         checkpoint: Callable[[], None],
         is_conditional: bool = False,
     ) -> None:
+        super().__init__(spec, ledger, Looker(backend, gate, spec, ledger, judge))
         self._gate = gate
-        self._spec = spec
-        self._ledger = ledger
         self._judge = judge
-        self._looker = Looker(backend, gate, spec, ledger, judge)
         self._checkpoint = checkpoint
         self._deleter = Deleter(backend, gate, self._charge, is_conditional=is_conditional)
         self._queue: deque[Pending] = deque()
@@ -217,7 +176,7 @@ class Sweeper:
         parts = self._gather(self._queue, MAX_BATCH_SIZE)
         if not parts:
             return
-        members = [member for part in parts for member in _members_of(part)]
+        members = [member for part in parts for member in members_of(part)]
         result = self._deleter.delete(
             [member[0] for member in members],
             # Later runs were listed later: if the first is fresh, all are.
@@ -274,10 +233,6 @@ class Sweeper:
             return False
         self._spare_rest(pending, decision)
         return True
-
-    def _spare_rest(self, pending: Pending, decision: Decision) -> None:
-        """Keep what was not sent yet of a run."""
-        pending.spare_unsent(decision)
 
     def _advance(self) -> None:
         """Move the cursor over what has been acted on."""
@@ -365,7 +320,7 @@ class Sweeper:
                 sent = self._send(run, view, version)
                 run, failed, newer = sent.run, failed + sent.failed, newer + sent.newer
                 if sent.is_all and view.ended and not view.has_more:
-                    reason = _outcome(failed=failed, newer=newer)
+                    reason = outcome_of(failed=failed, newer=newer)
                     ledger.pass_run(view.facts, decision, max(last_key, run.prefix), reason)
                     return
         except PassStoppedError:
@@ -408,101 +363,3 @@ class Sweeper:
         """Tell whether nothing new protects a run that was judged at this version of the judge."""
         self._judge.refresh()
         return self._judge.version == version or self._looker.decide(view.facts).is_due
-
-    def _spare(self, run: RunProgress, view: View, last_key: str, *, was_seen: bool) -> None:
-        """Keep a run that was due and no longer is."""
-        facts = run.facts if was_seen and not view.ended else view.facts
-        decision = self._looker.decide(view.facts)
-        if decision.reason not in _OWNERS_REASONS:
-            decision = replace(decision, reason=Reason.KEPT_NEWER_MEMBER)
-        self._ledger.count(decision.reason, facts.objects, facts.size_bytes)
-        self._ledger.pass_run(
-            replace(facts, newest=view.facts.newest), decision, max(last_key, run.prefix), decision.reason
-        )
-
-    def _pass(self, pending: Pending) -> None:
-        """Move the cursor past a decision that has been acted on."""
-        ledger = self._ledger
-        if pending.facts is None:
-            ledger.pass_object(pending.last_key, pending.size_bytes, pending.reason)
-            return
-        facts, reason = pending.facts, pending.reason
-        if pending.members is None:
-            ledger.count(reason, facts.objects, facts.size_bytes)
-        else:
-            self._book_rest(pending)
-            if pending.spared[0]:
-                ledger.count(reason, *pending.spared)
-                facts = replace(facts, objects=pending.spared[0], size_bytes=pending.spared[1])
-            else:
-                reason = _outcome(failed=pending.failed[0], newer=pending.newer[0])
-        ledger.pass_run(facts, pending.verdict, pending.last_key, reason)
-
-    def _book(self, pending: Pending, start: int, stop: int, failed: Mapping[str, StorageError]) -> int:
-        """Book members that were dealt with; return how many of them are gone.
-
-        What is still there is booked when the cursor passes it (`_book_rest`).
-        """
-        size_bytes = pending.finish(start, stop)
-        gone = stop - start
-        if failed:
-            for key, length, _ in (pending.members or ())[start:stop]:
-                if (error := failed.get(key)) is None:
-                    continue
-                gone -= 1
-                size_bytes -= length
-                if isinstance(error, PreconditionFailedError):
-                    pending.newer = pending.newer[0] + 1, pending.newer[1] + length
-                else:
-                    pending.failed = pending.failed[0] + 1, pending.failed[1] + length
-                    self._ledger.note_error(error, key)
-            if pending.newer[0] and not pending.is_instalment:
-                self._spare_rest(pending, replace(pending.verdict, reason=Reason.KEPT_NEWER_MEMBER))
-        self._ledger.count(Reason.DELETED, gone, size_bytes)
-        return gone
-
-    def _book_rest(self, pending: Pending) -> None:
-        """Book members that are still there although they were sent."""
-        self._ledger.count(Reason.DELETE_FAILED, *pending.failed)
-        self._ledger.count(Reason.KEPT_NEWER_MEMBER, *pending.newer)
-
-    def _charge(self, objects: int) -> None:
-        self._ledger.attempted += objects
-
-    def _out_of_deletions(self, facts: RunFacts) -> PassStoppedError:
-        return PassStoppedError(
-            StoppedBy.MAX_DELETE,
-            f"{self._ledger.attempted} of {self._spec.max_delete} deletions are used; the next due run "
-            f"{facts.prefix!r} has {facts.objects} objects",
-        )
-
-    def _out_of_scans(self) -> PassStoppedError:
-        return PassStoppedError(
-            StoppedBy.MAX_SCAN, f"all {self._spec.max_scan} list entries of the pass are used"
-        )
-
-
-def instalment_of(run: RunProgress, view: View) -> Pending:
-    """Return the candidates of a look at a run as something to be sent."""
-    return Pending(
-        view.last_key,
-        Reason.DELETED,
-        run.facts.size_bytes,
-        run.facts,
-        members=view.candidates,
-        listed_at=view.candidates_at,
-        position=run.position,
-        is_instalment=True,
-    )
-
-
-def _members_of(part: Part) -> Sequence[Member]:
-    """Return the members that a part is about."""
-    return (part.pending.members or ())[part.start : part.stop]
-
-
-def _outcome(*, failed: int, newer: int) -> Reason:
-    """Return what became of a run none of whose members was spared before it was sent."""
-    if newer:
-        return Reason.KEPT_NEWER_MEMBER
-    return Reason.DELETE_FAILED if failed else Reason.DELETED
