@@ -7,7 +7,7 @@ import gc
 import logging
 import ssl
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,11 @@ async def answers(reader: asyncio.StreamReader, count: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         for _ in range(count):
             await reader.readuntil(b"\r\n\r\nok")
+
+
+def at_once(connection: BoundedProtocol) -> None:
+    """Have the time of what a connection waits for end now."""
+    connection._set_due(asyncio.get_running_loop().time())
 
 
 async def never(scope: Any, receive: Any, send: Any) -> None:
@@ -156,28 +161,31 @@ def test_the_time_of_a_request_runs_also_where_garbage_follows(monkeypatch: pyte
 
 def test_a_refusal_that_nobody_takes_is_given_up(monkeypatch: pytest.MonkeyPatch):
     """Behind an answer that is not read, it cannot leave."""
-    hurry(monkeypatch, head=0.1, request=0.2)
+    hurry(monkeypatch, head=0.1)
 
     async def test() -> None:
         async with Server(flood(MUCH), timeout_keep_alive=LONG_SECONDS) as server:
             _, writer = await server.connect()
             writer.write(GET + b"garbage\r\n\r\n")
-            await until(lambda: bool(server.state.connections))
+            await until(lambda: bool(server.state.connections) and only(server).flow.write_paused)
+            assert only(server)._phase is connections._Phase.REQUEST
+            at_once(only(server))
             await until(lambda: not server.state.connections and not server.state.tasks)
 
     run(test)
 
 
-def test_an_answer_in_one_piece_that_nobody_takes_is_given_up(monkeypatch: pytest.MonkeyPatch):
+def test_an_answer_in_one_piece_that_nobody_takes_is_given_up():
     """It is under way, and no connection at rest, until the client has taken it."""
-    hurry(monkeypatch, request=0.2)
 
     async def test() -> None:
         async with Server(flood(MUCH), timeout_keep_alive=LONG_SECONDS) as server:
             _, writer = await server.connect()
             writer.write(GET)
-            await until(lambda: bool(server.state.tasks))
+            await until(lambda: bool(server.state.tasks) and only(server).flow.write_paused)
             assert not only(server).is_waiting
+            assert only(server)._phase is connections._Phase.REQUEST
+            at_once(only(server))
             await until(lambda: not server.state.connections and not server.state.tasks)
 
     run(test)
@@ -221,10 +229,11 @@ def test_an_idle_connection_whose_buffer_never_empties_is_ended(monkeypatch: pyt
     hurry(monkeypatch, head=0.1)
 
     async def test() -> None:
-        async with Server(echo, timeout_keep_alive=0.1) as server:
+        async with Server(echo, timeout_keep_alive=LONG_SECONDS) as server:
             await server.connect()
             await until(lambda: bool(server.state.connections))
             only(server).transport.write(bytes(MUCH))
+            at_once(only(server))
             await until(lambda: not server.state.connections)
 
     run(test)
@@ -264,7 +273,7 @@ def test_every_application_is_told_that_the_client_has_gone(monkeypatch: pytest.
         async with Server(patient, timeout_keep_alive=LONG_SECONDS) as server:
             _, writer = await server.connect()
             writer.write((HEAD + b"ok") * 3)
-            await until(lambda: bool(server.state.tasks))
+            await until(lambda: bool(seen))
             await until(lambda: not server.state.connections and not server.state.tasks)
 
     run(test)
@@ -334,7 +343,7 @@ def test_a_client_is_asked_to_go_on_once():
 
 
 @contextmanager
-def no_collector() -> Iterator[None]:
+def no_collector() -> Generator[None]:
     """Collect what there is, and then nothing: only what nobody refers to goes."""
     gc.collect()
     gc.disable()
@@ -421,9 +430,8 @@ def test_a_handshake_that_fails_leaves_nothing_behind(tmp_path: Path):
         run(test)
 
 
-def test_an_answer_over_tls_that_nobody_takes_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_answer_over_tls_that_nobody_takes_is_given_up(tmp_path: Path):
     """Also there it is known that the client does not read; and an ended connection leaves nothing behind."""
-    hurry(monkeypatch, request=0.3)
     left: list[weakref.ref[Any]] = []
 
     async def test() -> None:
@@ -437,6 +445,8 @@ def test_an_answer_over_tls_that_nobody_takes_is_given_up(tmp_path: Path, monkey
                 writer.write(GET)
                 await until(lambda: bool(server.state.tasks) and only(server).flow.write_paused)
                 assert not only(server).is_waiting
+                assert only(server)._phase is connections._Phase.REQUEST
+                at_once(only(server))
                 left.append(weakref.ref(only(server)))
                 await until(lambda: not server.state.connections and not server.state.tasks)
                 writer.transport.abort()
