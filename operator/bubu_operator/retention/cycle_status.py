@@ -71,11 +71,11 @@ def judge_cycle(
         interval_seconds: between two passes.
     """
     new = dict(status)
-    new["orphans"] = {
-        "objects": min(MAX_COUNT, report.orphans.objects),
-        "bytes": min(MAX_COUNT, report.orphans.size_bytes),
-    }
     if report.complete_cycle and start.cycle_start:
+        new["orphans"] = {
+            "objects": min(MAX_COUNT, report.cycle.orphans),
+            "bytes": min(MAX_COUNT, report.cycle.orphan_bytes),
+        }
         summary = _summary(start, report.cycle, now)
         if start.mode is RetentionMode.DRY_RUN:
             _rehearsed(new, summary)

@@ -134,6 +134,7 @@ class Ledger:
         self._runs_scanned += 1
         if decision.is_orphan:
             self._orphans += Tally(facts.objects, facts.size_bytes)
+            self.cycle = self.cycle.with_orphan(facts.objects, facts.size_bytes)
         if reason in DUE_REASONS:
             self.cycle = self.cycle.with_due_run(facts.prefix)
         if decision.is_due:

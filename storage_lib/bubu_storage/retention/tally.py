@@ -33,12 +33,16 @@ class CycleTally:
         due_bytes: their total length.
         digest: SHA-256 in hex, chained over the due run directories in byte order; "" while
             there are none. Equal digests name equal runs.
+        orphans: objects of the runs that were decided and had no owner, whatever their verdict.
+        orphan_bytes: their total length.
     """
 
     decided: int = 0
     due: int = 0
     due_bytes: int = 0
     digest: str = ""
+    orphans: int = 0
+    orphan_bytes: int = 0
 
     def with_objects(self, objects: int, size_bytes: int, *, is_due: bool) -> Self:
         """Return the tally after further objects were decided."""
@@ -57,6 +61,10 @@ class CycleTally:
         # Keys of other origin may hold what UTF-8 cannot spell; the digest must not fail on them.
         return replace(self, digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
 
+    def with_orphan(self, objects: int, size_bytes: int) -> Self:
+        """Return the tally after a run without an owner was decided; its objects are counted apart, too."""
+        return replace(self, orphans=self.orphans + objects, orphan_bytes=self.orphan_bytes + size_bytes)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able form."""
         return {
@@ -64,6 +72,8 @@ class CycleTally:
             "due": self.due,
             "dueBytes": self.due_bytes,
             "digest": self.digest,
+            "orphans": self.orphans,
+            "orphanBytes": self.orphan_bytes,
         }
 
     @classmethod
@@ -76,7 +86,8 @@ class CycleTally:
         decided, due = _count(data["decided"]), _count(data["due"])
         if due > decided:
             raise ValueError(f"{due} of {decided} objects cannot be due")
-        return cls(decided, due, _count(data["dueBytes"]), _digest(data["digest"]))
+        orphans, orphan_bytes = _count(data.get("orphans", 0)), _count(data.get("orphanBytes", 0))
+        return cls(decided, due, _count(data["dueBytes"]), _digest(data["digest"]), orphans, orphan_bytes)
 
 
 def _count(value: object) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -200,11 +201,18 @@ def test_what_a_pass_took_is_in_the_status():
     assert (last["requests"], last["relisted"], last["durationSeconds"]) == (7, 20, 3)
 
 
-def test_orphans_are_counted():
-    """As the pass saw them, not more than an API number can be."""
-    status = finish({}, report(orphans=Tally(1 << 60, 12)))
-
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.DRY_RUN])
+def test_orphans_are_those_of_a_whole_cycle(mode):
+    """A pass that saw a part of it changes nothing; not more than an API number can be."""
+    whole = report(mode=mode, cycle=replace(TALLY, orphans=1 << 60, orphan_bytes=12), orphans=Tally(1, 1))
+    status = finish({}, whole)
     assert status["orphans"] == {"objects": 1 << 53, "bytes": 12}
+
+    part = finish(status, report(mode=mode, complete=False, orphans=Tally(3, 4)))
+    assert part["orphans"] == status["orphans"]
+    assert "orphans" not in finish({}, report(mode=mode, complete=False, orphans=Tally(3, 4)))
+
+    assert finish(status, report(mode=mode))["orphans"] == {"objects": 0, "bytes": 0}
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,19 @@ def test_objects_and_runs_are_counted_apart():
     assert replace(tally.with_due_run("o/a/r/"), digest="") == tally
 
 
+def test_orphans_are_counted_apart_and_travel_along():
+    """They say nothing of what is due; a tally of before they were counted has none."""
+    tally = CycleTally(decided=5, due=2, due_bytes=20).with_orphan(3, 30).with_orphan(1, 1)
+
+    assert (tally.orphans, tally.orphan_bytes) == (4, 31)
+    assert replace(tally, orphans=0, orphan_bytes=0) == CycleTally(decided=5, due=2, due_bytes=20)
+    assert CycleTally.from_dict(json.loads(json.dumps(tally.to_dict()))) == tally
+    old = {"decided": 5, "due": 2, "dueBytes": 20, "digest": ""}
+    assert CycleTally.from_dict(old) == CycleTally(decided=5, due=2, due_bytes=20)
+    with pytest.raises(ValueError, match="count expected"):
+        CycleTally.from_dict(tally.to_dict() | {"orphans": -1})
+
+
 def test_the_digest_is_a_chain_over_due_runs_in_order():
     """It depends on which runs are due and on their order, and on nothing that was not due."""
     one = CycleTally().with_due_run("a/").with_due_run("b/")

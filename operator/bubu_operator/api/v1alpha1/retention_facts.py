@@ -48,6 +48,10 @@ class CycleTallyStatus(StatusModel):
     due: Annotated[int, Field(ge=0, description="Objects found due.")] = 0
     due_bytes: Annotated[int, Field(ge=0, description="Bytes of the objects found due.")] = 0
     digest: Annotated[str, Field(max_length=128, description="Chained over the runs found due.")] = ""
+    orphans: Annotated[int, Field(ge=0, description="Objects of runs without an owner.")] = 0
+    orphan_bytes: Annotated[
+        int, Field(ge=0, description="Bytes of the objects of runs without an owner.")
+    ] = 0
 
 
 class CycleSummary(StatusModel):

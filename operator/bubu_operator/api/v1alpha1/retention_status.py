@@ -222,7 +222,7 @@ class RetentionPolicyStatus(StatusModel):
     ] = None
     orphans: Annotated[
         OrphanCount | None,
-        Field(description="Runs without an owner, as far as the last pass saw them."),
+        Field(description="Runs without an owner that the last complete cycle found, dry or not."),
     ] = None
     claim: Annotated[
         StoreClaim | None, Field(description="Who may delete from the store, by the claim object in it.")
