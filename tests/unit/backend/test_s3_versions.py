@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import boto3
 import pytest
@@ -20,7 +20,7 @@ _XML = {"Content-Type": "application/xml"}
 
 
 @pytest.mark.parametrize("status", ["Enabled", "Suspended"])
-def test_a_bucket_that_keeps_them(moto_settings: S3Settings, status: str) -> None:
+def test_a_bucket_that_keeps_them(moto_settings: S3Settings, status: Literal["Enabled", "Suspended"]) -> None:
     """Also one that only kept them once: deletions leave markers there, and old versions stay."""
     client = boto3.client(
         "s3",

@@ -70,8 +70,8 @@ class StorageConfigStatus(StatusModel):
         tuple[Annotated[str, Field(max_length=63)], ...],
         Field(
             max_length=32,
-            description="What the last successful probe could do, as in Read, Write, List, Delete; Versioned where "
-            "the store keeps old versions, so that a deletion alone frees nothing.",
+            description="What the last successful probe could do, as in Read, Write, List, Delete; Versioned "
+            "where the store keeps old versions, so that a deletion alone frees nothing.",
         ),
     ] = ()
     injected_pods: Annotated[
