@@ -18,6 +18,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
+from bubu_storage.backend.types import EPOCH
 from bubu_storage.errors import OwnersUnknownError
 from bubu_storage.retention.gate import PassStoppedError
 from bubu_storage.retention.marks import MARK_LIFE_SECONDS, MarkBook
@@ -101,6 +102,8 @@ class Judge:
         self._roots: frozenset[str] = frozenset()
         self._referenced: set[str] = set()
         self.version = 0
+        if marks is not None:
+            marks.is_owned = self._is_owned
 
     @property
     def is_fresh(self) -> bool:
@@ -166,15 +169,17 @@ class Judge:
         if marked_at is None:
             marks.wish(facts.prefix, replaces=False)
             return decision
-        if (self._now - marked_at).total_seconds() > self._oldest_mark_seconds or (
-            facts.newest is not None and facts.newest >= marked_at
-        ):
+        is_past = marked_at <= EPOCH or (self._now - marked_at).total_seconds() > self._oldest_mark_seconds
+        if is_past or (facts.newest is not None and facts.newest >= marked_at):
             marks.wish(facts.prefix, replaces=True)
             return decision
         marked = RunContext(
             context.are_owners_known, context.owner, context.is_referenced, marked_at, context.is_shared_store
         )
         return self._judge(facts, marked)
+
+    def _is_owned(self, run_prefix: str) -> bool:
+        return run_name_of(run_prefix) in self._owners
 
     def _look(self, source: OwnerSource) -> None:
         """Observe the owners once more and follow what is new."""

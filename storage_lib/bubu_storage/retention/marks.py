@@ -14,24 +14,33 @@ A mark that says too much would cost data, a missing one costs only time. So:
   so it is marked anew, and its grace begins then;
 * a mark does not count for ever: one that is older than the grace and `MARK_LIFE_SECONDS` may
   come from a time after which an owner came and went unseen, and is written anew;
+* an enforcing pass that sees an owner makes the mark void before it decides about the run, so before
+  any cursor can be behind that: it removes the mark or, where ``maxDelete`` is used up or that fails,
+  writes an empty object over it, which is no mark whatever its date. If neither can be done, the pass
+  stops there;
 * a mark is removed when an owner is seen, also by policies that have no use for marks, when there
   is no run behind it any more, and after its run was deleted. Removing one is always safe.
 
+An owner that only a dry run saw leaves the mark as it is, as one that came and went between two passes
+does: a dry run writes nothing. There are two observations without an owner, at least the grace apart,
+all the same, and `MARK_LIFE_SECONDS` bounds how long ago the first of them may be.
+
 Limits: entries of marks count as scanned and removals as deletions, so the limits of a pass hold
-for both together; at most ``maxDelete`` marks are written. Where nothing more may be listed, single
-marks are asked for instead: marks never keep a pass from getting on.
+for both together; at most ``maxDelete`` marks are written, and no more made void than were seen. Where
+nothing more may be listed, single marks are asked for instead: marks that cannot be listed never keep
+a pass from getting on.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from bubu_storage.backend.types import BatchDeleter, ObjectBackend
+from bubu_storage.backend.types import EPOCH, BatchDeleter, ListedObject, ObjectBackend, ObjectInfo
 from bubu_storage.errors import (
     InvalidKeyError,
     ObjectNotFoundError,
@@ -59,6 +68,7 @@ MARK_LIFE_SECONDS: Final = 30 * 86_400.0
 
 _NAME: Final = "mark"
 _CONTENT: Final = b'{"kind":"retention-mark"}\n'
+_VOID_CONTENT: Final = b""
 _SHARE_OF_SCAN: Final = 10
 _SHARE_OF_REST: Final = 4
 _PAST_ALL: Final = chr(0x10FFFF)
@@ -85,12 +95,28 @@ def _marks_after(key: str, scope: str) -> str:
     return mark_key(run_prefix) if run_prefix else MARKS_PREFIX + key
 
 
+def _date_in(entry: ListedObject | ObjectInfo) -> datetime | None:
+    """Return the date of a mark, `EPOCH` if it is void, None if the store gives none."""
+    if entry.size_bytes == len(_VOID_CONTENT):
+        return EPOCH
+    return entry.last_modified if has_date(entry.last_modified) else None
+
+
+def _nobody_owns(_run_prefix: str) -> bool:
+    """Tell that a run has no owner, while nobody has said which have."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class _Wish:
     """A mark to be written; over an older one if that does not count any more."""
 
-    key: str
+    run_prefix: str
     replaces: bool
+
+    @property
+    def key(self) -> str:
+        return mark_key(self.run_prefix)
 
 
 class MarkBook:
@@ -103,6 +129,9 @@ class MarkBook:
         gate: lets each request through.
         spec: scopes, limits, whether to write.
         ledger: the books; shares its limits.
+
+    Attributes:
+        is_owned: tells whether a run directory is known to have an owner; for the judge to set.
     """
 
     def __init__(self, backend: ObjectBackend, gate: Gate, spec: PassSpec, ledger: Ledger) -> None:
@@ -115,6 +144,8 @@ class MarkBook:
         self._allowance = ledger.scans.take(spec.max_scan // _SHARE_OF_SCAN)
         self._scope = ""
         self._reached = ""
+        # Up to here runs may have gone by while their marks were not listed.
+        self._blind_until = ""
         self._listing: Listing | None = None
         self._page: deque[tuple[str, datetime]] = deque()
         self._dates: dict[str, datetime] = {}
@@ -124,9 +155,14 @@ class MarkBook:
         self._writes_left = 0 if spec.dry_run else spec.max_delete
         self._is_needed = any(rule.orphan_grace_seconds is not None for rule in spec.rules)
         self._is_off = spec.dry_run and not self._is_needed
+        self.is_owned: Callable[[str], bool] = _nobody_owns
 
     def note(self, run_prefix: str, *, has_owner: bool) -> None:
-        """Take note of a run as the scan comes to it; marks that it shows to be wrong will be removed."""
+        """Take note of a run as the scan comes to it; if it has an owner, its mark is void from now on.
+
+        Raises:
+            PassStoppedError: a rule needs marks, and this one cannot be read or made void.
+        """
         if self._spec.dry_run or self._is_off:
             return
         with self._tolerant():
@@ -137,13 +173,15 @@ class MarkBook:
             marked_at = marked_at or self._dates.pop(run_prefix, None)
             if marked_at is None:
                 return
-            if has_owner:
-                self._remove(run_prefix)
-            else:
+            if not has_owner:
                 self._dates[run_prefix] = marked_at
+            elif marked_at > EPOCH:
+                self._must_be_void(run_prefix)
+            else:
+                self._remove(run_prefix)
 
     def date_of(self, run_prefix: str) -> datetime | None:
-        """Return the date of a run's mark; None if it has none.
+        """Return the date of a run's mark; None if it has none, `EPOCH` if it is void.
 
         Raises:
             PassStoppedError: the store failed, or a limit of the gate is reached.
@@ -162,7 +200,7 @@ class MarkBook:
         if self._writes_left > 0 and run_prefix not in self._wished:
             self._writes_left -= 1
             self._wished.add(run_prefix)
-            self._wishes.append(_Wish(mark_key(run_prefix), replaces))
+            self._wishes.append(_Wish(run_prefix, replaces))
 
     def close(self, outcome: RunOutcome) -> None:
         """Forget a run that has been dealt with; have its mark removed if all of it is gone."""
@@ -201,10 +239,12 @@ class MarkBook:
             self._is_off = True
 
     def _write(self) -> None:
+        # An owner may have been seen since they were wished for.
+        self._wishes = deque(wish for wish in self._wishes if not self.is_owned(wish.run_prefix))
         for wish, answer in send_each(self._gate, self._wishes, self._put, self._gate.turn_to_delete):
             if isinstance(answer, UnsupportedOperationError) and not wish.replaces:
                 # No mark was listed, and nobody else writes any: the claim sees to that.
-                self._wishes.append(_Wish(wish.key, replaces=True))
+                self._wishes.append(_Wish(wish.run_prefix, replaces=True))
             elif isinstance(answer, StorageError) and not isinstance(answer, PreconditionFailedError):
                 self._ledger.note_error(answer, wish.key)
                 if not isinstance(answer, InvalidKeyError):
@@ -221,39 +261,82 @@ class MarkBook:
             if_none_match="" if wish.replaces else "*",
         )
 
-    def _delete(self, keys: list[str]) -> None:
-        """Delete some marks; what fails is noted and left for a later cycle."""
+    def _make_void(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
+        """See to it that marks do not count any more; what a crash in between leaves is found again.
+
+        Returns:
+            Those that may still count, and why; None for those that were not tried after that.
+        """
+        todo = deque(keys)
+        left: deque[str] = deque()
+        while todo and self._ledger.delete_left > 0:
+            most = min(_MAX_BATCH, self._ledger.delete_left, len(todo))
+            left.extend(self._delete([todo.popleft() for _ in range(most)]))
+        left.extend(todo)
+        refused: dict[str, StorageError | None] = {}
+        for key, answer in send_each(self._gate, left, self._put_void, self._gate.turn_to_delete):
+            if isinstance(answer, StorageError):
+                refused[key] = answer
+                refused |= dict.fromkeys(left)
+                left.clear()
+        return refused
+
+    def _must_be_void(self, run_prefix: str) -> None:
+        """Make one mark void.
+
+        Raises:
+            PassStoppedError: a limit of the gate is reached, a permit is gone, or the store refuses.
+        """
+        for key, error in self._make_void([mark_key(run_prefix)]).items():
+            raise PassStoppedError(
+                StoppedBy.STORE_ERROR,
+                f"{key!r} marks a run that has an owner now, and can neither be removed nor written over: "
+                f"{error}",
+                error,
+            ) from error
+
+    def _put_void(self, key: str) -> str:
+        return self._backend.put_object(
+            key, _VOID_CONTENT, size_bytes=len(_VOID_CONTENT), content_type=CONTENT_TYPE_JSON
+        )
+
+    def _delete(self, keys: list[str]) -> list[str]:
+        """Delete some marks; return those that may still be there, whose errors are noted."""
         for key in keys:
             if not key.startswith(MARKS_PREFIX) or not key.endswith("/" + _NAME):
                 raise ValueError(f"{key!r} is no mark")
         self._ledger.attempted += len(keys)
-        if isinstance(self._backend, BatchDeleter) and self._delete_batch(self._backend, keys):
-            return
-        queue = deque(keys)
+        if isinstance(self._backend, BatchDeleter):
+            refused = self._delete_batch(self._backend, keys)
+            if refused is not None:
+                return refused
+        failed: list[str] = []
         for key, answer in send_each(
-            self._gate, queue, self._backend.delete_object, self._gate.turn_to_delete
+            self._gate, deque(keys), self._backend.delete_object, self._gate.turn_to_delete
         ):
             if isinstance(answer, StorageError):
                 self._ledger.note_error(answer, key)
+                failed.append(key)
+        return failed
 
-    def _delete_batch(self, batcher: BatchDeleter, keys: list[str]) -> bool:
-        """Delete in one request; False if the store has no such request."""
-        self._gate.turn_to_delete()
-        try:
-            failed = batcher.delete_objects(keys)
-        except UnsupportedOperationError:
-            return False
-        except ThrottledError as error:
-            self._ledger.attempted -= len(keys)
-            self._refuse.extendleft(reversed(keys))
-            self._gate.back_off(error)
-        except StorageError as error:
-            self._ledger.note_error(error, keys[0])
-        else:
-            self._gate.succeeded()
-            for key, error in failed.items():
-                self._ledger.note_error(error, key)
-        return True
+    def _delete_batch(self, batcher: BatchDeleter, keys: list[str]) -> list[str] | None:
+        """Delete in one request; None if the store has no such request."""
+        while True:
+            self._gate.turn_to_delete()
+            try:
+                failed = batcher.delete_objects(keys)
+            except UnsupportedOperationError:
+                return None
+            except ThrottledError as error:
+                self._gate.back_off(error)
+            except StorageError as error:
+                self._ledger.note_error(error, keys[0])
+                return keys
+            else:
+                self._gate.succeeded()
+                for key, error in failed.items():
+                    self._ledger.note_error(error, key)
+                return [key for key in keys if key in failed]
 
     def _remove(self, run_prefix: str) -> None:
         if not self._spec.dry_run:
@@ -264,10 +347,12 @@ class MarkBook:
         scope = self._spec.scope_of(run_prefix)
         # Before any run is listed, nothing is used up that a pass may need to get on at all.
         if scope is None or scope < self._scope or self._ledger.scanned == 0:
+            self._blind_until = max(self._blind_until, run_prefix)
             return False, None
         if scope == self._scope and run_prefix <= self._reached:
             return True, None
         if not self._bring_to(scope, run_prefix):
+            self._blind_until = max(self._blind_until, run_prefix)
             return False, None
         self._reached = run_prefix
         if self._page and self._page[0][0] == run_prefix:
@@ -283,8 +368,10 @@ class MarkBook:
             self._page.clear()
         while True:
             while self._page and self._page[0][0] < run_prefix:
-                # The listing of runs has come past it without meeting its run.
-                self._remove(self._page.popleft()[0])
+                missed, _ = self._page.popleft()
+                if missed > self._blind_until:
+                    # The listing of runs has come past it without meeting its run.
+                    self._remove(missed)
             if self._page or self._listing is None:
                 return True
             if self._allowance == 0 and self._ledger.scanned:
@@ -305,9 +392,20 @@ class MarkBook:
             return
         self._allowance -= len(entries)
         self._ledger.scans.settle(len(entries), len(entries))
-        for entry in entries:
-            if (run_prefix := run_of_mark(entry.key, self._scope)) and has_date(entry.last_modified):
-                self._page.append((run_prefix, entry.last_modified))
+        found = [
+            (run_prefix, marked_at)
+            for entry in entries
+            if (run_prefix := run_of_mark(entry.key, self._scope)) and (marked_at := _date_in(entry))
+        ]
+        # All at once, and before the runs are come to; what is refused is tried again, and told, then.
+        owned = [
+            mark_key(run_prefix)
+            for run_prefix, marked_at in found
+            if marked_at > EPOCH and not self._spec.dry_run and self.is_owned(run_prefix)
+        ]
+        refused = self._make_void(owned)
+        void = frozenset(owned).difference(refused)
+        self._page.extend(one for one in found if mark_key(one[0]) not in void)
 
     def _ask_for(self, run_prefix: str) -> datetime | None:
         """Ask the store for one mark."""
@@ -326,4 +424,4 @@ class MarkBook:
                     StoppedBy.STORE_ERROR, f"the mark {key!r} cannot be read: {error}", error
                 ) from error
             self._gate.succeeded()
-            return info.last_modified if info is not None and has_date(info.last_modified) else None
+            return None if info is None else _date_in(info)

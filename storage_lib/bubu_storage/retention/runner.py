@@ -398,7 +398,12 @@ class _Pass:
         if run is None:
             return
         facts = run.facts(complete=True)
-        decision = judge.decide(facts)
+        try:
+            decision = judge.decide(facts)
+        except PassStoppedError as stop:
+            if stop.reason in _STOPS_OF_LISTING:
+                actor.finish()
+            raise
         if not decision.is_due:
             actor.keep_run(run, decision)
         elif self._due_bound.fits(facts):

@@ -269,12 +269,15 @@ class Oracle:
             assert len(data) + sweeper.began_with.cycle.due <= max(
                 spec.max_due_objects, sweeper.began_with.cycle.due
             ), f"{len(data)} deleted after {sweeper.began_with.cycle.due}"
-        if report.complete_cycle and report.attempted < spec.max_delete and not report.error_count:
+        if report.complete_cycle:
             self._forget_owned(sweeper)
 
     def _forget_owned(self, sweeper: Sweeper) -> None:
         """A whole cycle at once has seen these with an owner: their grace begins anew."""
         if sweeper.now.dry_run or not sweeper.began_with.is_start or not sweeper.views:
+            return
+        if all(rule.orphan_grace_seconds is None for rule in sweeper.now.rules):
+            # Who has no use for marks removes those that it comes across, and goes to no trouble for others.
             return
         began = sweeper.pass_began
         assert began is not None
