@@ -7,6 +7,7 @@ not old enough at any moment of them.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -166,7 +167,8 @@ class Trouble:
         sent_at = self.machine.world.time.seconds
         while self.pending and index - self.start >= self.pending[0][0]:
             _, (what, *how) = self.pending.pop(0)
-            event(f"interfered: {what}")
+            if threading.current_thread() is threading.main_thread():
+                event(f"interfered: {what}")
             self.interfere(what, how)
         oracle = self.machine.oracle
         oracle.look()
@@ -204,7 +206,13 @@ class Trouble:
 
 
 class RetentionMachine(RuleBasedStateMachine):
-    """Passes among everything that can happen to a store."""
+    """Passes among everything that can happen to a store.
+
+    Attributes:
+        concurrency: deletions in flight of each pass.
+    """
+
+    concurrency = 1
 
     @initialize(
         batch=st.booleans(),
@@ -218,7 +226,7 @@ class RetentionMachine(RuleBasedStateMachine):
     )
     def build(self, *, batch, latency, max_scan, max_delete, rate, refused, short, rules_on_inputs):
         """Choose the world and the policy."""
-        self.world = World(batch=batch, latency_seconds=latency)
+        self.world = World(batch=batch, latency_seconds=latency, concurrency=self.concurrency)
         rules = [
             RetentionRule("outputs/a/", 30 * DAY),
             RetentionRule("outputs/a/r2/", short * DAY),
@@ -380,6 +388,18 @@ RetentionMachine.TestCase.settings = settings(
     max_examples=150, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestRetentionMachine = RetentionMachine.TestCase
+
+
+class ConcurrentRetentionMachine(RetentionMachine):
+    """The same with several deletions in flight, in threads that come in any order."""
+
+    concurrency = 3
+
+
+ConcurrentRetentionMachine.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestConcurrentRetentionMachine = ConcurrentRetentionMachine.TestCase
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
