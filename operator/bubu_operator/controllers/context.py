@@ -112,6 +112,13 @@ class ObjectCache:
         with self._lock:
             return self._kinds.get(resource.plural, {}).get(key.namespace, {}).get(key)
 
+    def items(self, resource: Resource, namespace: str | None = None) -> list[tuple[ObjectKey, JsonObject]]:
+        """Return the known objects of a kind by key, of one namespace or of all."""
+        with self._lock:
+            namespaces = self._kinds.get(resource.plural, {})
+            places = namespaces.values() if namespace is None else (namespaces.get(namespace, {}),)
+            return [item for objects in places for item in objects.items()]
+
     def keys(self, resource: Resource, namespace: str | None = None) -> list[ObjectKey]:
         """Return the known keys of a kind, of one namespace or of all."""
         with self._lock:

@@ -16,6 +16,7 @@ from bubu_operator.api.v1alpha1.base import describe_validation_error
 from bubu_operator.api.v1alpha1.cluster_retention_policy import ClusterRetentionPolicy
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.neighbour_changes import NeighbourChanges, neighbours_now
 from bubu_operator.controllers.neighbours import Neighbours
 from bubu_operator.controllers.parsing import parse_object
 from bubu_operator.controllers.pass_access import DirectStores, NotYet, PassOrder, PassStores
@@ -144,9 +145,10 @@ class PolicyReconciler:
         if wait > 0:
             self._report.accept(kind, obj, store, stage, format_time(due.at))
             return wait, False
-        guarded = self._neighbours.guard(staged_plan(plan, stage), policy, store)
-        if isinstance(guarded, PlanProblem):
-            return self._refuse(kind, obj, guarded, store)
+        guarded_now = self._guard(staged_plan(plan, stage), policy, store)
+        if isinstance(guarded_now, PlanProblem):
+            return self._refuse(kind, obj, guarded_now, store)
+        guarded, neighbours = guarded_now
         for_pass = self._owners.for_pass(self._context.client, policy, owners, guarded)
         if isinstance(for_pass, OwnersTrouble):
             more = owners_after(for_pass.anomaly, self._context)
@@ -186,7 +188,7 @@ class PolicyReconciler:
                 access=access,
                 due=due,
                 owners=owners,
-                interrupted=watch_for_changes(self._context, kind, key, policy, store),
+                interrupted=watch_for_changes(self._context, kind, key, policy, store, neighbours=neighbours),
             )
         except BaseException:
             access.close(good=False)
@@ -197,6 +199,22 @@ class PolicyReconciler:
             return guarded.spec.budget_seconds + GRACE_SECONDS, False
         # The next look reads what was written, so the wait is reckoned in one place only.
         return 0.0, False
+
+    def _guard(
+        self, plan: PassPlan, policy: AnyPolicy, store: PolicyStore
+    ) -> tuple[PassPlan, NeighbourChanges] | PlanProblem:
+        """Return the plan that respects everybody else, and what looks whether it still does later."""
+        cache, namespace = self._context.cache, policy.metadata.namespace
+        # First what is known, then what is listed: what comes in between is seen as a change later.
+        seen = neighbours_now(cache, namespace)
+        guarded = self._neighbours.guard(plan, policy, store)
+        if isinstance(guarded, PlanProblem):
+            return guarded
+
+        def again() -> PassPlan | PlanProblem:
+            return self._neighbours.guard(plan, policy, store, max_age_seconds=0.0)
+
+        return guarded, NeighbourChanges(cache, namespace, seen, guarded, again)
 
     def _refuse(
         self, kind: PolicyKind, obj: JsonObject, problem: PlanProblem, store: PolicyStore | None = None

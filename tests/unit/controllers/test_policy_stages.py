@@ -9,8 +9,8 @@ import pytest
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.controllers.context import Context, ControllerOptions
-from bubu_operator.controllers.policy_changes import NAMESPACES_SECONDS
 from bubu_operator.controllers.policy_owners import OwnersTrouble, PolicyOwners, open_policy_owners
+from bubu_operator.controllers.repeated_look import EVERY_SECONDS, MOST_FAILURES
 from bubu_operator.controllers.retentionpolicy import PolicyReconciler
 from bubu_operator.controllers.scheduler import StoreSlots
 from bubu_operator.errors import KubeForbiddenError, KubeTimeoutError
@@ -97,7 +97,11 @@ class World:
             monotonic=lambda: self.now,
             clock=lambda: NOW,
         )
-        self.reconciler = PolicyReconciler(
+        self.reconciler = self.make_reconciler()
+
+    def make_reconciler(self):
+        """Make one that has seen nothing yet."""
+        return PolicyReconciler(
             self.context,
             StoreSlots(4),
             self.runner,
@@ -368,25 +372,49 @@ def test_no_namespace_is_offered_the_store(world):
 
 
 def test_a_namespace_that_is_taken_back_ends_a_pass_under_way(world):
-    """It is looked at now and then; an API server that fails ends nothing by itself."""
+    """It is looked at now and then."""
     world.put_cluster()
     world.reconciler(CLUSTER_KEY)
     interrupted = world.runner.jobs[0].interrupted
     world.api.put(NAMESPACES, {"metadata": {"name": "team-b"}})
     assert interrupted() is None
 
-    world.now += NAMESPACES_SECONDS
+    world.now += EVERY_SECONDS
 
     assert "team-b" in interrupted()
+
+
+@pytest.mark.parametrize(
+    ("error", "looks"),
+    [
+        (KubeForbiddenError("cannot list namespaces", status=403), 1),
+        (KubeTimeoutError("slow"), MOST_FAILURES),
+    ],
+)
+def test_a_list_of_namespaces_that_fails_ends_a_pass_under_way(world, error, looks):
+    """Forbidden ends it at once, any other failure when it is the third in a row."""
+    world.put_cluster()
+    world.reconciler(CLUSTER_KEY)
+    interrupted = world.runner.jobs[0].interrupted
     listing = world.api.list
 
     def failing(*_args, **_options):
-        raise KubeTimeoutError("slow")
+        raise error
 
     world.api.list = failing
-    world.now += NAMESPACES_SECONDS
-    assert interrupted() is None
+    for look in range(1, looks + 1):
+        world.now += EVERY_SECONDS
+        assert (interrupted() is not None) == (look == looks)
+
+    # A good one in between begins the count anew.
+    world.reconciler = world.make_reconciler()
     world.api.list = listing
+    world.reconciler(CLUSTER_KEY)
+    interrupted = world.runner.jobs[-1].interrupted
+    for failure in [failing] * (looks - 1) + [listing] + [failing] * (looks - 1):
+        world.api.list = failure
+        world.now += EVERY_SECONDS
+        assert interrupted() is None
 
 
 def test_a_controller_of_some_namespaces_may_not_see_cluster_wide_policies(world):
