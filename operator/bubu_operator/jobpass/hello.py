@@ -9,10 +9,13 @@ after the first frame is taken for something said later; no text here holds the 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import ssl
+import threading
 import time
+from collections.abc import Generator
 from dataclasses import dataclass, field
 
 from bubu_operator.jobpass.frames import FIRST_FRAME_LIMITS, Frame, FrameError, FrameReader, encode_frame
@@ -50,6 +53,20 @@ class Deadline:
         poll = select.poll()
         poll.register(connection, select.POLLOUT if to_write else select.POLLIN)
         poll.poll(math.ceil(left * 1000))
+
+    @contextlib.contextmanager
+    def holding(self, lock: threading.Lock) -> Generator[None]:
+        """Hold a lock.
+
+        Raises:
+            TimeoutError: others had it until the deadline.
+        """
+        if not lock.acquire(timeout=max(0.0, self._until - time.monotonic())):
+            raise TimeoutError("others took too long")
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 @dataclass(frozen=True, slots=True)

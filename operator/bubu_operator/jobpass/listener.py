@@ -4,9 +4,9 @@ An agent's Job is announced by `Listener.expect` before it is made. A caller nam
 its pod's token; the API server reviews the token, and the announcer says whether the pod is one of
 its Job's. Everything else is closed, counted and logged, the token never.
 
-Invariants: at most `MAX_CALLERS` who have not shown who they are, `MAX_CALLERS_OF_ADDRESS` of them from
-one address, each for `HELLO_SECONDS` at most;
-one agent for a pass; a pass that nobody expects (any more) has none.
+Invariants: callers who have not shown who they are find bounded places (see `Lobby`), each for
+`HELLO_SECONDS` at most; of one pass one token is reviewed at a time; one agent for a pass; a pass that
+nobody expects (any more) has none; a flood of callers is no flood of threads, requests or log lines.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import select
 import socket
 import ssl
 import threading
-from collections import Counter
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
@@ -34,6 +34,7 @@ from bubu_operator.jobpass.hello import (
     shake_hands,
     welcome,
 )
+from bubu_operator.jobpass.lobby import Caller, Lobby
 from bubu_operator.jobpass.pump import keep_alive
 from bubu_operator.jobpass.tls import ServerIdentity
 from bubu_operator.kube.client import KubeClient
@@ -43,18 +44,18 @@ __all__ = ["HELLO_SECONDS", "Admission", "Expected", "Listener", "PodIdentity", 
 
 logger = logging.getLogger(__name__)
 
-MAX_CALLERS: Final = 32
-MAX_CALLERS_OF_ADDRESS: Final = 8
-"""One pod of somebody's must not keep all others waiting."""
-
 HELLO_SECONDS: Final = 10.0
 BACKLOG: Final = 64
 LOOK_SECONDS: Final = 0.5
+LOG_SECONDS: Final = 10.0
+"""Of each kind of refusal one line in so long; metrics count them all."""
+
 TOKEN_REVIEWS: Final = Resource(
     "authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False
 )
 
 _ACCOUNT_PARTS: Final = 4
+_UNEXPECTED: Final = ("Unexpected", "nobody expects an agent for this pass (any more)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class Expected:
         self.admit = admit
         self.on_arrival = on_arrival
         self.channel: Channel | None = None
+        self.judging = threading.Lock()
 
 
 class Listener:
@@ -159,7 +161,8 @@ class Listener:
         self._hello_seconds = hello_seconds
         self._lock = threading.Lock()
         self._expected: dict[str, Expected] = {}
-        self._callers: Counter[str] = Counter()
+        self._lobby = Lobby()
+        self._logged: dict[str, float] = {}
         self._stop = threading.Event()
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.create_server(address, family=family, backlog=BACKLOG)
@@ -175,6 +178,11 @@ class Listener:
     def pin(self) -> str:
         """What agents know this process by."""
         return self._identity.pin
+
+    @property
+    def callers(self) -> int:
+        """How many there are who have not shown who they are."""
+        return len(self._lobby)
 
     # -- announcing ----------------------------------------------------------------------
 
@@ -226,53 +234,58 @@ class Listener:
                 continue
             try:
                 connection, address = self._socket.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue  # it has thought better of it
             except OSError as error:
                 logger.warning("a caller of a job pass was not accepted: %s", error.strerror)
                 self._stop.wait(LOOK_SECONDS)  # no descriptors, most often
                 continue
-            if not self._enter(str(address[0])):
-                connection.close()
-                self._refuse(address, "TooMany", "too many callers at a time")
-                continue
+            self._begin(connection, address)
+
+    def _begin(self, connection: socket.socket, address: tuple[Any, ...]) -> None:
+        """Hear a caller in a thread of its own."""
+        caller = self._lobby.enter(str(address[0]), connection)
+        if caller is None:
+            connection.close()
+            self._refuse(address, "TooMany", "too many callers at a time")
+            return
+        try:
             threading.Thread(
-                target=self._receive, args=(connection, address), name="agent-hello", daemon=True
+                target=self._receive, args=(caller, connection, address), name="agent-hello", daemon=True
             ).start()
+        except RuntimeError:
+            self._lobby.leave(caller)
+            connection.close()
+            self._refuse(address, "NoThread", "no thread can be started at present")
 
-    def _enter(self, address: str) -> bool:
-        with self._lock:
-            if self._callers.total() >= MAX_CALLERS or self._callers[address] >= MAX_CALLERS_OF_ADDRESS:
-                return False
-            self._callers[address] += 1
-            return True
-
-    def _leave(self, address: str) -> None:
-        with self._lock:
-            self._callers[address] -= 1
-            if not self._callers[address]:
-                del self._callers[address]
-
-    def _receive(self, connection: socket.socket, address: tuple[Any, ...]) -> None:
+    def _receive(self, caller: Caller, connection: socket.socket, address: tuple[Any, ...]) -> None:
         try:
             with contextlib.ExitStack() as stack:
                 stack.callback(connection.close)
+                stack.callback(self._lobby.leave, caller)
                 connection.setblocking(False)
                 keep_alive(connection)
                 secure = self._identity.context.wrap_socket(
                     connection, server_side=True, do_handshake_on_connect=False
                 )
                 stack.callback(secure.close)
-                if self._greet(secure, address):
+                caller.connection = secure
+                # Before the connection is closed: its number may be another one's then.
+                stack.callback(self._lobby.leave, caller)
+                if self._greet(caller, secure, address):
                     stack.pop_all()
+                    self._lobby.leave(caller)
         except TimeoutError:
             self._refuse(address, "TooSlow", "it said nothing in time")
         except FrameError as error:
             self._refuse(address, "NoHello", str(error))
         except (ssl.SSLError, OSError) as error:
-            self._refuse(address, "Broken", type(error).__name__)
-        finally:
-            self._leave(str(address[0]))
+            if caller.is_displaced:
+                self._refuse(address, "Displaced", "others had to be heard, and it had not said who it is")
+            else:
+                self._refuse(address, "Broken", type(error).__name__)
 
-    def _greet(self, secure: ssl.SSLSocket, address: tuple[Any, ...]) -> bool:
+    def _greet(self, caller: Caller, secure: ssl.SSLSocket, address: tuple[Any, ...]) -> bool:
         """Let one caller in, or not."""
         deadline = Deadline(self._hello_seconds)
         shake_hands(secure, deadline)
@@ -280,22 +293,31 @@ class Listener:
         with self._lock:
             expected = self._expected.get(hello.pass_id)
         if expected is None or expected.channel is not None:
-            result, problem = "Unexpected", "nobody expects an agent for this pass (any more)"
-        else:
+            return self._turn_away(secure, address, *_UNEXPECTED, deadline)
+        caller.is_known = True
+        with deadline.holding(expected.judging):
+            if expected.channel is not None:
+                return self._turn_away(secure, address, *_UNEXPECTED, deadline)
             result, problem = self._judge(hello, expected)
-        if problem:
-            self._refuse(address, result, problem)
-            with contextlib.suppress(OSError):
-                send_frame(secure, welcome(problem), deadline)
-            return False
-        send_frame(secure, welcome(), deadline)
-        with self._lock:
-            if expected is None or self._expected.get(hello.pass_id) is not expected or expected.channel:
-                return False
-            expected.channel = Channel(secure, expected.store, may_send=self._may_send)
+            if problem:
+                return self._turn_away(secure, address, result, problem, deadline)
+            send_frame(secure, welcome(), deadline)
+            self._lobby.leave(caller)
+            with self._lock:
+                if self._expected.get(hello.pass_id) is not expected:
+                    return False
+                expected.channel = Channel(secure, expected.store, may_send=self._may_send)
         self._count("Admitted")
         expected.on_arrival()
         return True
+
+    def _turn_away(
+        self, secure: ssl.SSLSocket, address: tuple[Any, ...], result: str, problem: str, deadline: Deadline
+    ) -> bool:
+        self._refuse(address, result, problem)
+        with contextlib.suppress(OSError):
+            send_frame(secure, welcome(problem), deadline)
+        return False
 
     def _judge(self, hello: Hello, expected: Expected) -> tuple[str, str]:
         try:
@@ -311,4 +333,9 @@ class Listener:
 
     def _refuse(self, address: tuple[Any, ...], result: str, why: str) -> None:
         self._count(result)
+        now = time.monotonic()
+        with self._lock:
+            if now - self._logged.get(result, -LOG_SECONDS) < LOG_SECONDS:
+                return
+            self._logged[result] = now
         logger.info("a caller of a job pass was turned away: %s (%s)", why, address[0])

@@ -9,19 +9,15 @@ import socket
 import ssl
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from bubu_operator.errors import KubeUnreachableError
 from bubu_operator.jobpass.frames import Frame, encode_frame
 from bubu_operator.jobpass.hello import AUDIENCE, Deadline, Hello, first_frame, send_frame, shake_hands
-from bubu_operator.jobpass.listener import (
-    MAX_CALLERS_OF_ADDRESS,
-    Expected,
-    Listener,
-    PodIdentity,
-    read_review,
-)
+from bubu_operator.jobpass.listener import Expected, Listener, PodIdentity, read_review
+from bubu_operator.jobpass.lobby import MAX_CALLERS, MAX_CALLERS_OF_ADDRESS
 from bubu_operator.jobpass.tls import ServerIdentity, WrongPinError, check_pin, client_context, parse_pin
 
 IDENTITY = ServerIdentity.make()
@@ -37,6 +33,7 @@ class World:
         self.changed = threading.Event()
         self.tokens = {TOKEN: POD}
         self.may_send = True
+        self.review_now = None
         self.listener = Listener(
             ("127.0.0.1", 0),
             IDENTITY,
@@ -55,6 +52,8 @@ class World:
 
     def review(self, token):
         """Say whose token it is."""
+        if self.review_now is not None:
+            return self.review_now(token)
         found = self.tokens.get(token)
         if isinstance(found, Exception):
             raise found
@@ -318,6 +317,112 @@ def test_a_channel_that_has_ended_is_not_lent(world):
         channel.close()
 
         assert not channel.lend()
+
+
+def test_a_newcomer_gets_the_place_of_who_has_many(world):
+    """Somebody who fills all places from a few addresses does not keep the agents out."""
+    address = ("127.0.0.1", world.listener.port)
+    with contextlib.ExitStack() as stack:
+        for number in range(MAX_CALLERS):
+            source = f"127.0.0.{2 + number // MAX_CALLERS_OF_ADDRESS}"
+            stack.enter_context(socket.create_connection(address, timeout=10, source_address=(source, 0)))
+        until_in(world, MAX_CALLERS)
+        world.expect()
+
+        assert world.answer(hello()) == {"welcome": 1}
+
+        world.counted("Displaced")
+
+
+def until_in(world, callers):
+    """Wait until so many callers are in."""
+    deadline = time.monotonic() + 10
+    while world.listener.callers < callers:
+        assert time.monotonic() < deadline, world.counts
+
+
+def test_one_token_of_a_pass_is_reviewed_at_a_time(world):
+    """Many callers for one pass make no flood of requests to the API server, and one agent gets in."""
+    world.expect()
+    entered, go, most, now = threading.Event(), threading.Event(), [], []
+
+    def review(_token):
+        now.append(1)
+        most.append(len(now))
+        entered.set()
+        assert go.wait(10)
+        now.pop()
+        return POD
+
+    world.review_now = review
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(world.answer(hello()))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    assert entered.wait(10)
+    until_in(world, 5)
+    go.set()
+    for thread in threads:
+        thread.join(10)
+
+    assert max(most) == 1
+    assert sorted(map(len, answers)) == [1, 2, 2, 2, 2], "one is welcome, the others have a problem"
+    assert world.counts.count("Admitted") == 1
+
+
+def test_when_no_thread_can_be_started(world, monkeypatch):
+    """That caller is closed; the next one is heard."""
+    starts = threading.Thread.start
+
+    def fails(thread):
+        if thread.name == "agent-hello":
+            raise RuntimeError("can't start new thread")
+        starts(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fails)
+        with socket.create_connection(("127.0.0.1", world.listener.port), timeout=10) as connection:
+            assert connection.recv(1) == b""
+        world.counted("NoThread")
+    world.expect()
+    assert world.answer(hello()) == {"welcome": 1}
+
+
+def test_a_flood_of_callers_is_no_flood_of_lines(world, caplog):
+    """Each is counted; the log has one line of a kind in a while."""
+    caplog.set_level(logging.INFO)
+    for _ in range(30):
+        world.answer(hello())
+
+    assert world.counts == ["Unexpected"] * 30
+    assert len([one for one in caplog.messages if "turned away" in one]) < 5
+
+
+def test_descriptors_and_threads_after_many_passes(world):
+    """All are given back, also those of callers that were turned away."""
+    one_pass(world)
+    before = in_use()
+    for _ in range(100):
+        one_pass(world)
+
+    deadline = time.monotonic() + 10
+    while any(now > then for now, then in zip(in_use(), before, strict=True)):
+        assert time.monotonic() < deadline
+
+
+def in_use():
+    """Count descriptors and threads."""
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+
+def one_pass(world):
+    """An agent comes, its pass takes the channel, and it is over; somebody else is turned away."""
+    world.arrived.clear()
+    with arrived(world) as channel:
+        assert channel.lend()
+        channel.handed_over()
+        world.listener.forget("p-1")
+    assert world.answer(hello())["problem"]
 
 
 def test_no_token_is_logged(world, caplog):
