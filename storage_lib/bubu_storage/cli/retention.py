@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bubu_storage.cli.failures import Failure, PartialFailure, Refusal, complain
+from bubu_storage.cli.failures import Failure, Refusal, complain
 from bubu_storage.cli.groups import CommandGroup
-from bubu_storage.cli.options import GlobalOptions, StoreCommand, options_of
+from bubu_storage.cli.options import StoreCommand, options_of
 from bubu_storage.cli.progress import Progress
-from bubu_storage.cli.show import Out, human_bytes, iso_time, plural, printable
+from bubu_storage.cli.retention_show import ShownRuns, counter_of, print_plan, tell_end, why
+from bubu_storage.cli.show import human_bytes, plural, printable
 from bubu_storage.cli.stores import Stores
 from bubu_storage.wire import DEFAULT_INPUT_PREFIX, DEFAULT_OUTPUT_PREFIX
 
@@ -38,7 +39,6 @@ __all__ = ["retention_command"]
 
 _PASS_TIMEOUT_SECONDS: Final = 30.0
 _WHOLE_SCAN: Final = 1_000_000
-_WHOLE: Final = 100
 
 
 @click.group("retention", cls=CommandGroup, short_help="What a retention policy deletes: plan, apply.")
@@ -128,12 +128,16 @@ def plan_command(context: click.Context, only_due: bool, **wishes: Any) -> None:
     The last lines are the sums and the plan's hash, which "retention apply" wants. With -o json, one
     document a run and one with the sums.
     """
+    from bubu_storage.cli.retention_consent import missing_owners  # noqa: PLC0415 - loads the library
+
     wanted = _Wishes(**wishes)
     plan, owners = wanted.read()
     options = options_of(context)
+    if owners is None and not options.quiet and (missing := missing_owners(plan)):
+        complain(f"{missing}, and nobody is known to be live without --live-refs; apply will refuse that")
     with Stores(options) as stores:
         backend = stores.backend(timeout_seconds=_PASS_TIMEOUT_SECONDS)
-        shown = _Shown(options, lambda outcome: not only_due or not outcome.reason.startswith("Kept"))
+        shown = ShownRuns(options, lambda outcome: not only_due or not outcome.reason.startswith("Kept"))
         with Progress("looking", shown=False if options.quiet or sys.stdout.isatty() else None) as progress:
             stop = _Stop()
             with stop.heard():
@@ -141,8 +145,8 @@ def plan_command(context: click.Context, only_due: bool, **wishes: Any) -> None:
         if stop.asked:
             raise KeyboardInterrupt
         if not totals.is_complete:
-            raise Failure(f"the plan is not complete: {_why(totals)}; what was listed is right")
-        _print_plan(options, backend, plan, totals)
+            raise Failure(f"the plan is not complete: {why(totals)}; what was listed is right")
+        print_plan(options, backend, plan, totals)
 
 
 def _rehearse(  # noqa: PLR0917 - the parts of one cycle
@@ -158,7 +162,7 @@ def _rehearse(  # noqa: PLR0917 - the parts of one cycle
     spec = replace(
         plan.spec, dry_run=True, max_scan=_WHOLE_SCAN, max_delete=_WHOLE_SCAN, budget_seconds=3600.0
     )
-    return _cycle(backend, spec, owners, cluster, stop, on_run, _counter(progress)).run()
+    return _cycle(backend, spec, owners, cluster, stop, on_run, counter_of(progress)).run()
 
 
 def _cycle(  # noqa: PLR0917 - likewise
@@ -177,22 +181,11 @@ def _cycle(  # noqa: PLR0917 - likewise
     return Cycle(backend, spec, owners, is_shared, lambda: stop.asked, on_run, on_checkpoint)
 
 
-def _counter(progress: Progress) -> Callable[[PassReport], None]:
-    seen = 0
-
-    def count(report: PassReport) -> None:
-        nonlocal seen
-        scanned = report.scanned
-        progress.add(objects=scanned - seen if scanned >= seen else scanned)
-        seen = scanned
-
-    return count
-
-
 @retention_command.command("apply", cls=StoreCommand, short_help="Delete what a plan found due.")
 @_policy_options
 @click.option("--plan", "plan_hash", metavar="HASH", required=True, help="As printed by retention plan.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--enforce", is_flag=True, help="Also by a policy whose mode is DryRun.")
 @click.option("--approve", is_flag=True, help="Also if more than the policy's maxDuePercent is due.")
 @click.option("--cursor", "cursor_file", metavar="FILE", help="Keep the place in FILE, and go on from there.")
 @click.option("--max-passes", type=click.IntRange(min=1), metavar="N", help="End after N passes.")
@@ -203,6 +196,7 @@ def apply_command(
     *,
     plan_hash: str,
     yes: bool,
+    enforce: bool,
     approve: bool,
     cursor_file: str | None,
     max_passes: int | None,
@@ -212,17 +206,18 @@ def apply_command(
     """Delete what a plan found due, in passes within the policy's limits.
 
     Claims the store, plans again, and refuses with exit code 4 if that is another plan, or if it is more
-    than the policy's maxDuePercent (see --approve). Asks before it deletes. Ctrl-C ends it in good order;
-    the cursor says where to go on.
+    than the policy's maxDuePercent (see --approve); also by a policy that is suspended, whose mode is
+    DryRun (see --enforce), or that goes by owners without --live-refs. Asks before it deletes. Ctrl-C ends
+    it in good order; the cursor says where to go on.
     """
     from bubu_storage.cli.retention_apply import Apply  # noqa: PLC0415 - loads the library
+    from bubu_storage.cli.retention_consent import check_apply  # noqa: PLC0415 - likewise
     from bubu_storage.cli.retention_cycle import CycleLimits  # noqa: PLC0415 - likewise
     from bubu_storage.retention.claim import ClaimSettings, StoreClaim  # noqa: PLC0415 - likewise
 
     wanted = _Wishes(**wishes)
     plan, owners = wanted.read()
-    if plan.suspended:
-        raise Refusal(f"policy {', '.join(plan.suspended)} is suspended; set spec.suspend to false first")
+    check_apply(plan, enforce=enforce, has_owners=owners is not None)
     if not yes and not _someone_is_there():
         raise Refusal("apply asks before it deletes, and nobody can answer here; add --yes")
     options = options_of(context)
@@ -241,7 +236,7 @@ def apply_command(
                 if stop.asked:
                     raise KeyboardInterrupt
                 if not totals.is_complete:
-                    raise Failure(f"the plan is not complete: {_why(totals)}; nothing was deleted")
+                    raise Failure(f"the plan is not complete: {why(totals)}; nothing was deleted")
                 work.check(totals, approve=approve)
                 marks = owners is not None and any(
                     rule.orphan_grace_seconds is not None for rule in plan.spec.rules
@@ -256,14 +251,14 @@ def apply_command(
                 _ask(None, 0, backend)
             work.begin(cursor)
             with stop.heard(), Progress("deleting", shown=False if options.quiet else None) as progress:
-                shown = _Shown(options, lambda outcome: not outcome.reason.startswith("Kept"), progress)
+                shown = ShownRuns(options, lambda outcome: not outcome.reason.startswith("Kept"), progress)
                 cycle = _cycle(
                     backend, work.spec(), owners, wanted.cluster, stop, shown.run, work.keep_place(progress)
                 )
                 cycle.permits = (claim,)
                 totals = cycle.run(cursor, CycleLimits(max_passes, max_delete))
             work.finish(totals)
-    _end(totals, interrupted=stop.asked, quiet=options.quiet)
+    tell_end(totals, interrupted=stop.asked, quiet=options.quiet)
 
 
 def _holder() -> str:
@@ -294,131 +289,6 @@ def _ask(objects: int | None, size_bytes: int, backend: ObjectBackend) -> None:
     click.echo(f"Delete {what} from {printable(backend.name)}? [y/N] ", nl=False, err=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise Refusal("nothing was deleted")
-
-
-def _end(totals: CycleTotals, *, interrupted: bool, quiet: bool) -> None:
-    """Say how it ended, by a line and the exit code."""
-    from bubu_storage.retention.report import StoppedBy  # noqa: PLC0415 - loads the library
-    from bubu_storage.retention.rules import Reason  # noqa: PLC0415 - likewise
-
-    deleted, failed = totals.tally(Reason.DELETED), totals.tally(Reason.DELETE_FAILED)
-    summary = f"deleted {plural(deleted.objects, 'object')} ({human_bytes(deleted.size_bytes)})"
-    for text in totals.errors:
-        complain(text)
-    last = totals.last
-    if interrupted:
-        complain(summary)
-        raise KeyboardInterrupt
-    if not totals.is_complete and not totals.at_limit:
-        text = f"{summary}, then ended: {_why(totals)}"
-        if last is not None and last.stopped_by is StoppedBy.APPROVAL_REQUIRED:
-            raise PartialFailure(text) if deleted.objects else Refusal(text)
-        raise PartialFailure(text) if deleted.objects else Failure(text)
-    if failed.objects:
-        text = f"{summary}; {plural(failed.objects, 'object')} could not be deleted"
-        raise PartialFailure(text) if deleted.objects else Failure(text)
-    if not quiet:
-        complain(f"{summary}; {'all that was planned' if totals.is_complete else 'more is left'}")
-
-
-def _why(totals: CycleTotals) -> str:
-    last = totals.last
-    if last is None:
-        return "nothing was done"
-    reason = f" ({last.stopped_by})" if last.stopped_by is not None else ""
-    return f"{last.message}{reason}"
-
-
-def _print_plan(
-    options: GlobalOptions, backend: ObjectBackend, plan: RetentionPlan, totals: CycleTotals
-) -> None:
-    from bubu_storage.backend.probe import VERSIONED_MEANING, is_versioned  # noqa: PLC0415 - likewise
-    from bubu_storage.cli.retention_cycle import fingerprint_of, hash_of_plan  # noqa: PLC0415 - loads the library
-
-    assert totals.last is not None  # noqa: S101 - the cycle is complete
-    cycle = totals.last.cycle
-    plan_hash = hash_of_plan(fingerprint_of(plan.spec, backend.name), totals.last)
-    percent = cycle.due * _WHOLE / cycle.decided if cycle.decided else 0.0
-    versioned = is_versioned(backend)
-    out = Out()
-    if options.as_json:
-        out.json(
-            {
-                "plan": plan_hash,
-                "store": backend.name,
-                "server_time": None if totals.last.server_time is None else iso_time(totals.last.server_time),
-                "runs": totals.runs,
-                "decided": cycle.decided,
-                "due": cycle.due,
-                "due_bytes": cycle.due_bytes,
-                "due_percent": round(percent, 3),
-                "max_due_percent": plan.max_due_percent,
-                "versioned": versioned,
-                "by_reason": {
-                    reason.value: {"objects": tally.objects, "size_bytes": tally.size_bytes}
-                    for reason, tally in sorted(totals.by_reason.items())
-                },
-            }
-        )
-        return
-    out.line("")
-    for reason, tally in sorted(totals.by_reason.items()):
-        out.line(f"{reason:<18} {tally.objects:>10,}  {human_bytes(tally.size_bytes):>9}")
-    over = (
-        f", over maxDuePercent {plan.max_due_percent}: apply needs --approve"
-        if cycle.due * _WHOLE > plan.max_due_percent * cycle.decided
-        else ""
-    )
-    out.line(f"due: {cycle.due:,} of {plural(cycle.decided, 'object')} ({percent:.1f} %){over}")
-    if versioned:
-        out.line(f"note: the store {VERSIONED_MEANING}")
-    out.line(f"plan: {plan_hash}")
-
-
-class _Shown:
-    """Prints runs as they are decided.
-
-    Args:
-        options: table or JSON.
-        wanted: which.
-        progress: to make room for, where it is drawn.
-    """
-
-    def __init__(
-        self,
-        options: GlobalOptions,
-        wanted: Callable[[RunOutcome], bool],
-        progress: Progress | None = None,
-    ) -> None:
-        self._options = options
-        self._wanted = wanted
-        self._progress = progress
-        self._out = Out()
-
-    def run(self, outcome: RunOutcome) -> None:
-        """Print one run."""
-        if not self._wanted(outcome):
-            return
-        newest = "" if outcome.newest is None else iso_time(outcome.newest)
-        if self._options.as_json:
-            self._out.json(
-                {
-                    "run": outcome.prefix,
-                    "reason": outcome.reason.value,
-                    "objects": outcome.objects,
-                    "size_bytes": outcome.size_bytes,
-                    "newest": newest or None,
-                    "overdue_seconds": round(outcome.overdue_seconds),
-                }
-            )
-            return
-        if self._progress is not None and sys.stdout.isatty():
-            self._progress.clear()
-        size = human_bytes(outcome.size_bytes)
-        self._out.line(
-            f"{outcome.reason:<18} {outcome.objects:>10,}  {size:>9}  {newest or '-':<20}  "
-            f"{printable(outcome.prefix)}"
-        )
 
 
 class _Stop:
