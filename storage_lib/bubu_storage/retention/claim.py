@@ -27,7 +27,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -36,7 +36,7 @@ from typing import Final, Self
 from bubu_storage.backend.decorator import innermost
 from bubu_storage.backend.last_look import GuardsDeletions
 from bubu_storage.backend.types import ObjectBackend
-from bubu_storage.errors import ClaimedError, PermissionDeniedError, PreconditionFailedError, StorageError
+from bubu_storage.errors import ClaimedError, PreconditionFailedError, StorageError
 from bubu_storage.retention.claim_document import (
     CLAIM_KEY,
     ClaimDocument,
@@ -46,8 +46,10 @@ from bubu_storage.retention.claim_document import (
 )
 from bubu_storage.retention.claim_object import (
     claim_over,
+    claimed_by,
     is_refused,
     look_at_claim,
+    naming_permissions,
     put_claim,
     remove_claim,
     write_over,
@@ -55,7 +57,6 @@ from bubu_storage.retention.claim_object import (
 from bubu_storage.retention.gate import PassStoppedError
 from bubu_storage.retention.report import StoppedBy
 from bubu_storage.retention.runner import boot_seconds
-from bubu_storage.wire import RESERVED_PREFIX
 
 __all__ = ["CLAIM_KEY", "SETTLE_SECONDS", "ClaimSettings", "StoreClaim", "claim_over", "look_at_claim"]
 
@@ -153,11 +154,11 @@ class StoreClaim:
         """
         if self._document is not None:
             raise ClaimedError(f"this claim on {self._backend.name} was made before; make a new one")
-        with self._permitted():
+        with naming_permissions(self.name):
             began = self._monotonic()
             found = look_at_claim(self._backend)
             if found is not None and not claim_over(self._backend, found):
-                raise self._claimed_by(found)
+                raise claimed_by(self.name, found)
             # Should this fail half-way, what was written ends by itself: on a store without conditions it may
             # lie over a claim that counts, and then nobody must find the place free.
             self._make(found, began)
@@ -252,7 +253,7 @@ class StoreClaim:
             there = look_at_claim(self._backend)
             if there is not None and self._is_ours(there):
                 return there.etag
-            raise self._claimed_by(there) from error
+            raise claimed_by(self.name, there) from error
 
     def _is_refused(self, *, by_etag: bool) -> bool:
         self._document = self._next(self._document, self._store_now())
@@ -270,38 +271,12 @@ class StoreClaim:
             there = look_at_claim(self._backend)
             if there is not None and self._is_ours(there):
                 return
-            raise self._claimed_by(there)
+            raise claimed_by(self.name, there)
         raise ClaimedError(
             f"{self.name} cannot be claimed: it knows no conditional requests, and took {took:.1f} s for "
             f"what must be done within {SETTLE_SECONDS:g} s then; try again when it is faster, or let one "
             "controller alone sweep it"
         )
-
-    def _claimed_by(self, found: FoundClaim | None) -> ClaimedError:
-        if found is None:
-            return ClaimedError(f"{self.name} was claimed, and given back, by another just now; try again")
-        way = (
-            "bubu-storage lock show tells more, bubu-storage lock break removes it"
-            if found.document is None
-            else "wait for its end; bubu-storage lock show tells more, and if its holder is gone for good, "
-            "bubu-storage lock break removes it"
-        )
-        return ClaimedError(f"{self.name} is claimed by {found.describe()}; {way}", key=CLAIM_KEY)
-
-    @contextlib.contextmanager
-    def _permitted(self) -> Generator[None]:
-        """Say which permission is wanted where one is missing."""
-        try:
-            yield
-        except PermissionDeniedError as error:
-            raise ClaimedError(
-                f"{self.name} cannot be claimed: {error}. Who deletes must be allowed to read, write and "
-                f"delete objects below {RESERVED_PREFIX}retention/ (s3:GetObject, s3:PutObject, "
-                "s3:DeleteObject), and to list the bucket",
-                key=CLAIM_KEY,
-                status=error.status,
-                code=error.code,
-            ) from error
 
     # ---- renewing
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Generator
 from datetime import datetime
 from typing import Final
 
 from bubu_storage.backend.types import EPOCH, ObjectBackend
 from bubu_storage.errors import (
     BucketNotFoundError,
+    ClaimedError,
     ObjectNotFoundError,
     PermissionDeniedError,
     PreconditionFailedError,
@@ -31,7 +33,16 @@ from bubu_storage.retention.claim_document import (
 )
 from bubu_storage.wire import RESERVED_PREFIX
 
-__all__ = ["claim_over", "is_refused", "look_at_claim", "put_claim", "remove_claim", "write_over"]
+__all__ = [
+    "claim_over",
+    "claimed_by",
+    "is_refused",
+    "look_at_claim",
+    "naming_permissions",
+    "put_claim",
+    "remove_claim",
+    "write_over",
+]
 
 _CLOCK_PREFIX: Final = RESERVED_PREFIX + "retention/clock/"
 _WRONG_ETAG: Final = f'"{"0" * 32}"'
@@ -172,3 +183,32 @@ def _conditional(
         raise
     except StorageError as error:
         raise _UnknownError from error
+
+
+def claimed_by(store: str, found: FoundClaim | None) -> ClaimedError:
+    """Return the error that tells who has a store, and the way out; None: nobody any more."""
+    if found is None:
+        return ClaimedError(f"{store} was claimed, and given back, by another just now; try again")
+    way = (
+        "bubu-storage lock show tells more, bubu-storage lock break removes it"
+        if found.document is None
+        else "wait for its end; bubu-storage lock show tells more, and if its holder is gone for good, "
+        "bubu-storage lock break removes it"
+    )
+    return ClaimedError(f"{store} is claimed by {found.describe()}; {way}", key=CLAIM_KEY)
+
+
+@contextlib.contextmanager
+def naming_permissions(store: str) -> Generator[None]:
+    """Say which permission is wanted where one is missing."""
+    try:
+        yield
+    except PermissionDeniedError as error:
+        raise ClaimedError(
+            f"{store} cannot be claimed: {error}. Who deletes must be allowed to read, write and "
+            f"delete objects below {RESERVED_PREFIX}retention/ (s3:GetObject, s3:PutObject, "
+            "s3:DeleteObject), and to list the bucket",
+            key=CLAIM_KEY,
+            status=error.status,
+            code=error.code,
+        ) from error
