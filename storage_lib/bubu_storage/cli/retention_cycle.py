@@ -19,7 +19,7 @@ from bubu_storage.retention.owners import OwnerSource
 from bubu_storage.retention.references import ReferenceCache
 from bubu_storage.retention.report import PassReport, RunOutcome, StoppedBy, Tally
 from bubu_storage.retention.rules import PROVISIONAL_REASONS, Reason
-from bubu_storage.retention.runner import run_pass
+from bubu_storage.retention.runner import DEFAULT_CONCURRENCY, run_pass
 from bubu_storage.retention.spec import PassSpec
 
 __all__ = ["Cycle", "CycleLimits", "CycleTotals", "fingerprint_of", "hash_of_plan"]
@@ -167,6 +167,7 @@ class Cycle:
                 on_run=self._on_run,
                 on_checkpoint=self.on_checkpoint,
                 reference_cache=cache,
+                concurrency=DEFAULT_CONCURRENCY,
             )
             totals.add(report)
             if report.complete_cycle or report.stopped_by not in _BY_LIMIT:

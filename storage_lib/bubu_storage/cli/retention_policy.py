@@ -9,7 +9,8 @@ a manifest                   ``kind: RetentionPolicy`` (or ``ClusterRetentionPol
 
 Several documents and files are one plan: a run goes only if every rule that covers it lets it go, the
 longest minimum age and the smallest share count. Invariants: a field that is not known is refused; what is
-for the operator alone (mode, interval, storageRef, owners) is known and not used.
+for the operator alone (interval, storageRef) is known and not used. Of ``mode`` and ``owners`` it is told who
+has which, for whoever deletes: a manifest without a mode is a DryRun, as on the API server.
 """
 
 from __future__ import annotations
@@ -56,11 +57,15 @@ class RetentionPlan:
         spec: for the engine, as a dry run.
         max_due_percent: the smallest of all documents.
         suspended: names of policies that are suspended.
+        rehearsing: names of those that must not delete by themselves: their mode is DryRun.
+        needs_owners: names of those that cannot be judged whole without knowing who owns runs.
     """
 
     spec: PassSpec
     max_due_percent: int
     suspended: tuple[str, ...]
+    rehearsing: tuple[str, ...] = ()
+    needs_owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class _Policy:
     max_due_percent: int
     limits: dict[str, Any]
     is_suspended: bool
+    is_dry_run: bool
+    needs_owners: bool
 
 
 def read_plan(paths: Sequence[str], places: PolicyPlaces) -> RetentionPlan:
@@ -102,7 +109,9 @@ def read_plan(paths: Sequence[str], places: PolicyPlaces) -> RetentionPlan:
     return RetentionPlan(
         spec,
         min(policy.max_due_percent for policy in policies),
-        tuple(policy.name for policy in policies if policy.is_suspended),
+        suspended=tuple(policy.name for policy in policies if policy.is_suspended),
+        rehearsing=tuple(policy.name for policy in policies if policy.is_dry_run),
+        needs_owners=tuple(policy.name for policy in policies if policy.needs_owners),
     )
 
 
@@ -117,7 +126,7 @@ def _policies(document: Any, path: str, places: PolicyPlaces) -> Iterable[_Polic
         yield _manifest(manifest, places)
     else:
         fields = Fields(document, path, (*_SPEC, *_OPERATORS, "scopes"))
-        yield _policy(fields, path, _bases(fields, places, ()))
+        yield _policy(fields, path, _bases(fields, places, ()), mode="Enforce")
 
 
 def _manifest(manifest: Fields, places: PolicyPlaces) -> _Policy:
@@ -135,7 +144,7 @@ def _manifest(manifest: Fields, places: PolicyPlaces) -> _Policy:
             f"{manifest.path} is of namespace {own[0]!r} and cleans nothing else; leave --namespace out"
         )
     spec = Fields(manifest.raw("spec"), f"{manifest.path}.spec", (*_SPEC, *_OPERATORS))
-    return _policy(spec, str(facts.get("name") or manifest.path), _bases(spec, places, own))
+    return _policy(spec, str(facts.get("name") or manifest.path), _bases(spec, places, own), mode="DryRun")
 
 
 def _bases(spec: Fields, places: PolicyPlaces, own: tuple[str, ...]) -> list[tuple[str, str]] | None:
@@ -156,7 +165,8 @@ def _bases(spec: Fields, places: PolicyPlaces, own: tuple[str, ...]) -> list[tup
     ]
 
 
-def _policy(spec: Fields, name: str, bases: list[tuple[str, str]] | None) -> _Policy:
+def _policy(spec: Fields, name: str, bases: list[tuple[str, str]] | None, *, mode: str) -> _Policy:
+    """Read a spec; ``mode`` is what it has where it does not say."""
     safety = spec.fields("safety", ("minAge", "maxDuePercent"))
     orphans = spec.fields("orphans", ("action", "grace"))
     grace = _grace(orphans)
@@ -178,6 +188,10 @@ def _policy(spec: Fields, name: str, bases: list[tuple[str, str]] | None) -> _Po
             rules += [RetentionRule(prefix, within, last_runs, grace) for _, prefix in placed]
         except StorageError as error:
             raise Misconfigured(f"{rule.path}: {error}") from error
+    mode = spec.text("mode", mode)
+    if mode not in {"DryRun", "Enforce"}:
+        raise spec.wrong("mode", "must be DryRun or Enforce")
+    counts = any(rule.keep_last_runs is not None for rule in rules)
     return _Policy(
         name=name,
         scopes=tuple(scopes),
@@ -186,6 +200,8 @@ def _policy(spec: Fields, name: str, bases: list[tuple[str, str]] | None) -> _Po
         max_due_percent=safety.whole("maxDuePercent", 50, least=1, most=100),
         limits=_limits(spec),
         is_suspended=spec.flag("suspend", default=False),
+        is_dry_run=mode == "DryRun",
+        needs_owners=bool(spec.items("owners")) or counts or grace is not None,
     )
 
 

@@ -16,7 +16,7 @@ POLICY: dict[str, Any] = {
     "apiVersion": "storage.bubustack.io/v1alpha1",
     "kind": "RetentionPolicy",
     "metadata": {"name": "clean", "namespace": "team-a"},
-    "spec": {"rules": [{"prefix": "outputs/", "keep": {"within": "30d"}}]},
+    "spec": {"mode": "Enforce", "rules": [{"prefix": "outputs/", "keep": {"within": "30d"}}]},
 }
 
 

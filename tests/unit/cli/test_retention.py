@@ -12,6 +12,7 @@ from bubu_storage.backend.file import FileBackend
 from bubu_storage.cli import retention, retention_cycle
 from bubu_storage.retention.claim import CLAIM_KEY, ClaimSettings, StoreClaim
 from bubu_storage.retention.registration import register
+from bubu_storage.retention.runner import DEFAULT_CONCURRENCY
 from tests.unit.cli.retention_world import fill, lines_of, put, with_spec, write
 
 
@@ -243,6 +244,8 @@ class TestPlan:
             (with_spec(orphans={"action": "delete"}), "Report or Delete"),
             (with_spec(orphans={"grace": "1m"}), "at least 5m"),
             (with_spec(suspend="no"), "true or false"),
+            (with_spec(mode="enforce"), "mode must be DryRun or Enforce"),
+            (with_spec(owners={}), "owners must be a list"),
             (with_spec() | {"kind": "StorageConfig"}, "StorageConfig of"),
             (with_spec() | {"extra": 1}, "unknown field 'extra'"),
             ([1], "must be a mapping"),
@@ -371,6 +374,80 @@ class TestApply:
         assert result.exit_code == 4
         assert "suspended" in result.stderr
         assert set(OLD) <= set(keys())
+
+    @pytest.mark.parametrize("mode", [{"mode": "DryRun"}, {"mode": None}])
+    def test_a_rehearsal_deletes_only_if_told_so(self, *, on, keys, plan, tmp_path, mode):
+        """A manifest without a mode is a DryRun on the API server, and so it is here."""
+        policy = write(tmp_path, with_spec(**mode), "d.json")
+        arguments = ("retention", "apply", "-f", policy, "--plan", plan(file=policy), "--yes")
+        refused = on(*arguments)
+
+        assert refused.exit_code == 4
+        assert "policy clean only rehearses" in refused.stderr
+        assert "--enforce" in refused.stderr
+        assert set(OLD) <= set(keys())
+        assert on(*arguments, "--enforce").exit_code == 0
+        assert not set(OLD) & set(keys())
+
+    def test_one_rehearsing_policy_of_several_is_enough(self, on, keys, plan, policy, tmp_path):
+        """It is named; rules without Kubernetes have no mode unless they say one."""
+        alone = write(tmp_path, with_spec()["spec"] | {"mode": "DryRun"}, "alone.json")
+        arguments = ("-f", alone, "-n", "team-a")
+        result = on("retention", "apply", *arguments, "-f", policy, "--plan", plan(*arguments), "--yes")
+
+        assert result.exit_code == 4
+        assert "alone.json only rehearses" in result.stderr
+        assert set(OLD) <= set(keys())
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"owners": [{"group": "batch", "version": "v1", "kind": "Job"}]},
+            {"rules": [{"prefix": "outputs/", "keep": {"within": "30d", "lastRuns": 1}}]},
+            {"orphans": {"action": "Delete"}},
+        ],
+    )
+    def test_who_goes_by_owners_needs_a_list_of_them(self, *, on, keys, plan, tmp_path, changes):
+        """The plan says so beforehand; with a list it goes on."""
+        policy = write(tmp_path, with_spec(**changes), "o.json")
+        planned = on("retention", "plan", "-f", policy)
+        refused = on("retention", "apply", "-f", policy, "--plan", plan(file=policy), "--yes")
+
+        assert planned.exit_code == 0
+        assert "goes by owners" in planned.stderr
+        assert on("--quiet", "retention", "plan", "-f", policy).stderr == ""
+        assert refused.exit_code == 4
+        assert "--live-refs" in refused.stderr
+        assert set(OLD) <= set(keys())
+        listed = ("--live-refs", write(tmp_path, {"owners": []}, "owners.json"))
+        result = on(
+            "retention", "apply", "-f", policy, "--plan", plan(*listed, file=policy), "--yes", *listed
+        )
+
+        assert result.exit_code == 0, result.stderr
+
+    def test_passes_are_as_fast_as_the_operators(self, on, plan, policy, monkeypatch):
+        """Rehearsal and deletion alike send requests side by side."""
+        seen = []
+        run_pass = retention_cycle.run_pass
+
+        def watched(*args, **facts):
+            seen.append((args[1].dry_run, facts["concurrency"]))
+            return run_pass(*args, **facts)
+
+        agreed = plan()
+        monkeypatch.setattr(retention_cycle, "run_pass", watched)
+        result = on("retention", "apply", "-f", policy, "--plan", agreed, "--yes")
+
+        assert result.exit_code == 0, result.stderr
+        assert {(True, DEFAULT_CONCURRENCY), (False, DEFAULT_CONCURRENCY)} == set(seen)
+
+    def test_nothing_is_registered(self, on, keys, plan, policy):
+        """Whoever sweeps by hand is no cluster; others' registrations are only read."""
+        before = keys()
+        on("retention", "apply", "-f", policy, "--plan", plan(), "--yes")
+
+        assert set(keys()) < set(before)
 
     def test_nothing_due_is_no_failure(self, on, plan, tmp_path):
         """Nothing is asked and nothing deleted."""
