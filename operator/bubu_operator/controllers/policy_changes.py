@@ -2,8 +2,8 @@
 
 The watch's cache may lag behind what was read, so only a newer spec, a deletion that was seen, an
 object that was known and is known no more, or one of another uid than any known at the start counts.
-For a cluster-wide policy the namespaces are listed again from time to time: one that is offered the
-store no more is left alone at once. So it is with what others keep (`neighbour_changes`). A list that may
+Where a cluster-wide config is used, the namespaces are looked at again from time to time: one that is
+offered the store no more is left alone at once. So it is with what others keep (`neighbour_changes`). A list that may
 not be read any more ends the pass, and so does one that cannot be read three times in a row.
 """
 
@@ -16,7 +16,7 @@ from bubu_operator.api.v1alpha1.cluster_storage_config import ClusterStorageConf
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.neighbour_changes import NeighbourChanges
 from bubu_operator.controllers.policy_kinds import AnyPolicy, PolicyKind
-from bubu_operator.controllers.policy_store import PolicyStore, selected_namespaces
+from bubu_operator.controllers.policy_store import PolicyStore, is_offered, selected_namespaces
 from bubu_operator.controllers.repeated_look import RepeatedLook
 from bubu_operator.kube.resources import JsonObject, ObjectKey, metadata_of
 
@@ -81,16 +81,24 @@ def _looks(
     context: Context, policy: AnyPolicy, store: PolicyStore, neighbours: NeighbourChanges | None
 ) -> Iterator[RepeatedLook]:
     config = store.config
-    if isinstance(policy, ClusterRetentionPolicy) and isinstance(config, ClusterStorageConfig):
+    if isinstance(config, ClusterStorageConfig):
         which = f"which namespaces are offered ClusterStorageConfig {config.metadata.name}"
-        yield RepeatedLook(context.monotonic, which, lambda: _taken_back(context, store, config))
+        is_wide = isinstance(policy, ClusterRetentionPolicy)
+        yield RepeatedLook(
+            context.monotonic, which, lambda: _taken_back(context, store, config, is_wide=is_wide)
+        )
     if neighbours is not None:
         yield RepeatedLook(context.monotonic, "what other policies keep", neighbours.look)
 
 
-def _taken_back(context: Context, store: PolicyStore, config: ClusterStorageConfig) -> str | None:
+def _taken_back(
+    context: Context, store: PolicyStore, config: ClusterStorageConfig, *, is_wide: bool
+) -> str | None:
     """Look whether every covered namespace is still offered the store."""
-    gone = set(store.namespaces) - set(selected_namespaces(context.client, config))
+    if is_wide:
+        gone = set(store.namespaces) - set(selected_namespaces(context.client, config))
+    else:
+        gone = {name for name in store.namespaces if not is_offered(context.client, config, name)}
     if not gone:
         return None
     return f"namespace {min(gone)} is not offered the store any more, or is gone"

@@ -42,7 +42,7 @@ from bubu_operator.kube.resources import (
 from bubu_operator.retention.plan import PlanProblem
 from bubu_storage.backend.probe import VERSIONED, VERSIONED_MEANING
 
-__all__ = ["ConfigRef", "PolicyStore", "find_store", "selected_namespaces", "store_problem"]
+__all__ = ["ConfigRef", "PolicyStore", "find_store", "is_offered", "selected_namespaces", "store_problem"]
 
 Config = TypeVar("Config", StorageConfig, ClusterStorageConfig)
 
@@ -185,6 +185,18 @@ def selected_namespaces(client: KubeClient, config: ClusterStorageConfig) -> tup
             if config.spec.selects(_labels(item))
         )
     )
+
+
+def is_offered(client: KubeClient, config: ClusterStorageConfig, namespace: str) -> bool:
+    """Tell whether a cluster-wide config is offered to a namespace, which may be gone.
+
+    Raises:
+        KubeApiError: the namespace could not be read, other than by "not found".
+    """
+    try:
+        return config.spec.selects(_labels(client.get(NAMESPACES, namespace)))
+    except KubeNotFoundError:
+        return False
 
 
 def _labels(namespace: JsonObject) -> Mapping[str, str]:

@@ -165,3 +165,24 @@ def test_policies_of_one_name_and_of_both_kinds_are_two():
 
     assert kept(guarded) == {"outputs/tidy/": 30}
     assert [neighbour.policy for neighbour in guarded.neighbours] == ["RetentionPolicy tidy/tidy"]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (None, {"outputs/team-a/": 30}),
+        (s3("flows"), {"outputs/team-a/": 30}),
+        (s3("another"), {}),
+        ({"file": {"path": "/data", "emptyDir": {}}}, {}),
+    ],
+)
+def test_what_a_policy_keeps_whose_config_is_away(config, expected):
+    """Deleted, or about to be made anew: which store it was about cannot be told, so it counts for this one."""
+    api = FakeApi(
+        (CLUSTER_STORAGE_CONFIGS, SHARED),
+        (RETENTION_POLICIES, keeps("team-a", 30, storageRef={"name": "main"})),
+    )
+    if config is not None:
+        api.put(STORAGE_CONFIGS, {"metadata": {"name": "main", "namespace": "team-a"}, "spec": config})
+
+    assert kept(guard(api, ["team-a"])) == expected
