@@ -168,6 +168,7 @@ class _Child:
                 reference_cache=cache,
                 concurrency=DEFAULT_CONCURRENCY,
                 conditional_batches=store.facts.is_conditional,
+                stamps_clock=bool(store.permits),
             )
             if len(cache):
                 self._send(PassLine(LineType.CACHE, cache=_bounded(cache)))

@@ -167,6 +167,7 @@ class Cycle:
                 on_run=self._on_run,
                 on_checkpoint=self.on_checkpoint,
                 reference_cache=cache,
+                stamps_clock=bool(self.permits),
                 concurrency=DEFAULT_CONCURRENCY,
             )
             totals.add(report)

@@ -9,7 +9,8 @@ Invariants (the safety contract; each has tests):
   budget or after ``should_stop`` said so; never more than ``requests_per_second``;
 * nothing outside the scopes is ever listed, nothing in the reserved area ever deleted;
 * ages are reckoned by the store's clock, read once at the start of the pass, so that what
-  is written meanwhile is younger than anything that can be due;
+  is written meanwhile is younger than anything that can be due; where the clock that answers
+  is not the one that dates objects (a file store on another machine's disk), by the earlier;
 * the process may be killed at any moment: a later pass from any checkpoint's cursor (or
   from none) deletes nothing that must be kept, and from the last one scans at most one page
   again;
@@ -43,6 +44,7 @@ from bubu_storage.retention.report import PassReport, RunOutcome, StoppedBy
 from bubu_storage.retention.rules import Reason, decide_loose
 from bubu_storage.retention.scan import OpenRun
 from bubu_storage.retention.spec import PassSpec, run_prefix_of
+from bubu_storage.retention.store_clock import stamped_time
 from bubu_storage.retention.sweep import Sweeper
 
 __all__ = ["DEFAULT_CONCURRENCY", "boot_seconds", "run_pass"]
@@ -91,6 +93,7 @@ def run_pass(
     reference_cache: ReferenceCache | None = None,
     concurrency: int = 1,
     conditional_batches: bool = False,
+    stamps_clock: bool = False,
 ) -> PassReport:
     """Run one pass and return what it did; errors of the store end it, they are not raised.
 
@@ -118,6 +121,9 @@ def run_pass(
         conditional_batches: delete only what still has the ETag that was listed; what has another
             one is kept. Only for stores that were seen to honour it in the requests that are used:
             others refuse it, or silently ignore it (`bubu_storage.backend.probe`).
+        stamps_clock: write an object to see what date the store gives it, and reckon by that where
+            it is earlier than the store's own word. For whoever holds the store's claim; a dry run
+            never writes.
 
     Returns:
         The report. ``stopped_by`` says why the pass ended, ``cursor`` where to go on.
@@ -143,6 +149,7 @@ def run_pass(
         reference_cache=ReferenceCache() if reference_cache is None else reference_cache,
         concurrency=_useful(concurrency, spec),
         conditional_batches=conditional_batches,
+        stamps_clock=stamps_clock and not spec.dry_run,
     )
     return run.execute()
 
@@ -168,6 +175,7 @@ class _Pass:
         reference_cache: ReferenceCache,
         concurrency: int,
         conditional_batches: bool,
+        stamps_clock: bool,
     ) -> None:
         self._backend = backend
         self._spec = spec
@@ -180,6 +188,7 @@ class _Pass:
         self._reference_cache = reference_cache
         self._concurrency = concurrency
         self._is_conditional = conditional_batches
+        self._stamps_clock = stamps_clock
         self._gate = Gate(
             monotonic=monotonic,
             sleep=sleep,
@@ -235,6 +244,8 @@ class _Pass:
             self._gate.turn()
             try:
                 now = self._backend.server_time()
+                if self._stamps_clock:
+                    now = min(now, self._stamped_time())
             except ThrottledError as error:
                 self._gate.back_off(error)
                 continue
@@ -246,6 +257,12 @@ class _Pass:
             self._ledger.server_time = now
             self._ledger.clock_skew_seconds = (now - self._wall_clock()).total_seconds()
             return now
+
+    def _stamped_time(self) -> datetime:
+        """Return the date of an object written now; in three requests."""
+        for turn in (self._gate.turn_to_delete, self._gate.turn, self._gate.turn):
+            turn()
+        return stamped_time(self._backend)
 
     def _cycle(self, judge: Judge) -> None:
         """Decide everything from the cursor to the end of the last scope."""
