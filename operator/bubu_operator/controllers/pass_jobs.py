@@ -60,7 +60,7 @@ START_GRACE_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 1.0
 POLL_MAX_SECONDS: Final = 10.0
 GONE_SECONDS: Final = 1.0
-CALL_SECONDS: Final = START_SECONDS + 120.0
+CALL_SECONDS: Final = START_SECONDS + 180.0
 """Until then an agent has called: also one whose pod was the last to start, and that tried five times."""
 
 LAST_WORDS_SECONDS: Final = 5.0

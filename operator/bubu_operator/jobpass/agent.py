@@ -205,6 +205,9 @@ def _dial(address: tuple[str, int], greet: Callable[[ssl.SSLSocket, Deadline], N
             greet(secure, deadline)
         except (OSError, FrameError) as error:
             secure.close()
+            if tries_left and isinstance(error, OSError):
+                time.sleep(DIAL_AGAIN_SECONDS)  # it may have had no place
+                continue
             raise _CallError(str(error) or type(error).__name__) from error
         except BaseException:
             secure.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -104,6 +105,35 @@ def test_a_whole_conversation(world):
     assert world.result(process)["reason"] == "ProbeSucceeded"
     assert process.returncode == 0
     assert [entry.key for page in store.list_objects() for entry in page.objects] == ["outputs/team-b/r/o"]
+
+
+def test_a_controller_that_has_no_place_at_first_is_called_again(world):
+    """It closes whoever is too many; an agent that gave up at that would cost a pass."""
+    door = socket.create_server(("127.0.0.1", 0))
+    process = world.start(port=door.getsockname()[1])
+    door.settimeout(30)
+    door.accept()[0].close()
+    caller, _ = door.accept()
+    controller = socket.create_connection(("127.0.0.1", world.listener.port))
+
+    def carry(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+    threads = [
+        threading.Thread(target=carry, args=ends) for ends in ((caller, controller), (controller, caller))
+    ]
+    for thread in threads:
+        thread.start()
+    world.remote().close()
+
+    assert world.result(process)["reason"] == "ProbeSucceeded"
+    for thread in threads:
+        thread.join(10)
+    for end in (door, caller, controller):
+        end.close()
 
 
 def test_an_agent_that_is_killed(world):
