@@ -9,7 +9,8 @@ Invariants:
 * either everything that can be reached was read, or the pass stops: a document that cannot be
   read, and a bound that is exceeded, leave it unknown what is protected;
 * an object that is missing protects nothing further, and neither does one that is no JSON
-  document, unless its name says that it should be (``.json``);
+  document, unless it should be one: its name ends in ``.json``, or it begins like one and has
+  the text of a reference in it (cut off, say);
 * a path that could leave the store, or lies in the reserved area, is data like any other text;
 * each document is read once a pass, however often and in whatever circles it is referred to. A
   run learns references from what it was given, and all of that was followed when the pass began.
@@ -48,6 +49,8 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _JSON_BLANKS: Final = b" \t\r\n"
 _JSON_STARTS: Final = (b"{", b"[")
 """Of values that can hold a reference."""
+_REFERENCE_TEXT: Final = STORAGE_REF_KEY.removeprefix("$")
+"""What a document that cannot be parsed, and yet may refer to something, has in it; ``$`` may be escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +203,7 @@ class Follower:
         try:
             return document.info.etag, references_in(text) if text.strip() else ()
         except UnreadableDocumentError as error:
-            return error if must_be_json else (document.info.etag, ())
+            return error if must_be_json or _REFERENCE_TEXT in text else (document.info.etag, ())
 
 
 def _unreadable(what: str, error: StorageError | None = None) -> PassStoppedError:

@@ -224,6 +224,34 @@ class TestFollowing:
 
         assert follow(store, ["blob"]) == {"blob"}
 
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b'{"$bubuStorageRef": "b"',
+            b'\xef\xbb\xbf [1, {"\\u0024bubuStorageRef": "b"}',
+            b'{"$bubuStorageRef": "b"} and more',
+            b"[" * 100_000 + b'{"$bubuStorageRef": "b"}' + b"]" * 100_000,
+        ],
+    )
+    def test_a_broken_document_with_a_reference_in_it_is_unreadable(self, store, content):
+        """Whatever its name: it is cut off, or written by something else, and may refer to anything."""
+        store.put("a", content)
+
+        with pytest.raises(PassStoppedError) as stopped:
+            follow(store, ["a"])
+
+        assert stopped.value.reason is StoppedBy.REFERENCES_UNREADABLE
+        assert "'a' is no document" in str(stopped.value)
+
+    @pytest.mark.parametrize(
+        "content", [b'"$bubuStorageRef', b"log of $bubuStorageRef\n{", b"\x89{$bubuStorageRef"]
+    )
+    def test_other_things_may_speak_of_references(self, store, content):
+        """What does not begin like a document that can hold one is data, and its text means nothing."""
+        store.put("a", content)
+
+        assert follow(store, ["a"]) == {"a"}
+
     @pytest.mark.parametrize("content", [b"\x89PNG\r\n", b"{not json", b"[1, 2", b'{"a": 1}{"b": 2}'])
     @pytest.mark.parametrize("key", ["a.json", "a.JSON"])
     def test_a_document_that_cannot_be_understood_stops_the_pass(self, store, key, content):
