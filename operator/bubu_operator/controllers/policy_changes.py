@@ -3,8 +3,8 @@
 The watch's cache may lag behind what was read, so only a newer spec, a deletion that was seen, an
 object that was known and is known no more, or one of another uid than any known at the start counts.
 Where a cluster-wide config is used, the namespaces are looked at again from time to time: one that is
-offered the store no more is left alone at once. So it is with what others keep (`neighbour_changes`). A list that may
-not be read any more ends the pass, and so does one that cannot be read three times in a row.
+offered the store no more is left alone at once. So it is with what others keep (`neighbour_changes`). A
+list that may not be read any more ends the pass, and so does one that cannot be read three times in a row.
 """
 
 from __future__ import annotations

@@ -358,7 +358,10 @@ class _Pass:
         if run is None or run.phase is not phase or (phase is Phase.SCANNING and not run.position):
             return None
         scope = self._spec.scope_of(run.prefix)
-        return run if scope is not None and run_prefix_of(run.prefix, scope) == run.prefix else None
+        if scope is None or run_prefix_of(run.prefix, scope) != run.prefix:
+            return None
+        # No listing gives such a run: somebody has written the cursor, and a directory would lead elsewhere.
+        return None if run.prefix[len(scope) : -1] in {".", ".."} else run
 
     def _scan(self, index: int, scope: str, actor: Actor, judge: Judge, pages: Pages) -> None:
         """Stream one scope, page by page, and hand every decision to the actor."""

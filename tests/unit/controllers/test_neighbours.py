@@ -177,7 +177,7 @@ def test_policies_of_one_name_and_of_both_kinds_are_two():
     ],
 )
 def test_what_a_policy_keeps_whose_config_is_away(config, expected):
-    """Deleted, or about to be made anew: which store it was about cannot be told, so it counts for this one."""
+    """Deleted, or about to be made anew: its store cannot be told, so it counts for this one."""
     api = FakeApi(
         (CLUSTER_STORAGE_CONFIGS, SHARED),
         (RETENTION_POLICIES, keeps("team-a", 30, storageRef={"name": "main"})),
