@@ -121,7 +121,7 @@ def test_the_newest_runs_of_a_story_and_orphans_after_their_grace(world: World) 
         time.sleep(1.1)  # ranks go by creation, which the API server tells in whole seconds
     mark = world.store / ".bubu" / "retention" / "marks" / "outputs" / world.namespace / "marked" / "mark"
     mark.parent.mkdir(parents=True)
-    mark.write_bytes(b"")
+    mark.write_bytes(b"marked")  # an empty one is void
     os.utime(mark, (time.time() - HOUR, time.time() - HOUR))
     world.config()
     world.policy(
@@ -180,7 +180,7 @@ def test_losing_the_right_to_list_owners_stops_deletions(world: World, installed
     grant(world, account, role)
     world.config()
     world.policy(mode="Enforce", interval="2s", storageRef={"name": "main"}, limits=VERY_SLOW)
-    controller = world.controller(account=(world.namespace, account))
+    controller = world.controller(account=(world.namespace, account), operator_namespace=world.namespace)
     controller.start()
     world.wait(lambda s: s.get("totals", {}).get("deletedObjects", 0) > 0, "deletions", 60)
 
