@@ -242,6 +242,13 @@ def cli() -> None:
     help="Start no retention pass. At run time: the annotation storage.bubustack.io/pause-retention=true "
     "on the operator's namespace.",
 )
+@click.option(
+    "--pause-annotation/--no-pause-annotation",
+    default=True,
+    show_default=True,
+    help="Look for that annotation. Without the right to read the operator's namespace no pass starts; "
+    "--no-pause-annotation says that this switch is not wanted.",
+)
 def controller(**options: Any) -> None:
     """Probe stores, run retention passes, inject labelled workloads."""
     _end_at_once_when_asked()

@@ -387,6 +387,8 @@ def test_rights_for_one_namespace_only(world: World) -> None:
         namespaces=[world.namespace],
         roots=[world.root],
         account=(world.namespace, "narrow"),
+        # Where it may read the annotation that pauses passes.
+        operator_namespace=world.namespace,
     )
     world.controllers.append(controller)
     controller.start()

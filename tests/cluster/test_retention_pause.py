@@ -99,3 +99,57 @@ def test_a_controller_that_starts_while_retention_is_paused(world: World) -> Non
 
     world.controller(operator_namespace=world.namespace).start()
     world.wait(lambda s: finished(s, "DryRun"), "a pass")
+
+
+def test_without_the_right_to_read_the_annotation_no_pass_runs(world: World) -> None:
+    """The switch would do nothing. With the right, or without the wish for a switch, passes run."""
+    world.fill(old=5, young=5)
+    world.config()
+    world.policy(storageRef={"name": "main"})
+    world.cluster.create_namespace(other := f"{world.namespace}-op")
+    controller = world.controller(operator_namespace=other, account=allow_narrow(world))
+    controller.start()
+    until(lambda: reason(world, "tidy") == "PauseUnknown", "the reason", 15)
+    message = condition(world.read()).get("message", "")
+    assert f"resourceName {other}" in message
+    assert "--no-pause-annotation" in message
+    assert "lastPass" not in world.status()
+
+    role = ("role", "pause", "--verb=get", "--resource=namespaces", f"--resource-name={other}", "-n", other)
+    world.cluster.kubectl("create", *role)
+    binding = (
+        "rolebinding",
+        "pause",
+        "--role=pause",
+        f"--serviceaccount={world.namespace}:narrow",
+        "-n",
+        other,
+    )
+    world.cluster.kubectl("create", *binding)
+    world.wait(lambda s: finished(s, "DryRun"), "a pass", 30)
+    controller.stop()
+
+    world.cluster.kubectl("delete", "rolebinding", "pause", "-n", other)
+    controller = world.controller(
+        "--no-pause-annotation", operator_namespace=other, account=(world.namespace, "narrow")
+    )
+    controller.start()
+    world.policy("second", storageRef={"name": "main"})
+    until(lambda: "lastPass" in world.status("second"), "a pass without the switch", 30)
+    world.cluster.kubectl("delete", "namespace", other, "--wait=false")
+
+
+def allow_narrow(world: World) -> tuple[str, str]:
+    """Make an account with the shipped rights in the world's namespace alone."""
+    rbac, meta = "rbac.authorization.k8s.io", {"name": "narrow", "namespace": world.namespace}
+    world.cluster.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "bubu-storage-controller"},
+            "subjects": [{"kind": "ServiceAccount", **meta}],
+        },
+    )
+    return world.namespace, "narrow"

@@ -52,6 +52,7 @@ class ControllerOptions:
         heal_interval_seconds: between two sweeps over the pods; 0 for none.
         rollout_timeout_seconds: a roll-out that is not done after this long does not hold up the next.
         pause_retention: no pass is started, whatever the annotation on the namespace says.
+        pause_annotation: False: passes run although no annotation can pause them.
     """
 
     kubeconfig: Path | None = None
@@ -76,6 +77,7 @@ class ControllerOptions:
     heal_interval_seconds: float = 60.0
     rollout_timeout_seconds: float = 600.0
     pause_retention: bool = False
+    pause_annotation: bool = True
 
 
 class ObjectCache:

@@ -5,9 +5,11 @@ under way is asked to end, no other one starts, and each policy says so. It is r
 one right to read that namespace; ``--pause-retention`` is the same for the life of a process.
 
 Invariants: any value but ``false`` pauses, so a typing error is on the safe side; before the
-annotation has been read once no pass starts; while it cannot be read what was read last holds. A
-controller without the right to read its namespace says so in its log and in a metric, and works
-without this switch.
+annotation has been read once no pass starts; while the API server does not answer what was read last
+holds. A controller that may not read its namespace runs no pass, and says which right is missing: a
+switch that does nothing is found out about when it is needed. ``--no-pause-annotation`` says that none
+is wanted. A namespace that does not exist counts likewise, except without leader election, as on a
+laptop: who elects has a Lease there.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, Self
 
+from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError, OperatorError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import NAMESPACES, metadata_of, section
@@ -40,7 +43,7 @@ class PauseState:
     """
 
     def __init__(self, why: str, *, known: bool) -> None:
-        self._why = why
+        self._what = why, Reason.PASSES_PAUSED
         self.known = known
 
     @classmethod
@@ -56,12 +59,17 @@ class PauseState:
     @property
     def why(self) -> str:
         """Why no pass may run now; "" when they may."""
-        return self._why
+        return self._what[0]
 
-    def set(self, why: str) -> bool:
+    @property
+    def reason(self) -> Reason:
+        """What to call it: somebody wants it so, or nobody can tell."""
+        return self._what[1]
+
+    def set(self, why: str, reason: Reason = Reason.PASSES_PAUSED) -> bool:
         """Note what was read; tell whether it is news."""
-        news = not self.known or why != self._why
-        self._why, self.known = why, True
+        news = not self.known or (why, reason) != self._what
+        self._what, self.known = (why, reason), True
         return news
 
 
@@ -74,6 +82,8 @@ class PauseWatch:
         state: is written.
         metrics: of retention.
         always: ``--pause-retention``: paused whatever the annotation says.
+        wanted: False: ``--no-pause-annotation``: nothing is read.
+        needs_namespace: a namespace that does not exist is a mistake.
         changed: called after a change, from this thread.
     """
 
@@ -86,12 +96,16 @@ class PauseWatch:
         *,
         always: bool,
         changed: Callable[[], None],
+        wanted: bool = True,
+        needs_namespace: bool = True,
     ) -> None:
         self._client = client
         self._namespace = namespace
         self._state = state
         self._metrics = metrics
         self._always = always
+        self._wanted = wanted
+        self._needs_namespace = needs_namespace
         self._changed = changed
         self._told = ""
         self._stop = threading.Event()
@@ -117,9 +131,10 @@ class PauseWatch:
 
     def look(self) -> None:
         """Read the annotation once and note what it says."""
-        why = self._read()
-        if why is None or not self._state.set(why):
+        found = self._read()
+        if found is None or not self._state.set(*found):
             return
+        why, _ = found
         self._metrics.paused.set(1 if why else 0)
         logger.log(
             logging.WARNING if why else logging.INFO,
@@ -128,17 +143,30 @@ class PauseWatch:
         )
         self._changed()
 
-    def _read(self) -> str | None:
+    def _read(self) -> tuple[str, Reason] | None:
         """Return why passes are paused, "" if they are not, None if what was read last holds."""
         if self._always:
-            return "the controller was started with --pause-retention"
+            return "the controller was started with --pause-retention", Reason.PASSES_PAUSED
+        if not self._wanted:
+            return "", Reason.PASSES_PAUSED
         try:
             found = self._client.get(
                 NAMESPACES, self._namespace, metadata_only=True, timeout_seconds=READ_SECONDS
             )
-        except (KubeForbiddenError, KubeNotFoundError) as error:
-            self._unreadable(f"passes cannot be paused by an annotation: {error}")
-            return None if self._state.known else ""
+        except KubeForbiddenError as error:
+            return self._blind(
+                f"the annotation {PAUSE_ANNOTATION} on the operator's namespace may not be read: {error}. "
+                f"Grant it the verb get on namespaces, resourceName {self._namespace}, by a Role there"
+            )
+        except KubeNotFoundError:
+            missing = (
+                f"the operator's namespace {self._namespace}, whose annotation {PAUSE_ANNOTATION} pauses "
+                "passes, does not exist"
+            )
+            if not self._needs_namespace:
+                self._unreadable(f"passes cannot be paused by an annotation: {missing}")
+                return "", Reason.PASSES_PAUSED
+            return self._blind(f"{missing}. Create it, or correct --operator-namespace")
         except OperatorError as error:
             self._unreadable(f"whether passes are paused could not be read: {error}")
             return None
@@ -146,8 +174,15 @@ class PauseWatch:
         self._told = ""
         value = section(metadata_of(found), "annotations").get(PAUSE_ANNOTATION)
         if value is None or str(value) == "false":
-            return ""
-        return f"namespace {self._namespace} has the annotation {PAUSE_ANNOTATION}; remove it to go on"
+            return "", Reason.PASSES_PAUSED
+        return (
+            f"namespace {self._namespace} has the annotation {PAUSE_ANNOTATION}; remove it to go on",
+            Reason.PASSES_PAUSED,
+        )
+
+    def _blind(self, problem: str) -> tuple[str, Reason]:
+        self._metrics.pause_unreadable.set(1)
+        return f"{problem}; or start the controller with --no-pause-annotation", Reason.PAUSE_UNKNOWN
 
     def _unreadable(self, problem: str) -> None:
         self._metrics.pause_unreadable.set(1)

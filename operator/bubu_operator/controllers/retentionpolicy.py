@@ -114,7 +114,10 @@ class PolicyReconciler:
         if not self._context.pause.known:
             return UNKNOWN_PAUSE_SECONDS, False
         if why := self._context.pause.why:
-            return self._refuse(kind, obj, PlanProblem(Reason.PASSES_PAUSED, why, quiet=True))
+            reason = self._context.pause.reason
+            # A pause is somebody's wish; a controller that cannot know is something to mend.
+            quiet = reason is Reason.PASSES_PAUSED
+            return self._refuse(kind, obj, PlanProblem(reason, why, quiet=quiet))
         try:
             return self._bring_on(kind, key, obj, policy)
         except KubeForbiddenError as error:

@@ -51,6 +51,8 @@ def build_services(
             context.pause,
             context.metrics.retention,
             always=context.options.pause_retention,
+            wanted=context.options.pause_annotation,
+            needs_namespace=context.options.leader_elect,
             changed=pause_changed,
         )
     ]

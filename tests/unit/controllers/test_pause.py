@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.controllers.pause import PAUSE_ANNOTATION, PauseState, PauseWatch
-from bubu_operator.errors import KubeForbiddenError, KubeTimeoutError
+from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError, KubeTimeoutError
 from bubu_operator.kube.resources import NAMESPACES
 from bubu_operator.observability.retention_metrics import RetentionMetrics
 from tests.unit.controllers.fake_api import FakeApi
@@ -15,7 +16,7 @@ from tests.unit.controllers.fake_api import FakeApi
 class World:
     """A watch over a namespace in memory; it is looked at by hand."""
 
-    def __init__(self, *, always=False):
+    def __init__(self, **options):
         self.api = FakeApi()
         self.annotate(None)
         self.state = PauseState.unread()
@@ -26,8 +27,8 @@ class World:
             "operator",
             self.state,
             RetentionMetrics(self.registry),
-            always=always,
             changed=lambda: self.changes.append(self.state.why),
+            **{"always": False, **options},
         )
 
     def annotate(self, value):
@@ -100,31 +101,72 @@ def test_the_option_outranks_the_annotation():
     assert "--pause-retention" in world.state.why
 
 
-@pytest.mark.parametrize("error", [KubeTimeoutError("slow"), KubeForbiddenError("no", status=403)])
 @pytest.mark.parametrize("value", [None, "true"])
-def test_what_was_read_last_holds(world, value, error):
-    """Losing the right, or the API server, neither pauses nor releases; a metric tells."""
+def test_what_was_read_last_holds(world, value):
+    """Losing the API server neither pauses nor releases; a metric tells."""
     world.annotate(value)
     world.watch.look()
     before = world.state.why
-    world.fail(error)
+    world.fail(KubeTimeoutError("slow"))
     world.watch.look()
 
     assert world.state.why == before
     assert world.metric("pause_unreadable") == 1
 
 
-def test_without_the_right_the_controller_works_without_the_switch(world, caplog):
-    """It says so once."""
+@pytest.mark.parametrize("is_known", [False, True])
+def test_without_the_right_no_pass_runs(world, is_known, caplog):
+    """From the start, or when it is taken away; said once, with the ways out."""
+    if is_known:
+        world.watch.look()
     world.fail(KubeForbiddenError("namespaces is forbidden", status=403))
     world.watch.look()
     world.watch.look()
 
     assert world.state.known
-    assert world.state.why == ""
-    assert [record.message for record in caplog.records].count(
-        "passes cannot be paused by an annotation: namespaces is forbidden"
-    ) == 1
+    assert world.state.reason is Reason.PAUSE_UNKNOWN
+    for part in ("namespaces is forbidden", "resourceName operator", "--no-pause-annotation"):
+        assert part in world.state.why
+    assert (world.metric("paused"), world.metric("pause_unreadable")) == (1, 1)
+    assert len([record for record in caplog.records if "is forbidden" in record.message]) == 1
+
+
+def test_a_right_that_is_granted_lets_passes_run():
+    """Without a restart."""
+    world = World()
+    readable = world.api.get
+    world.fail(KubeForbiddenError("no", status=403))
+    world.watch.look()
+    world.api.get = readable
+    world.watch.look()
+
+    assert (world.state.why, world.state.reason) == ("", Reason.PASSES_PAUSED)
+    assert [bool(why) for why in world.changes] == [True, False]
+    assert world.metric("pause_unreadable") == 0
+
+
+@pytest.mark.parametrize("needs_namespace", [False, True])
+def test_a_namespace_that_does_not_exist(needs_namespace):
+    """A mistake where the Lease is there, too; on a laptop, without election, nobody needs one."""
+    world = World(needs_namespace=needs_namespace)
+    world.fail(KubeNotFoundError("not found", status=404))
+    world.watch.look()
+
+    assert bool(world.state.why) is needs_namespace
+    assert ("--operator-namespace" in world.state.why) is needs_namespace
+    assert world.metric("pause_unreadable") == 1
+
+
+def test_a_switch_that_is_not_wanted_is_not_looked_for():
+    """--no-pause-annotation: no right is needed; --pause-retention still holds."""
+    world = World(wanted=False)
+    world.fail(AssertionError("must not be asked"))
+    world.watch.look()
+    assert (world.state.known, world.state.why) == (True, "")
+
+    world = World(wanted=False, always=True)
+    world.watch.look()
+    assert "--pause-retention" in world.state.why
 
 
 def test_an_api_server_that_does_not_answer_at_the_start_lets_nothing_run(world):

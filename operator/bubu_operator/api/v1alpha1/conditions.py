@@ -218,6 +218,10 @@ class Reason(_Word):
         "PassesPaused",
         "All passes are paused, by the annotation on the operator's namespace or by an option.",
     )
+    PAUSE_UNKNOWN = (
+        "PauseUnknown",
+        "The controller may not read the operator's namespace, whose annotation pauses passes; none starts.",
+    )
     PASS_JOB_STUCK = (
         "PassJobStuck",
         "The Job through which a pass would reach this store cannot start; the message says why.",
