@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionMode
@@ -124,8 +124,8 @@ def progress_status(old: JsonObject, start: PassStart, report: PassReport, redac
         cursor["run"] = {key: value for key, value in run.items() if value is not None}
     return {
         **old,
-        "lastPass": _last_pass(start, report, redactor),
-        CURSOR_FIELDS[start.mode]: cursor,
+        "lastPass": _bounded(_last_pass(start, report, redactor)),
+        CURSOR_FIELDS[start.mode]: _bounded(cursor),
         "totals": {
             **section(old, "totals"),
             "passes": start.passes,
@@ -258,3 +258,10 @@ def _last_pass(start: PassStart, report: PassReport, redactor: Redactor) -> Json
 
 def _count(tally: Tally) -> JsonObject:
     return {"objects": tally.objects, "bytes": tally.size_bytes}
+
+
+def _bounded(value: Any) -> Any:
+    """Keep counts within what the API server takes: whoever answers for a store may say anything."""
+    if isinstance(value, dict):
+        return {key: _bounded(item) for key, item in cast("JsonObject", value).items()}
+    return min(MAX_COUNT, value) if type(value) is int else value

@@ -19,9 +19,10 @@ from bubu_operator.retention.status import (
     progress_status,
     started_status,
 )
-from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
 from bubu_storage.retention.report import ErrorSample, Mode, PassReport, StoppedBy, Tally
 from bubu_storage.retention.rules import Reason as Decided
+from bubu_storage.retention.rules import RunFacts
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -93,6 +94,23 @@ def test_totals_are_base_plus_pass_however_often_written():
 
     assert once == twice
     assert once["totals"] == {"passes": 9, "deletedObjects": 107, "deletedBytes": 1070}
+
+
+def test_sizes_beyond_all_measure_can_be_written():
+    """Whoever answers for the store may say anything; the API server takes 64 bits, and refuses the rest."""
+    huge = Tally(2, 2 << 62)
+    facts = RunFacts(
+        "outputs/team-a/r/", 2, size_bytes=2 << 62, newest=NOW, undated=0, reserved=0, complete=False
+    )
+    cursor = Cursor("outputs/team-a/r/k", RunProgress(facts, Phase.SCANNING, "outputs/team-a/r/k"))
+
+    status = progress_status(
+        {}, start(), report(by_reason={Decided.DELETED: huge}, cursor=cursor), Redactor()
+    )
+
+    assert status["lastPass"]["deletedBytes"] == status["cursor"]["run"]["bytes"] == 1 << 53
+    assert status["lastPass"]["byReason"][Decided.DELETED.value] == {"objects": 2, "bytes": 1 << 53}
+    assert status["lastPass"]["completeCycle"] is False
 
 
 @pytest.mark.parametrize(
