@@ -168,8 +168,8 @@ class RetentionRuleSpec(SpecModel):
         Field(
             description="Path of whole segments, ending with '/', as in outputs/. Its first segments are the "
             "store's outputPrefix or inputPrefix; the namespace is inserted after them, so that a policy "
-            "never "
-            "reaches another namespace's objects. The longest matching prefix decides."
+            "never reaches another namespace's objects. Prefixes may lie inside each other: a run is kept if "
+            "any rule that covers it keeps it. The longest one is only named as the reason."
         ),
     ]
     keep: Annotated[Keep, Field(description="What to keep; everything else below the prefix may be deleted.")]
@@ -240,7 +240,8 @@ class RetentionSpec(SpecModel):
             max_length=MAX_OWNER_KINDS,
             description="Further kinds whose objects own runs, or how to read the usual ones otherwise. "
             "StoryRun and StepRun of runs.bubustack.io count in any case, where the API server serves them; "
-            "a kind that is named here must be served, or nothing is deleted.",
+            "a kind that is named here must be served, or nothing is deleted. Kinds of other policies that "
+            "reach the same part of the store count, too.",
         ),
     ] = None
     suspend: Annotated[bool, Field(description="Start no pass. What this policy keeps stays kept.")] = False
