@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,11 +13,19 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from bubu_operator.api.v1alpha1.storage_config import StorageConfig
+from bubu_operator.cli import cli
+from bubu_operator.controllers.pass_agent_job import AgentCall, agent_job
+from bubu_operator.injection.config import load_config
+from bubu_operator.jobpass import agent
 from bubu_operator.jobpass.agent import parse_controller
 from bubu_operator.jobpass.listener import Expected, Listener, PodIdentity
 from bubu_operator.jobpass.remote_backend import RemoteBackend
+from bubu_operator.jobpass.seam import PassOrder
 from bubu_operator.jobpass.tls import ServerIdentity
+from bubu_operator.kube.resources import ObjectKey
 from bubu_storage.backend.file import FileBackend
 from bubu_storage.errors import PermissionDeniedError, UnavailableError
 
@@ -252,3 +261,47 @@ def test_addresses_that_are_none(address):
 def test_addresses(address, host):
     """Names and both kinds of numbers."""
     assert parse_controller(address) == (host, 1)
+
+
+ODD = (
+    "--result=/etc/passwd/",
+    "-x/",
+    "outputs/$(HOME)/",
+    "outputs/$$(HOME)/",
+    "outputs/a b;rm -rf *|`id`/",
+    "outputs/\"quotes'/\n/",
+    "outputs/größe/",
+)
+
+
+def expanded(argument):
+    """Do with an argument what a kubelet does: references, and what escapes them."""
+    return re.sub(
+        r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)",
+        lambda found: "$" if found[1] is None else "EXPANDED",
+        argument,
+    )
+
+
+def test_odd_scopes_arrive_as_they_are(monkeypatch):
+    """None becomes an option, a reference to a variable, or two words."""
+    seen = []
+    monkeypatch.setattr(agent, "run_agent", lambda options: seen.append(options) or 0)
+    metadata = {"name": "main", "namespace": "team-a", "uid": "u", "generation": 1}
+    authentication = {"serviceAccount": {"name": "runner"}}
+    spec = {"s3": {"bucket": "flows", "authentication": authentication}}
+    config = StorageConfig.model_validate({"metadata": metadata, "spec": spec})
+    plan = load_config({**config.to_api(), "kind": "StorageConfig"}).plan
+    call = AgentCall("https://10.0.0.1:8444", IDENTITY.pin, "img:1")
+    order = PassOrder(ObjectKey("team-a", "tidy"), "p", ODD, 60.0)
+
+    job = agent_job(order, config, plan, call=call, pass_id="p-1")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    words = [*container["command"][1:], *map(expanded, container["args"])]
+    result = CliRunner().invoke(cli, words)
+
+    assert result.exit_code == 0, result.output
+    (options,) = seen
+    assert options.scopes == ODD
+    assert str(options.result) == "/dev/termination-log"
+    assert options.pass_id == "p-1"
