@@ -165,11 +165,23 @@ class Courier:
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="bubu-sweep")
         self._answers: SimpleQueue[Answer] = SimpleQueue()
         self._ending = threading.Event()
+        self._is_staffed = False
 
     def send(self, parcel: Parcel, generation: int) -> None:
-        """Send a parcel; returns at once."""
+        """Send a parcel; returns at once.
+
+        Raises:
+            RuntimeError: the system gives no thread at all.
+        """
         self.in_flight += 1
-        self._pool.submit(self._carry, parcel, generation, has_batches=self.has_batches)
+        try:
+            self._pool.submit(self._carry, parcel, generation, has_batches=self.has_batches)
+        except RuntimeError:
+            # No further thread can be started; the parcel is in line for those that there are.
+            if not self._is_staffed:
+                self.in_flight -= 1
+                raise
+        self._is_staffed = True
 
     def _carry(self, parcel: Parcel, generation: int, *, has_batches: bool) -> None:
         guarded = _Guarded(self._backend, self._gate, self._judge, parcel, self._ending)

@@ -495,6 +495,33 @@ def test_no_deletion_is_sent_without_its_permit(concurrency):
     assert report.deleted.objects == report.attempted == 6000 - len(store.world.all_keys())
 
 
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_a_system_that_gives_few_threads(monkeypatch, threads):
+    """Those that there are do the work; without any the system's error comes out, and nothing hangs."""
+    store = Busy(50, 100)
+    start = threading.Thread.start
+    started = []
+
+    def few(thread: threading.Thread) -> None:
+        if len(started) >= threads:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", few)
+    options = {"concurrency": 8, "max_scan": 19_000}
+    if threads:
+        report = store.run(**options)
+
+        assert report.deleted.objects == report.attempted == 5000
+        assert len(started) == threads
+    else:
+        with pytest.raises(RuntimeError, match="new thread"):
+            store.run(**options)
+
+        assert len(store.world.all_keys()) == 5000
+
+
 @pytest.mark.parametrize("concurrency", [0, -1, 257])
 def test_a_concurrency_out_of_range_is_refused(concurrency):
     """Before anything is sent."""
