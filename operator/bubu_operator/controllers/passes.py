@@ -68,7 +68,7 @@ class PassRunner:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._cluster = ClusterIdentity(context.client, context.options.namespaces)
-        self._memory = PassMemory()
+        self._memory = PassMemory(monotonic=context.monotonic)
 
     def run(self, job: PassJob) -> bool:
         """Run a pass to its end, whatever end that is.
@@ -133,6 +133,8 @@ class _Supervision:
         if not verdict.good and (told := job.access.last_words()):
             verdict = replace(verdict, message=f"{verdict.message}; {told}")
         record.facts = process.facts
+        if process.facts is not None and not spec.dry_run:
+            self._memory.found_conditional(job.store, is_conditional=process.facts.is_conditional)
         if process.reference_cache is not None:
             self._memory.put(job.store, job.key, process.reference_cache)
         seconds = self._context.monotonic() - began
@@ -166,6 +168,7 @@ class _Supervision:
             ),
             cluster_uid=cluster_uid,
             reference_cache=self._memory.get(job.store, job.key),
+            conditional=self._memory.conditional(job.store),
             # The last pass of this policy is over by now: its process dies before its leader's time ends.
             ended_claim=claim_holder(cluster_uid, job.key, ended) if ended else "",
         )

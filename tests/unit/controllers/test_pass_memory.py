@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from bubu_operator.controllers.pass_memory import PassMemory
+from bubu_operator.controllers.pass_memory import (
+    CONDITIONAL_SECONDS,
+    MOST_STORES,
+    NOT_CONDITIONAL_SECONDS,
+    PassMemory,
+)
 from bubu_operator.kube.resources import ObjectKey
 
 ONE, TWO, THREE = (ObjectKey("team-a", name) for name in ("one", "two", "three"))
@@ -54,3 +59,28 @@ def test_replacing_and_forgetting_give_the_room_back():
     assert memory.get("s", ONE) is None
     memory.put("s", THREE, {"documents": ["x" * 50]})
     assert memory.get("s", TWO) is not None
+
+
+def test_what_a_store_honours_is_believed_for_a_while():
+    """An hour where it was seen, less where it was not; being told the same again does not prolong it."""
+    now = [0.0]
+    memory = PassMemory(monotonic=lambda: now[0])
+    assert memory.conditional("s3://a") is None
+    memory.found_conditional("s3://a", is_conditional=True)
+    memory.found_conditional("s3://b", is_conditional=False)
+    assert (memory.conditional("s3://a"), memory.conditional("s3://b")) == (True, False)
+
+    now[0] = NOT_CONDITIONAL_SECONDS
+    memory.found_conditional("s3://a", is_conditional=True)
+    assert (memory.conditional("s3://a"), memory.conditional("s3://b")) == (True, None)
+    now[0] = CONDITIONAL_SECONDS
+    assert memory.conditional("s3://a") is None
+
+
+def test_what_stores_honour_is_remembered_of_so_many():
+    """The one that was found out about longest ago goes."""
+    memory = PassMemory()
+    for number in range(MOST_STORES + 1):
+        memory.found_conditional(f"s3://{number}", is_conditional=True)
+
+    assert (memory.conditional("s3://0"), memory.conditional("s3://1")) == (None, True)

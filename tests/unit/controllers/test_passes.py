@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -24,6 +26,7 @@ from bubu_operator.retention.document import LineType, PassLine
 from bubu_operator.retention.plan import plan_pass
 from bubu_operator.retention.process import PassProcess
 from bubu_operator.retention.schedule import decide_due
+from bubu_operator.retention.store_facts import StoreFacts
 from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.runner import run_pass
@@ -126,6 +129,31 @@ def child(monkeypatch):
 def status(api):
     """The policy's status as it is."""
     return api.get(RETENTION_POLICIES, "tidy", "team-a")["status"]
+
+
+def enforcing(api, *, dry_run=False):
+    """The same pass, and it deletes."""
+    made = job(api)
+    return replace(made, plan=replace(made.plan, spec=replace(made.plan.spec, dry_run=dry_run)))
+
+
+@pytest.mark.parametrize("honours", [True, False])
+def test_what_a_pass_found_out_about_its_store_is_told_to_the_next(api, context, child, tmp_path, honours):
+    """Some 15 requests before every pass are saved; a dry run finds nothing out."""
+    documents = tmp_path / "documents"
+    facts = PassLine(LineType.FACTS, facts=StoreFacts(is_conditional=honours)).to_line()
+    child(
+        f"import sys; open({str(documents)!r}, 'a').write(sys.stdin.readline()); "
+        f"sys.stdout.write({facts!r}); sys.stdout.write({report_line()!r})"
+    )
+    runner = PassRunner(context)
+
+    assert runner.run(enforcing(api, dry_run=True))
+    assert runner.run(enforcing(api))
+    assert runner.run(enforcing(api))
+
+    told = [json.loads(line)["conditional"] for line in documents.read_text().splitlines()]
+    assert told == [None, None, honours]
 
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
