@@ -128,12 +128,14 @@ def test_a_cache_that_cannot_list_says_why():
     try:
         wanted = ("storageconfigs (forbidden)", "clusterstorageconfigs (forbidden)", "namespaces (forbidden)")
         wait_until(lambda: cache.waiting_for() == wanted, 10, "the failures")
+        # Counted a moment after it is told.
+        counted = 'bubu_webhook_cache_errors_total{error="forbidden",resource="storageconfigs"}'
+        wait_until(lambda: counted in generate_latest(metrics.registry).decode(), 10, "the count")
     finally:
         cache.stop()
 
     assert cache.failing() == ()
     text = generate_latest(metrics.registry).decode()
-    assert 'bubu_webhook_cache_errors_total{error="forbidden",resource="storageconfigs"}' in text
     assert 'bubu_webhook_cache_age_seconds{resource="namespaces"} +Inf' in text
     assert 'bubu_webhook_cache_failing{resource="namespaces"} 1.0' in text
 
