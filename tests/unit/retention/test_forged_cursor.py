@@ -73,3 +73,15 @@ def test_a_young_run_of_the_scopes_that_is_said_to_be_old():
 
     assert report.deleted.objects == 0
     assert len(world.all_keys()) == 3
+
+
+def test_a_young_member_that_the_cursor_says_was_dealt_with():
+    """The run is listed whole before anything of it is deleted."""
+    world = World()
+    world.put("outputs/a/run-1/a", 0.1)
+    world.put("outputs/a/run-1/b", 40)
+    facts = RunFacts("outputs/a/run-1/", 1, 1, LONG_AGO, complete=True)
+    world.cursor = Cursor("", RunProgress(facts, Phase.SWEEPING, "outputs/a/run-1/a"))
+
+    assert world.run(spec_of()).deleted.objects == 0
+    assert len(world.all_keys()) == 2
