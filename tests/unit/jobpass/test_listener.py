@@ -266,12 +266,19 @@ def test_one_address_does_not_take_all_places(world):
 @contextlib.contextmanager
 def arrived(world):
     """Let an agent in; yield its channel."""
+    with arrived_at(world) as (_, channel):
+        yield channel
+
+
+@contextlib.contextmanager
+def arrived_at(world):
+    """Let an agent in; yield its connection and its channel."""
     expected = world.expect()
     with world.call() as (secure, deadline):
         send_frame(secure, hello(), deadline)
         first_frame(secure, deadline)
         assert world.arrived.wait(10)
-        yield expected.channel
+        yield secure, expected.channel
 
 
 def test_a_lent_descriptor_keeps_its_number(world):
@@ -423,6 +430,49 @@ def one_pass(world):
         channel.handed_over()
         world.listener.forget("p-1")
     assert world.answer(hello())["problem"]
+
+
+def test_neither_side_can_fill_the_controllers_memory(world):
+    """Who reads nothing is sent nothing more: what is held is bounded both ways."""
+    most, piece = 64 << 20, bytes(1 << 16)
+    with arrived_at(world) as (secure, channel):
+        with socket.socket(fileno=os.dup(channel.settings.descriptor)) as theirs:
+            theirs.setblocking(False)
+            for send in (secure.send, theirs.send):
+                sent, quiet = 0, time.monotonic() + 0.5
+                while sent < most and time.monotonic() < quiet:
+                    try:
+                        sent += send(piece)
+                        quiet = time.monotonic() + 0.5
+                    except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                        continue
+                assert 1 << 20 < sent < most
+        assert channel.alive
+
+
+def test_a_caller_in_the_middle_of_its_review_when_the_listener_closes(world):
+    """It is not let in any more, and what was made for it is closed."""
+    expected = world.expect()
+    entered, go = threading.Event(), threading.Event()
+
+    def review(_token):
+        entered.set()
+        assert go.wait(10)
+        return POD
+
+    world.review_now = review
+    with world.call() as (secure, deadline):
+        send_frame(secure, hello(), deadline)
+        assert entered.wait(10)
+        world.listener.close()
+        go.set()
+        secure.setblocking(True)
+        secure.settimeout(10)
+        while secure.recv(100):
+            pass
+    assert expected.channel is None
+    assert "Admitted" not in world.counts
+    assert not world.arrived.is_set()
 
 
 def test_no_token_is_logged(world, caplog):
