@@ -126,7 +126,10 @@ class OwnersOpener:
         namespace = policy.metadata.namespace or None
         own = () if owners.source is None else owners.source.own
         deadline = time.monotonic() + CHECK_SECONDS
-        gatherer = Gatherer(client, deadline=deadline, traffic=Traffic(), discovery=self._discovery)
+        # By what is remembered, too, while a pass waits for its store: its own lists notice what is not so.
+        gatherer = Gatherer(
+            client, deadline=deadline, traffic=Traffic(), discovery=self._discovery, believes=True
+        )
         joined = join_neighbours(plan, own, gatherer, namespace=namespace)
         if isinstance(joined, PlanProblem):
             return OwnersTrouble(joined, None)

@@ -231,17 +231,22 @@ class Gatherer:
     # -- objects ---------------------------------------------------------------------------
 
     def check_list(self, resource: Resource, namespace: str | None) -> None:
-        """Make sure that a list can be read, by the first of its objects.
+        """Make sure that a list can be read, by the first of its objects, or that it could be lately.
 
         Raises:
             OwnersUnknownError: it cannot.
         """
         where = f"namespace {namespace}" if namespace else "all namespaces"
+        path = resource.path(namespace)
+        if self._discovery is not None and self._believes and self._discovery.get(path) is not None:
+            return
         try:
-            self._get(resource.path(namespace), query={"limit": "1", "continue": ""}, accept=_METADATA_LIST)
+            self._get(path, query={"limit": "1", "continue": ""}, accept=_METADATA_LIST)
         except KubeApiError as error:
             what = f"cannot list {resource.plural}.{resource.group or 'core'} in {where}"
             raise _unknown(what, error, resource, "list") from error
+        if self._discovery is not None:
+            self._discovery.put(path, {})
 
     def read_list(
         self,

@@ -316,6 +316,20 @@ def test_looks_that_lead_to_no_pass_ask_once(api):
     assert discoveries(api) > asked
 
 
+def test_a_pass_that_waits_for_its_store_checks_lists_once(api):
+    """It is looked at every few seconds until it begins; what cannot be listed is tried each time."""
+    opener, own = OwnersOpener(), policy("team-a")
+    made = plan(own, policy("team-a", "other", owners=[FLOW]))
+    for_pass(api, own, made, opener)
+    checks = [request for request in api.requests if request.query.get("limit") == "1"]
+    assert len(checks) == 1
+
+    api.requests.clear()
+    for _ in range(5):
+        for_pass(api, own, made, opener)
+    assert not [request for request in api.requests if request.query.get("limit") == "1"]
+
+
 def test_a_kind_that_vanished_since_is_noticed_by_the_pass(api):
     """Although the look before it still took it for served."""
     own, opener = policy("team-a", owners=[FLOW]), OwnersOpener()
