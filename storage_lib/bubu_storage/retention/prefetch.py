@@ -39,7 +39,8 @@ _MAX_WAITING_SECONDS: Final = 1.0
 """Age of the oldest waiting page from which no further one is asked for."""
 
 _MAX_PAGE_AGE_SECONDS: Final = 2.5
-"""Age from which a page that was listed in advance is asked for again, if deletions are based on it."""
+"""Age from which a page that was listed in advance is asked for again, if deletions are based on it; more
+where requests take long, as for `relist.FRESH_SECONDS`."""
 
 
 _GOOD_PAGES: Final = 8
@@ -109,9 +110,10 @@ class _PageSize:
         if given_at is None or self._is_fixed:
             return
         seconds = self._gate.now - given_at
-        if seconds > _MAX_PAGE_AGE_SECONDS:
-            self.entries = max(_MIN_PAGE_SIZE, int(self.entries * _PAGE_SECONDS / seconds))
-        elif seconds < _PAGE_SECONDS / 2:
+        slack = self._gate.slack_seconds
+        if seconds > _MAX_PAGE_AGE_SECONDS + slack:
+            self.entries = max(_MIN_PAGE_SIZE, int(self.entries * (_PAGE_SECONDS + slack) / seconds))
+        elif seconds < _PAGE_SECONDS / 2 + slack:
             self.entries = min(MAX_PAGE_SIZE, self.entries * 2)
 
 
@@ -268,7 +270,7 @@ class ReadAhead:
     def _is_old(self, chain: _Chain) -> bool:
         """Tell whether deletions must not be based any more on what waits."""
         age = self._gate.now - chain.pages[0].listed_at if chain.pages else 0.0
-        return age > _MAX_PAGE_AGE_SECONDS and not self._keeps_old
+        return age > _MAX_PAGE_AGE_SECONDS + self._gate.slack_seconds and not self._keeps_old
 
     def _ask_again(self, index: int) -> None:
         """Go on with the present scope behind what was handed out, and less far ahead from now on."""

@@ -291,3 +291,22 @@ def test_many_scopes_need_few_threads_and_no_request_too_many():
     assert count == 1_000
     assert most <= 5
     assert len(store.pages) == 1_000
+
+
+def test_pages_of_a_slow_store_may_be_older():
+    """Where a request takes three seconds, what waited four is not thrown away: that would never get on."""
+    time = FakeTime()
+    store = Scopes(a=50_000)
+    pages, _ = ahead(store, time=time, most_pages=4)
+    with closing(pages):
+        assert pages.next_page(0) is not None
+        with pages._changed:
+            assert pages._changed.wait_for(lambda: len(pages._chains[0].pages) == 4, DEADLINE_SECONDS)
+        pages._gate.latency_seconds = 3.0
+        time.advance(4)
+        assert pages.next_page(0) is not None
+        assert len(store.pages) == 5
+        time.advance(5)
+        assert pages.next_page(0) is not None
+
+    assert len(store.pages) > 5
