@@ -294,8 +294,9 @@ class Listener:
             expected = self._expected.get(hello.pass_id)
         if expected is None or expected.channel is not None:
             return self._turn_away(secure, address, *_UNEXPECTED, deadline)
-        caller.is_known = True
         with deadline.holding(expected.judging):
+            if not self._lobby.keep(caller):
+                raise ConnectionAbortedError("displaced while it waited")
             if expected.channel is not None:
                 return self._turn_away(secure, address, *_UNEXPECTED, deadline)
             result, problem = self._judge(hello, expected)

@@ -2,7 +2,7 @@
 
 Invariants: at most `MAX_CALLERS`, `MAX_CALLERS_OF_ADDRESS` of one address; when all places are taken, a
 caller of an address that has fewer gets the place of the oldest of the address that has most, unless that
-one has named a pass that is expected; a connection is only touched while its caller is in here.
+one's token is being reviewed; a connection is only touched while its caller is in here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Caller:
         connection: to them; replaced by the one that is made of it.
 
     Attributes:
-        is_known: has named a pass that is expected.
+        is_known: has named a pass that is expected, and its token is being reviewed.
         is_displaced: had to go for somebody else.
     """
 
@@ -60,6 +60,12 @@ class Lobby:
             caller = Caller(address, connection)
             self._callers[caller] = None
             return caller
+
+    def keep(self, caller: Caller) -> bool:
+        """Displace this one no more; False where that has happened already."""
+        with self._lock:
+            caller.is_known = not caller.is_displaced
+            return caller.is_known
 
     def leave(self, caller: Caller) -> None:
         """A caller is through, or is to be closed now; twice is fine."""

@@ -341,6 +341,48 @@ def test_a_newcomer_gets_the_place_of_who_has_many(world):
         world.counted("Displaced")
 
 
+def test_callers_of_one_pass_do_not_keep_the_agents_of_others_out(world):
+    """Who waits for the review of a token can be displaced, too: a team knows the names of its own passes."""
+    asking = []
+
+    class Counted:
+        """A lock that knows who has asked for it."""
+
+        def __init__(self):
+            self.lock = threading.Lock()
+            self.release = self.lock.release
+
+        def acquire(self, timeout):
+            """Take it."""
+            asking.append(timeout)
+            return self.lock.acquire(timeout=timeout)
+
+    world.expect().judging = Counted()
+    others = Expected("other store", lambda pod: pod == POD, world.arrived.set)
+    world.listener.expect("p-2", others)
+    go = threading.Event()
+
+    def review(token):
+        assert token == TOKEN or go.wait(20)
+        return POD if token == TOKEN else None
+
+    world.review_now = review
+    address = ("127.0.0.1", world.listener.port)
+    with contextlib.ExitStack() as stack:
+        stack.callback(go.set)
+        for number in range(MAX_CALLERS):
+            source = f"127.0.0.{2 + number // MAX_CALLERS_OF_ADDRESS}"
+            connection = socket.create_connection(address, timeout=10, source_address=(source, 0))
+            secure = stack.enter_context(client_context().wrap_socket(connection))
+            secure.setblocking(False)
+            send_frame(secure, hello(token="another"), Deadline(10))
+        deadline = time.monotonic() + 10
+        while len(asking) < MAX_CALLERS:
+            assert time.monotonic() < deadline
+
+        assert world.answer(hello(run="p-2")) == {"welcome": 1}
+
+
 def until_in(world, callers):
     """Wait until so many callers are in."""
     deadline = time.monotonic() + 10
