@@ -24,7 +24,8 @@ from bubu_storage.retention.rules import PROVISIONAL_REASONS, Reason
 from bubu_storage.retention.spec import PassSpec
 
 if TYPE_CHECKING:
-    from tests.unit.retention.machine_world import Cluster, Owner, Sweeper, World
+    from tests.unit.retention.machine_sweeper import Sweeper
+    from tests.unit.retention.machine_world import Cluster, Owner, World
 
 OWNERS_SECONDS = 10.0
 LISTED_SECONDS = 5.0
@@ -199,7 +200,8 @@ class Oracle:
             since = sweeper.awake_seconds(self.world.written_at.get(member, 0.0), entered)
             if reason and since > window:
                 return f"{member} {reason} and was there for {since:.1f} s"
-        return self._why_owned(sweeper, run, rules, [dates[member] for member in members], entered)
+        known = [dates[one] for one in members if entered - self.world.written_at.get(one, 0.0) > window]
+        return self._why_owned(sweeper, run, rules, known, entered)
 
     def _why_young(self, spec: PassSpec, key: str, when: datetime, began: datetime, rules) -> str:
         """Say why an object may not be deleted by what it is; "" if it may."""
@@ -246,7 +248,7 @@ class Oracle:
         began = sweeper.pass_began
         assert began is not None
         return any(
-            (began - at).total_seconds() >= grace and at + timedelta(seconds=2) >= max(dates)
+            (began - at).total_seconds() >= grace and at + timedelta(seconds=2) >= max(dates, default=at)
             for at in self.unowned.get(run, [])
         )
 

@@ -10,6 +10,7 @@ import os
 from dataclasses import replace
 from math import ceil
 
+import pytest
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -20,7 +21,8 @@ from bubu_storage.retention.report import StoppedBy
 from bubu_storage.retention.rules import Reason
 from bubu_storage.retention.spec import PassSpec, RetentionRule
 from tests.unit.retention.machine_oracle import Oracle, run_of
-from tests.unit.retention.machine_world import Cluster, Owner, Sweeper, World
+from tests.unit.retention.machine_sweeper import Sweeper
+from tests.unit.retention.machine_world import Cluster, Owner, World
 
 DAY = 86_400.0
 HOUR = 3_600.0
@@ -70,6 +72,7 @@ actions = st.one_of(
     st.tuples(st.just("remove"), members),
     st.tuples(st.just("owner"), clusters, st.sampled_from(NAMES), owners),
     st.tuples(st.just("owner"), st.just("east"), st.sampled_from(NAMES), owners),
+    st.tuples(st.just("arrival"), st.just("east"), st.sampled_from(NAMES), owners),
     st.tuples(st.just("stall"), st.sampled_from([1.0, 6.0, 12.0, 30.0])),
     st.tuples(st.just("freeze"), st.sampled_from([3.0, 20.0, 45.0, 59.0, 70.0, 200.0, DAY])),
     st.tuples(st.just("clock"), skews),
@@ -79,8 +82,9 @@ actions = st.one_of(
     st.tuples(st.just("crash")),
     st.tuples(st.just("fail"), st.sampled_from(["throttled", "unavailable", "denied"])),
 )
+moments = st.one_of(st.integers(1, 200), st.integers(-6, -1), st.just(-1))
 plans = st.lists(
-    st.tuples(st.one_of(st.integers(1, 200), st.integers(-6, -1), st.just(-1)), actions),
+    st.tuples(moments, actions),
     min_size=1,
     max_size=6,
 )
@@ -138,11 +142,12 @@ class WholeMachine(RuleBasedStateMachine):
         spec=specs(),
         references=st.dictionaries(runs, documents, max_size=5),
         found=st.dictionaries(st.sampled_from(NAMES), owners, max_size=6),
+        spoiled=st.lists(st.tuples(members, st.sampled_from([None, None, 0.0, 9 * DAY, -DAY])), max_size=4),
         age=st.sampled_from([12 * DAY, 61 * DAY]),
         boots=st.tuples(st.sampled_from([0.0, 5e6]), st.sampled_from([0.0, 77.7])),
         skew=skews,
     )
-    def build(self, *, batch, latency, ignores, refused, spec, references, found, age, boots, skew):
+    def build(self, *, batch, latency, ignores, refused, spec, references, found, spoiled, age, boots, skew):
         """Choose the store, who owns what, and the policy."""
         # One thread a request, so that one step follows the other.
         self.threads, crew.THREADS = crew.THREADS, 1
@@ -158,6 +163,10 @@ class WholeMachine(RuleBasedStateMachine):
         for run in RUNS:
             for name in MEMBERS[1:4]:
                 world.put(run + name, age)
+        for key, odd_age in spoiled:
+            world.put(key, age if odd_age is None and ".bubu" in key else odd_age or 0.0)
+            if odd_age is None and ".bubu" not in key:
+                world.undate(key)
         for run, refers_to in references.items():
             world.write_document(run + "doc.json", refers_to, age)
         for name, owner in found.items():
@@ -289,10 +298,18 @@ class WholeMachine(RuleBasedStateMachine):
         sweeper.run(dry_run=False, plan=plan)
         self.tell(sweeper)
 
-    @rule(first=plans, second=plans, schedule=schedules, late=st.sampled_from([0.0, 30.0, 64.0]))
-    def enforce_both(self, first, second, schedule, late):
-        """Two sweepers at once, one of which may stand still in between."""
-        self.do(lambda: self.two_passes(first, second, schedule, late))
+    @rule(
+        first=plans,
+        second=plans,
+        schedule=schedules,
+        frozen=st.tuples(moments, st.sampled_from([3.0, 64.0, 200.0])),
+        late=st.sampled_from([0.0, 30.0, 64.0, 80.0]),
+    )
+    def enforce_both(self, first, second, schedule, frozen, late):
+        """Two sweepers at once, one of which stands still in between."""
+        when, seconds = frozen
+        plan = [*first, (when, ("freeze", seconds))]
+        self.do(lambda: self.two_passes(plan, second, schedule, late))
 
     def two_passes(self, first, second, schedule, late) -> None:
         """Run them by turns."""
@@ -381,7 +398,10 @@ class WholeMachine(RuleBasedStateMachine):
             reports = []
             bound = self.pass_bound(spec, before)
             while not reports or not reports[-1].complete_cycle:
-                assert len(reports) < bound, f"no end of cycle {number} after {bound} passes: {reports[-1]}"
+                assert len(reports) < bound, (
+                    f"no end of cycle {number} after {bound} passes: "
+                    f"{[(one.message, one.cursor.after, one.scanned) for one in reports[-3:]]}"
+                )
                 sweeper.run(dry_run=False)
                 assert sweeper.report is not None, sweeper.ended_as
                 assert sweeper.report.stopped_by is not StoppedBy.BAD_LISTING
@@ -408,9 +428,9 @@ class WholeMachine(RuleBasedStateMachine):
 
 IS_LONG = os.environ.get("BUBU_LONG_TESTS") == "1"
 WholeMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("BUBU_MACHINE_EXAMPLES", "3000")) if IS_LONG else 150,
+    max_examples=int(os.environ.get("BUBU_MACHINE_EXAMPLES", "3000")) if IS_LONG else 80,
     stateful_step_count=40 if IS_LONG else 14,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-TestWholeMachine = WholeMachine.TestCase
+TestWholeMachine = pytest.mark.timeout(7200 if IS_LONG else 300)(WholeMachine.TestCase)
