@@ -29,7 +29,7 @@ from bubu_operator.jobpass.opening import open_store
 from bubu_operator.retention.document import STOP_LINE, LineType, PassDocument, PassLine, read_until
 from bubu_operator.retention.owner_lines import OwnerQuestion, is_answer
 from bubu_operator.retention.piped_owners import PipedOwners
-from bubu_operator.retention.store_use import StoreWishes, use_store
+from bubu_operator.retention.store_use import StoreUse, StoreWishes, use_store
 from bubu_storage.backend.decorator import innermost
 from bubu_storage.backend.last_look import GuardsDeletions
 from bubu_storage.backend.types import ObjectBackend
@@ -38,6 +38,7 @@ from bubu_storage.retention.gate import PassStoppedError
 from bubu_storage.retention.references import ReferenceCache
 from bubu_storage.retention.report import StoppedBy
 from bubu_storage.retention.runner import DEFAULT_CONCURRENCY, boot_seconds, run_pass
+from bubu_storage.retention.tidy import tidy_store
 
 __all__ = ["main", "run_child"]
 
@@ -156,6 +157,7 @@ class _Child:
             use_store(backend, wishes, sleep=self._sleep) as store,
         ):
             self._send(PassLine(LineType.FACTS, facts=store.facts))
+            self._tidy(backend, store)
             report = run_pass(
                 backend,
                 document.spec,
@@ -184,6 +186,19 @@ class _Child:
         if isinstance(inner, GuardsDeletions):
             return inner.guard_deletions(self._validity.check)
         return contextlib.nullcontext()
+
+    def _tidy(self, backend: ObjectBackend, store: StoreUse) -> None:
+        """Clear away what earlier passes left; whoever holds no claim writes nothing."""
+        spec = self._document.spec
+        if store.permits and not spec.dry_run:
+            tidy_store(
+                backend,
+                store.permits,
+                grace_seconds=max(rule.orphan_grace_seconds or 0.0 for rule in spec.rules),
+                should_stop=self._is_over,
+                sleep=self._sleep,
+                requests_per_second=spec.requests_per_second,
+            )
 
     def _is_over(self) -> bool:
         return self._stop.is_set() or self._validity.remaining_seconds() <= 0

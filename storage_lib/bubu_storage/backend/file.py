@@ -320,7 +320,12 @@ class FileBackend:
     def close(self) -> None:
         """Do nothing: no descriptor is kept between calls."""
 
-    def remove_leftovers(self, *, older_than_seconds: float = STALE_AFTER_SECONDS) -> int:
+    def remove_leftovers(
+        self,
+        *,
+        older_than_seconds: float = STALE_AFTER_SECONDS,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Remove what killed writers left behind, anywhere below the base.
 
         Leftovers are never listed and are removed with the last object of their directory;
@@ -328,6 +333,7 @@ class FileBackend:
 
         Args:
             older_than_seconds: younger ones are left alone; so are locked ones.
+            should_stop: asked before each directory; calls that are stopped early reach everything, in time.
 
         Returns:
             How many half-written files were removed.
@@ -335,7 +341,7 @@ class FileBackend:
         Raises:
             BucketNotFoundError: the base directory is gone.
         """
-        return remove_leftovers(self._base, older_than_seconds=older_than_seconds)
+        return remove_leftovers(self._base, older_than_seconds=older_than_seconds, should_stop=should_stop)
 
     # ---- internals
 

@@ -14,9 +14,10 @@ import contextlib
 import errno
 import fcntl
 import os
+import random
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -47,6 +48,8 @@ TEMPORARY_PREFIX: Final = b".bubu-tmp-"
 
 STALE_AFTER_SECONDS: Final = 3600.0
 """A half-written file that nobody has touched or locked for so long has lost its writer."""
+
+_ORDER: Final = random.SystemRandom()
 
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -247,8 +250,19 @@ def remove_stale_temporaries(directory: int, *, older_than_seconds: float = STAL
     return sum(_remove_if_stale(name, directory, older_than_seconds) for name in names)
 
 
-def remove_leftovers(base: str, *, older_than_seconds: float) -> int:
+def remove_leftovers(
+    base: str, *, older_than_seconds: float, should_stop: Callable[[], bool] = lambda: False
+) -> int:
     """Remove the half-written files of killed writers anywhere below a base directory.
+
+    Empty directories go too, if they are as old or that is what made them empty. Directories are
+    come to in another order each time, so that several calls that are stopped early reach
+    everything, too.
+
+    Args:
+        base: the directory.
+        older_than_seconds: younger ones are left alone; so are locked ones.
+        should_stop: asked before each directory.
 
     Returns:
         How many were removed.
@@ -258,18 +272,23 @@ def remove_leftovers(base: str, *, older_than_seconds: float) -> int:
     """
     removed = 0
     pending: list[list[bytes]] = [[]]
-    while pending:
+    while pending and not should_stop():
         path = pending.pop()
         with DirectoryChain(open_base(base)) as chain, contextlib.suppress(OSError):
             chain.descend(path)
-            removed += remove_stale_temporaries(chain.leaf_fd, older_than_seconds=older_than_seconds)
+            # A young directory that is empty may be about to be written into by another's writer.
+            is_old = time.time() - os.fstat(chain.leaf_fd).st_mtime >= older_than_seconds
+            here = remove_stale_temporaries(chain.leaf_fd, older_than_seconds=older_than_seconds)
+            removed += here
             with os.scandir(chain.leaf_fd) as entries:
-                pending.extend(
+                below = [
                     [*path, os.fsencode(entry.name)]
                     for entry in entries
                     if entry.is_dir(follow_symlinks=False)
-                )
-            if path:
+                ]
+            _ORDER.shuffle(below)
+            pending.extend(below)
+            if path and (here or is_old):
                 chain.prune()
     return removed
 

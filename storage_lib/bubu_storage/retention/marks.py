@@ -58,7 +58,7 @@ from bubu_storage.retention.scan import MAX_PAGE_SIZE, Listing
 from bubu_storage.retention.spec import PassSpec, run_prefix_of
 from bubu_storage.wire import CONTENT_TYPE_JSON, RESERVED_PREFIX
 
-__all__ = ["MARKS_PREFIX", "MARK_LIFE_SECONDS", "MarkBook", "mark_key", "run_of_mark"]
+__all__ = ["MARKS_PREFIX", "MARK_LIFE_SECONDS", "MarkBook", "mark_key", "run_beside_mark", "run_of_mark"]
 
 MARKS_PREFIX: Final = RESERVED_PREFIX + "retention/marks/"
 """Where marks are."""
@@ -81,11 +81,16 @@ def mark_key(run_prefix: str) -> str:
     return f"{MARKS_PREFIX}{run_prefix}{_NAME}"
 
 
-def run_of_mark(key: str, scope: str) -> str:
-    """Return the run directory in this scope that a mark is about; "" if this is no such mark."""
+def run_beside_mark(key: str) -> str:
+    """Return the directory that a mark is about, in whatever scope; "" if this is no mark."""
     if not key.startswith(MARKS_PREFIX) or not key.endswith("/" + _NAME):
         return ""
-    run_prefix = key[len(MARKS_PREFIX) : -len(_NAME)]
+    return key[len(MARKS_PREFIX) : -len(_NAME)]
+
+
+def run_of_mark(key: str, scope: str) -> str:
+    """Return the run directory in this scope that a mark is about; "" if this is no such mark."""
+    run_prefix = run_beside_mark(key)
     return run_prefix if run_prefix_of(run_prefix, scope) == run_prefix else ""
 
 

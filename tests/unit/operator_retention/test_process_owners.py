@@ -312,7 +312,7 @@ def reserved(store):
 
 
 def test_a_pass_that_deletes_claims_and_registers(store):
-    """And tells so; afterwards the claim is given back and the registration stays."""
+    """And tells so; afterwards the claim is given back, the registration stays, and when it was tidied."""
     claimed = document(store, extra={"claim": CLAIM, "cluster_uid": "cluster-a"})
     with start(claimed) as process:
         line, _ = finish(process)
@@ -322,7 +322,7 @@ def test_a_pass_that_deletes_claims_and_registers(store):
     assert process.facts.expires_at > datetime.now(UTC)
     assert (process.facts.is_shared, process.facts.shared_with, process.facts.problem) == (False, (), "")
     assert process.facts.is_proven
-    assert reserved(store) == [".bubu/retention/clusters/cluster-a.json"]
+    assert reserved(store) == [".bubu/retention/clusters/cluster-a.json", ".bubu/retention/tidied"]
 
 
 def test_a_dry_run_writes_nothing(store):
