@@ -10,9 +10,11 @@ STORE ?= file
 PYTEST_ARGS ?=
 BENCH ?= codec hydrate listing throughput bulk_delete webhook
 BENCH_ARGS ?=
+MUTANTS ?=
+MUTANTS_ARGS ?=
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help venv lint types test unit cluster-test cluster-test-long e2e bench demo cluster-up cluster-down generate golden fmt clean
+.PHONY: help venv lint types test unit cluster-test cluster-test-long e2e bench demo cluster-up cluster-down generate golden mutants fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -76,6 +78,9 @@ generate: venv ## Rewrite generated files: crds/, docs/reference/
 
 golden: venv ## Rewrite the expected halves of tests/golden (review the diff)
 	$(BIN)/pytest tests/unit tests/golden -k golden --regenerate-golden
+
+mutants: venv ## Break what decides, and see whether tests notice (an hour); MUTANTS="plan marks", MUTANTS_ARGS="--every 4"
+	nice -n 10 $(PY) scripts/mutants.py $(MUTANTS_ARGS) $(MUTANTS)
 
 fmt: venv ## Format and fix what ruff can fix
 	$(BIN)/ruff format .

@@ -6,6 +6,9 @@ constant changed, a returned value dropped, a statement left out. Each is loaded
 in a process of its own, and the given tests run against it. A mutant that no test fails on survives
 and is printed with the line that was changed; what survives is either equivalent or not tested.
 
+Without ``--module`` the modules of `SETS` are broken one after the other, each against its own tests;
+names select some of them, and ``--every 4`` takes each fourth mutant alone, for a look that ends soon.
+
 Nothing is written: the mutant exists only in the process that tests it. Exits with 1 if one survives.
 """
 
@@ -55,6 +58,41 @@ OPERATORS: Final[dict[type[ast.operator], type[ast.operator]]] = {
     ast.FloorDiv: ast.Mult,
     ast.BitOr: ast.BitAnd,
 }
+ROOT: Final = Path(__file__).resolve().parents[1]
+SOURCES: Final = (ROOT / "storage_lib", ROOT / "operator")
+_ENGINE: Final = "tests/unit/retention/"
+_OPERATOR: Final = "tests/unit/operator_retention/"
+SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "rules": ("bubu_storage.retention.rules", (f"{_ENGINE}test_rules.py", f"{_ENGINE}test_owner_rules.py")),
+    "spec": ("bubu_storage.retention.spec", (f"{_ENGINE}test_spec.py",)),
+    "tally": ("bubu_storage.retention.tally", (f"{_ENGINE}test_tally.py",)),
+    "cursor": ("bubu_storage.retention.cursor", (f"{_ENGINE}test_cursor_and_report.py",)),
+    "judge": (
+        "bubu_storage.retention.judge",
+        (f"{_ENGINE}test_judge.py", f"{_ENGINE}test_late_knowledge.py"),
+    ),
+    "references": ("bubu_storage.retention.references", (f"{_ENGINE}test_references.py",)),
+    "marks": (
+        "bubu_storage.retention.marks",
+        (f"{_ENGINE}test_marks_on_stores.py", f"{_ENGINE}test_owned_passes.py"),
+    ),
+    "approval": (
+        "bubu_storage.retention.approval",
+        (f"{_ENGINE}test_tally.py", f"{_ENGINE}test_owned_passes.py"),
+    ),
+    "cycle": (
+        "bubu_operator.retention.cycle",
+        (f"{_OPERATOR}test_cycle.py", f"{_OPERATOR}test_cycle_status.py"),
+    ),
+    "overlap": (
+        "bubu_operator.retention.overlap",
+        (f"{_OPERATOR}test_overlap.py", "tests/unit/controllers/test_neighbour_owners.py"),
+    ),
+    "plan": ("bubu_operator.retention.plan", (f"{_OPERATOR}test_plan_and_schedule.py",)),
+    "schedule": ("bubu_operator.retention.schedule", (f"{_OPERATOR}test_plan_and_schedule.py",)),
+}
+"""Modules that decide and do nothing else, each with the tests that are to notice."""
+
 NAMES: Final = {"any": "all", "all": "any", "min": "max", "max": "min"}
 
 
@@ -238,38 +276,57 @@ def run_all(work: Callable[[Mutant], int], candidates: Sequence[Mutant], process
             yield mutant
 
 
-def main() -> int:
-    """Read the arguments, test every mutant, print survivors."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--module", required=True, help="dotted name of the module to break")
-    parser.add_argument("--processes", type=int, default=2, help="mutants tested at a time")
-    parser.add_argument("tests", nargs="+", help="arguments for pytest")
-    arguments = parser.parse_args()
-    path = next(
-        found
-        for root in sys.path
-        if (
-            found := Path(root or ".").resolve() / Path(*arguments.module.split(".")).with_suffix(".py")
-        ).exists()
-    )
+def break_module(module: str, tests: Sequence[str], *, processes: int, every: int) -> int:
+    """Test the mutants of one module and print those that survive.
+
+    Returns:
+        0 if none did, 1 if one did, 2 if the tests fail without any.
+    """
+    path = source_of(module)
     source = path.read_text(encoding="utf-8")
-    if run_tests(None, arguments.tests) != 0:
-        print("the tests fail without any mutant; nothing can be learnt from them")
+    if run_tests(None, tests) != 0:
+        print(f"{module}: the tests fail without any mutant; nothing can be learnt from them")
         return 2
-    candidates = mutants(source)
+    candidates = mutants(source)[::every]
     began = time.monotonic()
     survivors = 0
     lines = source.splitlines()
     for mutant in run_all(
-        lambda mutant: run_tests(Loader(arguments.module, path, mutant.tree), arguments.tests),
-        candidates,
-        arguments.processes,
+        lambda mutant: run_tests(Loader(module, path, mutant.tree), tests), candidates, processes
     ):
         survivors += 1
         print(f"{path.name}:{mutant.line}: {mutant.change}\n    {lines[mutant.line - 1].strip()}", flush=True)
     seconds = time.monotonic() - began
-    print(f"{arguments.module}: {len(candidates)} mutants, {survivors} survived, {seconds:.0f} s")
+    print(f"{module}: {len(candidates)} mutants, {survivors} survived, {seconds:.0f} s", flush=True)
     return 1 if survivors else 0
+
+
+def source_of(module: str) -> Path:
+    """Return the file of a module of this repository."""
+    name = Path(*module.split(".")).with_suffix(".py")
+    return next(found for root in SOURCES if (found := root / name).exists())
+
+
+def main() -> int:
+    """Read the arguments, test every mutant, print survivors."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--module", help="dotted name of the module to break; without it, sets of them")
+    parser.add_argument("--processes", type=int, default=2, help="mutants tested at a time")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth mutant")
+    parser.add_argument("names", nargs="*", help="arguments for pytest; without --module names of sets")
+    arguments = parser.parse_args()
+    os.chdir(ROOT)
+    sys.path[:0] = [str(root) for root in SOURCES]
+    if arguments.module:
+        chosen = [(arguments.module, tuple(arguments.names))]
+    elif unknown := [name for name in arguments.names if name not in SETS]:
+        parser.error(f"no set {', '.join(unknown)}; there are {', '.join(SETS)}")
+    else:
+        chosen = [SETS[name] for name in arguments.names or SETS]
+    return max(
+        break_module(module, tests, processes=arguments.processes, every=arguments.every)
+        for module, tests in chosen
+    )
 
 
 if __name__ == "__main__":

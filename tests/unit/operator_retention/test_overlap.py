@@ -128,6 +128,14 @@ def test_neighbours_that_are_apart_change_nothing(other):
     assert guard_plan(made, own, "team-b", [own, other], []) == made
 
 
+def test_a_part_below_a_root_that_is_another_namespaces_there_is_apart():
+    """A deeper prefix lies inside a config's root, and in nobody's namespace of it that there is."""
+    own, other = place("team-b", "outputs/team-a"), place("team-c")
+    made = plan(own)
+
+    assert guard_plan(made, own, "team-b", [own, other], []) == made
+
+
 NAMES = st.sampled_from(["a", "b", "outputs", "x"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
 
