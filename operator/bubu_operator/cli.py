@@ -382,6 +382,11 @@ def retention_pass() -> None:
     show_default=True,
     help="As of the controller.",
 )
+@click.option(
+    "--cluster-uid",
+    default="",
+    help="Of the cluster that the pod runs in; a store that works learns that this cluster uses it.",
+)
 def probe(**options: Any) -> None:
     """Probe the store of this pod's environment once, and write what it can do.
 

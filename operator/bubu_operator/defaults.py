@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["AUTHORITY_SECRET", "LEASE_NAME", "OPERATOR_NAMESPACE", "WEBHOOK_NAME"]
+__all__ = ["AUTHORITY_SECRET", "LEASE_NAME", "OPERATOR_NAME", "OPERATOR_NAMESPACE", "WEBHOOK_NAME"]
+
+OPERATOR_NAME: Final = "bubu-storage-operator"
+"""What registrations in stores say for people."""
 
 OPERATOR_NAMESPACE: Final = "bubu-storage-system"
 """Where the operator itself runs."""

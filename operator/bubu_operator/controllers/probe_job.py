@@ -84,7 +84,12 @@ def job_name(config: StorageConfig, plan: InjectionPlan, image: str) -> str:
 
 
 def job_manifest(
-    config: StorageConfig, plan: InjectionPlan, *, image: str, allow_loopback: bool = False
+    config: StorageConfig,
+    plan: InjectionPlan,
+    *,
+    image: str,
+    allow_loopback: bool = False,
+    cluster_uid: str = "",
 ) -> JsonObject:
     """Make the Job.
 
@@ -93,6 +98,7 @@ def job_manifest(
         plan: what injection gives to pods of this config.
         image: one that has this package's command.
         allow_loopback: stores on the pod's own machine may be called.
+        cluster_uid: under which the store learns that this cluster uses it; "" for not at all.
     """
     pod = restricted_pod(
         plan,
@@ -100,7 +106,7 @@ def job_manifest(
             "name": CONTAINER,
             "image": image,
             "command": ["bubu-operator", "probe"],
-            "args": _arguments(config, allow_loopback=allow_loopback),
+            "args": _arguments(config, allow_loopback=allow_loopback, cluster_uid=cluster_uid),
         },
     )
     return owned_job(
@@ -218,10 +224,12 @@ def restricted_pod(
     return spec
 
 
-def _arguments(config: StorageConfig, *, allow_loopback: bool) -> list[str]:
+def _arguments(config: StorageConfig, *, allow_loopback: bool, cluster_uid: str) -> list[str]:
     arguments = ["--result", RESULT_PATH, "--deadline-seconds", str(PROBE_DEADLINE_SECONDS)]
     if config.spec.s3 is not None:
         arguments.append("--require-identity")
     if allow_loopback:
         arguments.append("--allow-loopback-endpoints")
+    if cluster_uid:
+        arguments += ["--cluster-uid", cluster_uid]
     return arguments

@@ -23,7 +23,7 @@ from bubu_operator.kube.scrub import scrub_patterns, shorten
 from bubu_operator.probe.result import ProbeResult, UnreadableResultError, parse_result
 from bubu_storage.backend.probe import ProbeReport
 
-__all__ = ["JobState", "Phase", "judge_job", "pending_seconds", "read_job"]
+__all__ = ["JobState", "Phase", "bounded", "judge_job", "pending_seconds", "read_job"]
 
 MAX_TEXT_CHARACTERS: Final = 500
 MAX_READ_CHARACTERS: Final = 8192
@@ -127,7 +127,7 @@ def judge_job(config: StorageConfig, state: JobState) -> Verdict:
     verdict = Verdict(
         ready=ConditionStatus.FALSE,
         reason=result.reason,
-        message=f"from a pod {how}: {_bounded(result.message) or result.reason.value}",
+        message=f"from a pod {how}: {bounded(result.message) or result.reason.value}",
         probed=True,
     )
     if config.spec.file is not None and result.reason is Reason.PATH_NOT_WRITABLE:
@@ -152,7 +152,7 @@ def _finished(ended: JsonObject, container: str) -> JobState:
     try:
         result = parse_result(text if isinstance(text, str) else "")
     except UnreadableResultError as error:
-        code, why = ended.get("exitCode"), _bounded(ended.get("reason"))
+        code, why = ended.get("exitCode"), bounded(ended.get("reason"))
         return JobState(
             Phase.FINISHED,
             Reason.PROBE_RESULT_UNREADABLE,
@@ -168,8 +168,8 @@ def _failed(job: JsonObject) -> str | None:
     for type_ in ("Failed", "Complete"):
         condition = find_condition(conditions, type_)
         if condition is not None and condition.get("status") == "True":
-            text = _bounded(condition.get("message"))
-            return " ".join(word for word in (_bounded(condition.get("reason")), text) if word) or type_
+            text = bounded(condition.get("message"))
+            return " ".join(word for word in (bounded(condition.get("reason")), text) if word) or type_
     return None
 
 
@@ -188,15 +188,15 @@ def _pending(
             )
         return _stuck(f"no pod has been created for Job {name}: {told or 'no event says why'}")
     waiting = section(section(container, "state"), "waiting")
-    why = _bounded(waiting.get("reason"))
+    why = bounded(waiting.get("reason"))
     if why not in _HARMLESS_WAITS:
-        text = _bounded(waiting.get("message"))
+        text = bounded(waiting.get("message"))
         return _stuck(f"the pod of Job {name} cannot start: {why}{f': {text}' if text else ''}")
     scheduled = find_condition(section(pod, "status").get("conditions"), "PodScheduled")
     if scheduled is not None and scheduled.get("status") == "False":
         return _stuck(
-            f"the pod of Job {name} has no node ({_bounded(scheduled.get('reason'))}): "
-            f"{_bounded(scheduled.get('message')) or told or 'nothing says why'}"
+            f"the pod of Job {name} has no node ({bounded(scheduled.get('reason'))}): "
+            f"{bounded(scheduled.get('message')) or told or 'nothing says why'}"
         )
     return _stuck(f"the pod of Job {name} has not started yet: {told or 'nothing says why'}")
 
@@ -211,7 +211,7 @@ def _warning(events: Sequence[JsonObject]) -> str:
     newest = max(warnings, key=_event_time, default=None)
     if newest is None:
         return ""
-    return f"{_bounded(newest.get('reason'))}: {_bounded(newest.get('note'))}"
+    return f"{bounded(newest.get('reason'))}: {bounded(newest.get('note'))}"
 
 
 def _event_time(event: JsonObject) -> str:
@@ -225,7 +225,8 @@ def _container_status(pod: JsonObject | None, name: str) -> JsonObject:
     return next((item for item in condition_list(statuses) if item.get("name") == name), nothing)
 
 
-def _bounded(value: object) -> str:
+def bounded(value: object) -> str:
+    """Return a text of somebody else's, fit to be shown: scrubbed and short; "" for what is no text."""
     if not isinstance(value, str):
         return ""
     # Scrubbed before it is cut: half a credential would not be known as one.

@@ -23,7 +23,14 @@ from bubu_operator.controllers.config_status import Verdict
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.probe_job import PROBE_LABEL, job_manifest, job_name, place_problem
 from bubu_operator.controllers.probe_job_schedule import Places, Schedule, key_of_config, ready_condition
-from bubu_operator.controllers.probe_job_state import JobState, Phase, judge_job, pending_seconds, read_job
+from bubu_operator.controllers.probe_job_state import (
+    JobState,
+    Phase,
+    bounded,
+    judge_job,
+    pending_seconds,
+    read_job,
+)
 from bubu_operator.controllers.store_access import grant_command
 from bubu_operator.errors import (
     KubeApiError,
@@ -78,10 +85,23 @@ class JobLook:
 
 
 class ProbeJobs:
-    """Looks after the Jobs of all configs of this process; thread-safe for different configs."""
+    """Looks after the Jobs of all configs of this process; thread-safe for different configs.
 
-    def __init__(self, context: Context, *, rng: random.Random | None = None) -> None:
+    Args:
+        context: of the process.
+        rng: spreads retries.
+        cluster_uid: under which Jobs register in stores; asked for each Job, "" for not at all.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        rng: random.Random | None = None,
+        cluster_uid: Callable[[], str] = lambda: "",
+    ) -> None:
         self._context = context
+        self._cluster_uid = cluster_uid
         interval = context.options.probe_interval_seconds
         rng = rng or random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._schedule = Schedule(interval, context.monotonic, rng)
@@ -187,6 +207,8 @@ class ProbeJobs:
             # The pod went with its deadline; what kept it from starting says more than that.
             verdict = None
         good = verdict is not None and verdict.ready is ConditionStatus.TRUE
+        if good and state.message:
+            logger.warning("the probe's Job of %s says: %s", config.key, bounded(state.message))
         self._context.metrics.probe_job_results.labels(state.reason.value).inc()
         pause = self._schedule.note(config, good=good)
 
@@ -204,7 +226,11 @@ class ProbeJobs:
         if not self._places.enter(key, bounded=True):
             return JobLook(running, self._places.pause_seconds())
         manifest = job_manifest(
-            config, plan, image=options.job_image, allow_loopback=options.allow_loopback_endpoints
+            config,
+            plan,
+            image=options.job_image,
+            allow_loopback=options.allow_loopback_endpoints,
+            cluster_uid=self._cluster_uid(),
         )
         try:
             self._context.client.create(JOBS, manifest, config.metadata.namespace)

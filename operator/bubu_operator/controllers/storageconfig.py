@@ -1,8 +1,9 @@
 """StorageConfig and ClusterStorageConfig: is the store there, and what can it do.
 
 gather (object, Secret, a real probe, or a Job's) → decide (pure: a `Verdict`) → act (one status
-patch, events on transitions) → report (when to look again). An endpoint that hangs costs ten
-seconds of one worker; it cannot hold up anything else. Jobs are looked at in passing.
+patch, events on transitions, a registration in a store that works) → report (when to look again). An
+endpoint that hangs costs ten seconds of one worker, or twenty; it cannot hold up anything else. Jobs are
+looked at in passing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bubu_operator.api.v1alpha1.cluster_storage_config import ClusterStorageConf
 from bubu_operator.api.v1alpha1.conditions import ConditionType, Reason
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.bounded import BoundedCalls, CallTimeoutError
+from bubu_operator.controllers.cluster_identity import ClusterIdentity
 from bubu_operator.controllers.config_status import (
     Probed,
     Verdict,
@@ -35,6 +37,7 @@ from bubu_operator.controllers.endpoint import check_endpoint
 from bubu_operator.controllers.parsing import parse_object
 from bubu_operator.controllers.probe_job import wants_job
 from bubu_operator.controllers.probe_jobs import ProbeJobs
+from bubu_operator.controllers.registrations import StoreRegistrations
 from bubu_operator.controllers.store_access import (
     AnyConfig,
     Refusal,
@@ -90,7 +93,10 @@ class ConfigReconciler:
         self._on_ready_change = on_ready_change
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._calls = BoundedCalls()
-        self._jobs = ProbeJobs(context, rng=rng)
+        self._registrations = StoreRegistrations(
+            context, ClusterIdentity(context.client, context.options.namespaces)
+        )
+        self._jobs = ProbeJobs(context, rng=rng, cluster_uid=self._registrations.cluster_uid)
         self._lock = threading.Lock()
         self._failures: dict[ObjectKey, int] = {}
 
@@ -152,6 +158,8 @@ class ConfigReconciler:
             outcome = CallTimeoutError(f"{_name(config)} did not answer in time: {error}")
         except (StorageError, OSError, EndpointRefusedError) as error:
             outcome = error
+        if isinstance(outcome, Probed):
+            self._registrations.after_probe(config, settings)
         return judge(access, outcome, is_file=is_file, names=access.names_secrets)
 
     # -- act -----------------------------------------------------------------------------

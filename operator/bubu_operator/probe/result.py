@@ -60,7 +60,7 @@ class ProbeResult(BaseModel):
     Attributes:
         version: of this format.
         reason: `Reason.PROBE_SUCCEEDED`, or why not.
-        message: for people; "" on success.
+        message: for people; on success what went wrong besides, "" for nothing.
         capabilities: what the store was seen to do, and `VERSIONED`; words that are not known are left out.
         latency_milliseconds: the whole probe, opening the store included.
     """

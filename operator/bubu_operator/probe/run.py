@@ -16,16 +16,18 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from bubu_operator.api.v1alpha1.conditions import Reason
+from bubu_operator.defaults import OPERATOR_NAME
 from bubu_operator.kube.scrub import Redactor
 from bubu_operator.probe.result import ProbeResult
 from bubu_storage.backend.factory import open_backend
 from bubu_storage.backend.probe import probe_backend
+from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import (
     AddressNotAllowedError,
     BucketNotFoundError,
@@ -36,6 +38,7 @@ from bubu_storage.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from bubu_storage.retention.registration import register
 from bubu_storage.settings import FileSettings, ManagerSettings, S3Settings
 
 __all__ = ["ProbeOptions", "no_identity", "result_of_error", "run_probe", "secrets_of"]
@@ -56,6 +59,9 @@ _SECRET_FILES: Final = (
 _NOTHING_FOUND: Final = frozenset({"NoCredentialsError", "PartialCredentialsError"})
 """What the SDK raises before it asks anybody, by name: it is loaded by the S3 backend only."""
 
+_UNREGISTERED: Final = (
+    "other clusters may take this one's runs for orphans, as it cannot register in the store"
+)
 _EXCHANGE: Final = "AssumeRoleWithWebIdentity"
 """The SDK's request behind the request; a store never has an operation of that name."""
 
@@ -81,12 +87,14 @@ class ProbeOptions:
         deadline_seconds: for everything; then the result says Timeout.
         require_identity: an anonymous request is no answer; say that the account has no identity.
         allow_loopback_endpoints: see the controller's option of that name.
+        cluster_uid: under which to register in a store that works; "" for not at all.
     """
 
     result: Path
     deadline_seconds: float = 60.0
     require_identity: bool = False
     allow_loopback_endpoints: bool = False
+    cluster_uid: str = ""
 
 
 def run_probe(options: ProbeOptions) -> int:
@@ -96,11 +104,13 @@ def run_probe(options: ProbeOptions) -> int:
     redactor = Redactor()
     redactor.add(secrets_of(os.environ))
     found: list[ProbeResult] = []
-    thread = threading.Thread(target=lambda: found.append(_probe(options)), name="probe", daemon=True)
+    thread = threading.Thread(
+        target=lambda: found.append(_probe(options, found.append)), name="probe", daemon=True
+    )
     thread.start()
     thread.join(options.deadline_seconds)
     result = (
-        found[0]
+        found[-1]
         if found
         else ProbeResult(
             reason=Reason.TIMEOUT, message=f"the probe did not end within {options.deadline_seconds:g} s"
@@ -133,7 +143,8 @@ def result_of_error(error: BaseException, *, is_file: bool) -> ProbeResult:
     return ProbeResult(reason=reason, message=str(error) if known else type(error).__name__)
 
 
-def _probe(options: ProbeOptions) -> ProbeResult:
+def _probe(options: ProbeOptions, early: Callable[[ProbeResult], object]) -> ProbeResult:
+    """Return the result; ``early`` gets that of the probe itself, before the store is written to again."""
     is_file = False
     try:
         settings = ManagerSettings.from_env().backend
@@ -149,18 +160,31 @@ def _probe(options: ProbeOptions) -> ProbeResult:
         began = time.monotonic()
         with contextlib.closing(open_backend(settings)) as backend:
             report = probe_backend(backend)
-        milliseconds = max(1, round((time.monotonic() - began) * 1000))
+            milliseconds = max(1, round((time.monotonic() - began) * 1000))
+            result = ProbeResult(
+                reason=Reason.PROBE_SUCCEEDED,
+                capabilities=report.words,
+                latency_milliseconds=milliseconds,
+            )
+            if not options.cluster_uid:
+                return result
+            early(result.model_copy(update={"message": f"{_UNREGISTERED}: no answer in time"}))
+            return result.model_copy(update={"message": _register(backend, options.cluster_uid)})
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
         if options.require_identity and type(error.__cause__).__name__ in _NOTHING_FOUND:
             return no_identity()
         if getattr(error.__cause__, "operation_name", "") == _EXCHANGE:
             return _not_exchanged(error)
         return result_of_error(error, is_file=is_file)
-    return ProbeResult(
-        reason=Reason.PROBE_SUCCEEDED,
-        capabilities=report.words,
-        latency_milliseconds=milliseconds,
-    )
+
+
+def _register(backend: ObjectBackend, cluster_uid: str) -> str:
+    """Let the store know that this cluster uses it; return what went wrong, "" for nothing."""
+    try:
+        register(backend, cluster_uid, name=OPERATOR_NAME)
+    except (StorageError, OSError) as error:
+        return f"{_UNREGISTERED}: {error}"
+    return ""
 
 
 def _guarded(settings: S3Settings, *, allow_loopback: bool) -> S3Settings:

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
+from bubu_operator.defaults import OPERATOR_NAME
 from bubu_operator.retention.store_facts import Sharer, StoreFacts
 from bubu_storage.backend.probe import Capability, probe_backend
 from bubu_storage.backend.types import BatchDeleter, ObjectBackend
@@ -22,8 +23,6 @@ from bubu_storage.retention.gate import Permit
 from bubu_storage.retention.registration import foreign_clusters, register
 
 __all__ = ["StoreUse", "StoreWishes", "use_store"]
-
-OPERATOR_NAME = "bubu-storage-operator"
 
 
 @dataclass(frozen=True, slots=True)

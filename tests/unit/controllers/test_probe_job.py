@@ -132,6 +132,17 @@ def test_arguments(allow_loopback):
     assert container["args"][:2] == ["--result", container["terminationMessagePath"]]
 
 
+@pytest.mark.parametrize("spec", [S3, CLAIM])
+def test_the_cluster_is_told_to_the_store(spec):
+    """Where the controller knows which it is."""
+    config, plan = parsed(spec)
+    (container,) = pod(job_manifest(config, plan, image="img:1", cluster_uid="u-1"))["containers"]
+    assert container["args"][-2:] == ["--cluster-uid", "u-1"]
+
+    (container,) = pod(job_manifest(config, plan, image="img:1"))["containers"]
+    assert "--cluster-uid" not in container["args"]
+
+
 def test_a_claim_is_mounted():
     """Where the team's pods have it, under the namespace's default account."""
     spec = pod(manifest(CLAIM))

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -13,7 +14,9 @@ from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.probe import run
 from bubu_operator.probe.result import parse_result
 from bubu_operator.probe.run import ProbeOptions, result_of_error, run_probe
+from bubu_storage.backend.file import FileBackend
 from bubu_storage.errors import BucketNotFoundError, StorageError, StorageTimeoutError, UnauthenticatedError
+from bubu_storage.retention.registration import foreign_clusters
 
 PLANTED = "PLANTEDsecretVALUE0123456789"
 
@@ -65,6 +68,63 @@ def test_a_directory(env, tmp_path, capsys):
     assert result.latency_milliseconds > 0
     assert len(result.seen) >= 4
     assert parse_result(capsys.readouterr().err) == result
+
+
+def test_a_store_that_works_learns_which_cluster_uses_it(env, tmp_path):
+    """Other clusters find the registration; without a uid nothing is left."""
+    env(BUBU_STORAGE_PROVIDER="file", BUBU_STORAGE_PATH=str(tmp_path / "store"))
+    backend = FileBackend(tmp_path / "store")
+    assert probe(tmp_path)[0] == 0
+    assert foreign_clusters(backend, "other") == ()
+
+    code, result = probe(tmp_path, cluster_uid="u-1")
+
+    assert (code, result.message) == (0, "")
+    assert [one.cluster for one in foreign_clusters(backend, "other")] == ["u-1"]
+
+
+def test_a_registration_that_is_refused_is_no_fault_of_the_store(env, tmp_path, monkeypatch):
+    """The store works; what went wrong besides is in the message."""
+
+    def refuse(*_args, **_options):
+        raise StorageError("not there")
+
+    monkeypatch.setattr(run, "register", refuse)
+    env(BUBU_STORAGE_PROVIDER="file", BUBU_STORAGE_PATH=str(tmp_path / "store"))
+
+    code, result = probe(tmp_path, cluster_uid="u-1")
+
+    assert (code, result.reason) == (0, Reason.PROBE_SUCCEEDED)
+    assert "cannot register" in result.message
+    assert "not there" in result.message
+
+
+def test_a_registration_that_hangs_is_no_fault_of_the_store(env, tmp_path, monkeypatch):
+    """At the deadline the result of the probe counts; the pod's exit code is its own."""
+    exits, hanging, over = [], threading.Event(), threading.Event()
+
+    def hang(*_args, **_options):
+        hanging.set()
+        over.wait(30)
+
+    monkeypatch.setattr(run, "register", hang)
+    monkeypatch.setattr(run.os, "_exit", exits.append)
+    joining = threading.Thread.join
+
+    def join(thread, timeout=None):
+        if thread.name == "probe":
+            assert hanging.wait(30)
+            timeout = 0.01
+        joining(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", join)
+    env(BUBU_STORAGE_PROVIDER="file", BUBU_STORAGE_PATH=str(tmp_path / "store"))
+
+    code, result = probe(tmp_path, cluster_uid="u-1")
+    over.set()
+
+    assert (code, exits, result.reason) == (0, [0], Reason.PROBE_SUCCEEDED)
+    assert "no answer in time" in result.message
 
 
 def test_a_directory_below_a_file(env, tmp_path):
