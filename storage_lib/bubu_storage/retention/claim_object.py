@@ -7,12 +7,10 @@ give, a condition that it does not know) is said as such.
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Generator
-from datetime import datetime
 from typing import Final
 
-from bubu_storage.backend.types import EPOCH, ObjectBackend
+from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import (
     BucketNotFoundError,
     ClaimedError,
@@ -31,6 +29,7 @@ from bubu_storage.retention.claim_document import (
     FoundClaim,
     read_claim,
 )
+from bubu_storage.retention.store_clock import stamped_time
 from bubu_storage.wire import RESERVED_PREFIX
 
 __all__ = [
@@ -44,7 +43,6 @@ __all__ = [
     "write_over",
 ]
 
-_CLOCK_PREFIX: Final = RESERVED_PREFIX + "retention/clock/"
 _WRONG_ETAG: Final = f'"{"0" * 32}"'
 _CONTENT_TYPE: Final = "application/json"
 _NOT_ABOUT_CONDITIONS: Final = (
@@ -79,19 +77,7 @@ def claim_over(backend: ObjectBackend, found: FoundClaim) -> bool:
     Raises:
         StorageError: the store failed or refused.
     """
-    return found.is_expired(backend.server_time()) and found.is_expired(_stamped_time(backend))
-
-
-def _stamped_time(backend: ObjectBackend) -> datetime:
-    """Return the date that the store gives to an object written now."""
-    key = _CLOCK_PREFIX + secrets.token_hex(12)
-    try:
-        backend.put_object(key, b"", size_bytes=0)
-        stamped = backend.head_object(key).last_modified
-    finally:
-        with contextlib.suppress(StorageError):
-            backend.delete_object(key)
-    return stamped if stamped > EPOCH else backend.server_time()
+    return found.is_expired(backend.server_time()) and found.is_expired(stamped_time(backend))
 
 
 def put_claim(

@@ -313,6 +313,10 @@ def reserved(store):
 
 def test_a_pass_that_deletes_claims_and_registers(store):
     """And tells so; afterwards the claim is given back, the registration stays, and when it was tidied."""
+    left_behind = store / ".bubu/retention/clock/0123"
+    left_behind.parent.mkdir(parents=True)
+    left_behind.touch()
+    os.utime(left_behind, (0, 1))
     claimed = document(store, extra={"claim": CLAIM, "cluster_uid": "cluster-a"})
     with start(claimed) as process:
         line, _ = finish(process)
