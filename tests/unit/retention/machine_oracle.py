@@ -8,7 +8,8 @@ A deletion is wrong if it goes against anything that its sweeper could have know
   lately that no listing needed to show them; a member like that protects its whole run, if a pass can see
   the whole of such a run;
 * every rule, by age, by rank, and for runs without an owner by two observations at least the grace apart;
-* another cluster's registration, and another sweeper that could send a deletion at this moment.
+* another cluster's registration, another sweeper that could send a deletion at this moment, and a claim in
+  the store that is another's, or over.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 OWNERS_SECONDS = 10.0
 LISTED_SECONDS = 5.0
+CLAIMED_SECONDS = 60.0
 REGISTERED_SECONDS = 7 * 86_400.0
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MARKS = ".bubu/retention/marks/"
@@ -175,9 +177,21 @@ class Oracle:
     def _judge_claims(self, sweeper: Sweeper, keys: Sequence[str]) -> None:
         if not sweeper.in_pass:
             return
+        holder, seconds = self._claim()
+        if holder != sweeper.cluster.uid or seconds > CLAIMED_SECONDS:
+            raise WronglyDeletedError(f"{keys} while {holder or 'nobody'} has the claim, for {seconds} s")
         for other in self.world.sweepers:
             if other is not sweeper and other.claim is not None and other.claim.remaining_seconds > 0:
                 raise WronglyDeletedError(f"{keys} while {other.cluster.uid} may delete, too")
+
+    def _claim(self) -> tuple[str, float]:
+        """Return who has the claim that lies in the store, and how long ago it was renewed."""
+        try:
+            found = self.world.store.get_object(".bubu/retention/claim.json")
+        except FileNotFoundError:
+            return "", 0.0
+        renewed = (self.world.now() - found.info.last_modified).total_seconds()
+        return json.loads(found.read())["holder"], renewed
 
     def _problem(self, sweeper: Sweeper, key: str, dates: dict[str, datetime], entered: float) -> str:
         spec, run = sweeper.now, run_of(key)
