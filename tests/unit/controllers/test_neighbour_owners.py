@@ -354,3 +354,17 @@ def test_owners_that_come_to_be_served_are_found_before_a_pass(api):
     owners, _ = opener.for_pass(api, own, opener(api, own), plan(own))
 
     assert set(owners.kinds) == USUAL
+
+
+def test_a_list_that_is_read_by_what_is_remembered_asks_first(api):
+    """Whoever observes without asking anew still lists the kinds that came to be served."""
+    entries = api.served.pop(RUNS)
+    own, opener = policy("team-a", owners=[FLOW]), OwnersOpener()
+    opener(api, own)
+    api.served[RUNS] = entries
+    source = opener(api, own).source
+    assert source.kinds == {"Flow.v1.example.org"}
+
+    source.observe(0.0)
+
+    assert source.kinds == {"Flow.v1.example.org", *USUAL}
