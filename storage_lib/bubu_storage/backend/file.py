@@ -324,7 +324,7 @@ class FileBackend:
         self,
         *,
         older_than_seconds: float = STALE_AFTER_SECONDS,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] | None = None,
     ) -> int:
         """Remove what killed writers left behind, anywhere below the base.
 

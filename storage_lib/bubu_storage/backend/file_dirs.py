@@ -251,7 +251,7 @@ def remove_stale_temporaries(directory: int, *, older_than_seconds: float = STAL
 
 
 def remove_leftovers(
-    base: str, *, older_than_seconds: float, should_stop: Callable[[], bool] = lambda: False
+    base: str, *, older_than_seconds: float, should_stop: Callable[[], bool] | None = None
 ) -> int:
     """Remove the half-written files of killed writers anywhere below a base directory.
 
@@ -272,7 +272,7 @@ def remove_leftovers(
     """
     removed = 0
     pending: list[list[bytes]] = [[]]
-    while pending and not should_stop():
+    while pending and not (should_stop is not None and should_stop()):
         path = pending.pop()
         with DirectoryChain(open_base(base)) as chain, contextlib.suppress(OSError):
             chain.descend(path)
