@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -70,6 +71,10 @@ _REGISTRATION_SECONDS: Final = 90 * DAY
 _MOST_OF_A_KIND: Final = MOST_ENTRIES // 4
 _MARKS_AT_A_TIME: Final = 100
 _MAX_BYTES: Final = 8_192
+_MOST_TOLD: Final = 3
+
+
+_log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -155,6 +160,8 @@ def tidy_store(
         after = tidier.position or after
     _remove_leftovers(backend, report, lambda: should_stop() or gate.is_past(1.5))
     _remember(backend, permits, report, after)
+    for problem in report.problems[:_MOST_TOLD]:
+        _log.info("tidying %s up: %s", backend.name, problem)
     return report
 
 
