@@ -24,6 +24,7 @@ from bubu_operator.owners.joined import NeighbourOwners
 from bubu_operator.owners.kinds import OwnerKind
 from bubu_operator.retention.plan import PassPlan, PlanProblem, orphan_grace, store_prefix
 from bubu_storage.errors import ConfigurationError, InvalidKeyError
+from bubu_storage.retention.rules import is_reserved
 from bubu_storage.retention.spec import PassSpec, RetentionRule, run_prefix_of
 from bubu_storage.wire import RESERVED_PREFIX
 
@@ -89,7 +90,7 @@ def guard_plan(
         places: of every config that is known; the own one among them does no harm.
         policies: all others that may reach the same objects.
     """
-    added: dict[RetentionRule, None] = {}
+    runs: list[str] = []
     scopes = _Prefixes(plan.spec.scopes, own.base)
     for place in places:
         for part in place.parts():
@@ -101,10 +102,10 @@ def guard_plan(
                         "give the config an outputPrefix and an inputPrefix that are not below those of "
                         "another config on the same store",
                     )
-            for scope in scopes.above(part):
-                run = run_prefix_of(part[len(own.base) :], scope)
-                added[RetentionRule(run, FOR_EVER_SECONDS)] = None
+            runs += (run_prefix_of(part[len(own.base) :], scope) for scope in scopes.above(part))
     try:
+        # A reserved folder that is a run directory itself needs no rule: the engine keeps it for ever.
+        added = dict.fromkeys(RetentionRule(run, FOR_EVER_SECONDS) for run in runs if not is_reserved(run))
         mine = _Prefixes((rule.prefix for rule in plan.spec.rules), own.base)
         everywhere = plan.namespaces or (namespace,)
         neighbours: list[NeighbourOwners] = []

@@ -136,6 +136,19 @@ def test_a_part_below_a_root_that_is_another_namespaces_there_is_apart():
     assert guard_plan(made, own, "team-b", [own, other], []) == made
 
 
+def test_another_stores_own_objects_in_our_part_need_no_rule():
+    """A store in a folder of ours has its claim and marks there: the engine keeps them as reserved."""
+    own = place("team-b", base="file:/")
+    inner = place("team-c", "x", base="file:/outputs/team-b/")
+
+    guarded = guard_plan(plan(own), own, "team-b", [own, inner], [])
+
+    assert isinstance(guarded, PassPlan)
+    assert not due(guarded, "outputs/team-b/x/")
+    facts = RunFacts("outputs/team-b/.bubu/", objects=1, newest=LONG_AGO, reserved=1, complete=True)
+    assert decide_run(facts, guarded.spec, NOW).reason is Verdict.KEPT_RESERVED
+
+
 NAMES = st.sampled_from(["a", "b", "outputs", "x"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
 
