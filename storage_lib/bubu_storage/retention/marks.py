@@ -380,7 +380,9 @@ class MarkBook:
             if self._page or self._listing is None:
                 return True
             if self._allowance == 0 and self._ledger.scanned:
-                self._allowance = self._ledger.scans.take(-(-self._ledger.scan_left // _SHARE_OF_REST))
+                left = self._ledger.scan_left
+                # Never the last one: whoever lists runs must get on.
+                self._allowance = self._ledger.scans.take(min(-(-left // _SHARE_OF_REST), left - 1))
             if self._allowance == 0:
                 return False
             self._fill(self._listing)

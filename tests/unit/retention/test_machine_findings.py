@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bubu_storage.errors import PermissionDeniedError
 from bubu_storage.retention.spec import RetentionRule
 from tests.unit.retention.test_owned_passes import GRACE, OwnedWorld, orphan_spec
 from tests.unit.retention.world import DAY, spec_of
@@ -38,3 +39,16 @@ def test_the_mark_of_the_run_before_the_cursor_stays():
     world.time.advance(GRACE + 60)
     world.cycle(spec)
     assert world.data() == []
+
+
+def test_marks_do_not_use_up_the_last_entry_of_a_look_at_a_run_that_is_half_gone():
+    """A member that cannot be deleted comes first; the others still go, with two entries a pass."""
+    world = OwnedWorld()
+    for name in ("a", "m", "z"):
+        world.put(f"outputs/a/r1/{name}", 60)
+    world.mark("outputs/a/r1/", 20)
+    world.backend.refuse = lambda key: PermissionDeniedError("retained") if key.endswith("/a") else None
+
+    world.cycle(orphan_spec(max_scan=2, max_delete=2), most_passes=30)
+
+    assert world.data() == ["outputs/a/r1/a"]
