@@ -74,7 +74,11 @@ SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "references": ("bubu_storage.retention.references", (f"{_ENGINE}test_references.py",)),
     "marks": (
         "bubu_storage.retention.marks",
-        (f"{_ENGINE}test_marks_on_stores.py", f"{_ENGINE}test_owned_passes.py"),
+        (
+            f"{_ENGINE}test_mark_keys.py",
+            f"{_ENGINE}test_marks_on_stores.py",
+            f"{_ENGINE}test_owned_passes.py",
+        ),
     ),
     "approval": (
         "bubu_storage.retention.approval",

@@ -255,6 +255,14 @@ def test_too_many_namespaces_are_refused_with_a_way_out(count):
     assert "namespaceSelector" in made.message
 
 
+def test_as_many_parts_as_may_be_are_planned():
+    """The documented bound itself is within it."""
+    made = cluster_plan(policy(), *(f"n{number}" for number in range(10_000)))
+
+    assert isinstance(made, PassPlan)
+    assert len(made.spec.scopes) == MAX_SCOPES == 10_000
+
+
 def test_a_cursor_is_used_for_what_it_was_made_for():
     """Foreign or broken cursors cost a new start, never an error."""
     good = RetentionCursor.model_validate({"after": "outputs/team-a/r/k", "fingerprint": "f"})
