@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
-from bubu_storage.retention import claim, judge, marks, rules, runner
+from bubu_storage.retention import claim, judge, rules, runner
 from bubu_storage.retention.approval import DueBound
 from bubu_storage.retention.claim import StoreClaim
 from bubu_storage.retention.delete import Deleter
@@ -319,15 +319,6 @@ def failed_batches_are_not_charged() -> Generator[None]:
 
 
 @sabotage
-def registrations_ignored() -> Generator[None]:
-    """Other clusters are of no concern."""
-    with mock.patch.object(
-        rules, "KEEP_CHAIN", tuple(k for k in rules.KEEP_CHAIN if k is not rules.keep_shared_store)
-    ):
-        yield
-
-
-@sabotage
 def digest_by_pages() -> Generator[None]:
     """What is planned depends on how a cycle is cut into passes."""
     original = Ledger._move_past
@@ -345,6 +336,3 @@ def undated_is_old() -> Generator[None]:
     """What has no date is very old."""
     with mock.patch("bubu_storage.retention.scan.has_date", lambda when: when.tzinfo is UTC):
         yield
-
-
-__all__ = ["SABOTAGES", "marks"]
