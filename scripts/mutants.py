@@ -76,6 +76,7 @@ SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "bubu_storage.retention.marks",
         (
             f"{_ENGINE}test_mark_keys.py",
+            f"{_ENGINE}test_marks_in_dry_runs.py",
             f"{_ENGINE}test_marks_on_stores.py",
             f"{_ENGINE}test_owned_passes.py",
         ),
