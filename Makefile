@@ -8,13 +8,13 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.synced
 STORE ?= file
 PYTEST_ARGS ?=
-BENCH ?= codec hydrate listing throughput bulk_delete webhook
+BENCH ?= codec hydrate listing throughput bulk_delete retention webhook
 BENCH_ARGS ?=
 MUTANTS ?=
 MUTANTS_ARGS ?=
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help venv lint types test unit cluster-test cluster-test-long e2e bench demo cluster-up cluster-down generate golden mutants fmt clean
+.PHONY: help venv lint types test unit cluster-test cluster-test-long retention-test-long e2e bench demo cluster-up cluster-down generate golden mutants fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -52,6 +52,10 @@ cluster-test-long: venv ## Load, faults and scale of the webhook, in their long 
 	$(PY) -m tests.cluster ensure
 	BUBU_LONG_TESTS=1 $(BIN)/pytest tests/cluster/test_webhook_load.py tests/cluster/test_webhook_faults.py \
 	  tests/cluster/test_webhook_scale.py $(PYTEST_ARGS)
+
+retention-test-long: venv ## 200 rounds of kill -9 on each store, and thousands of random worlds
+	$(PY) -m tests.s3server ensure
+	BUBU_LONG_TESTS=1 $(BIN)/pytest -s tests/s3/test_retention_kill.py tests/unit/retention/test_machine.py $(PYTEST_ARGS)
 
 demo: venv ## The main job, shown: STORE=file (default) or STORE=s3
 	$(PY) -m tests.demo --store $(STORE)
