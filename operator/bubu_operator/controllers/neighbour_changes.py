@@ -57,6 +57,7 @@ class NeighbourChanges:
         before: `neighbours_now` of a moment before ``plan`` was guarded.
         plan: as it was guarded.
         guard: guards it again, by lists that are read then.
+        is_watched: the watch hears of all kinds; where it does not, each look reads the lists.
     """
 
     def __init__(
@@ -66,12 +67,15 @@ class NeighbourChanges:
         before: Versions,
         plan: PassPlan,
         guard: Callable[[], PassPlan | PlanProblem],
+        *,
+        is_watched: bool = True,
     ) -> None:
         self._cache = cache
         self._namespace = namespace
         self._seen = before
         self._plan = plan
         self._guard = guard
+        self._is_watched = is_watched
 
     def look(self) -> str | None:
         """Return why the pass must end, or None.
@@ -81,7 +85,7 @@ class NeighbourChanges:
         """
         now = neighbours_now(self._cache, self._namespace)
         # What is gone keeps nothing; going on with what it kept is safe.
-        if all(self._seen.get(key) == version for key, version in now.items()):
+        if self._is_watched and all(self._seen.get(key) == version for key, version in now.items()):
             return None
         guarded = self._guard()
         if isinstance(guarded, PlanProblem):

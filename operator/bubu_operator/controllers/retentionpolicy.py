@@ -217,7 +217,9 @@ class PolicyReconciler:
         def again() -> PassPlan | PlanProblem:
             return self._neighbours.guard(plan, policy, store, max_age_seconds=0.0)
 
-        return guarded, NeighbourChanges(cache, namespace, seen, guarded, again)
+        # A controller for some namespaces does not watch what holds for all.
+        is_watched = not self._context.options.namespaces
+        return guarded, NeighbourChanges(cache, namespace, seen, guarded, again, is_watched=is_watched)
 
     def _refuse(
         self, kind: PolicyKind, obj: JsonObject, problem: PlanProblem, store: PolicyStore | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,20 @@ def test_a_cluster_wide_policy_that_is_made_meanwhile(world):
     spec = {"storageRef": {"name": "all"}, "suspend": True, "rules": rules}
     metadata = {"name": "keeper", "generation": 1, "uid": "k"}
     world.tell(CLUSTER_RETENTION_POLICIES, {"metadata": metadata, "spec": spec})
+    world.now += EVERY_SECONDS
+
+    assert interrupted()
+
+
+def test_a_controller_for_some_namespaces_hears_of_no_cluster_wide_policy(world):
+    """It does not watch them, so each look reads the lists."""
+    world.context = replace(world.context, options=replace(world.context.options, namespaces=("team-a",)))
+    world.reconciler = world.make_reconciler()
+    interrupted = world.begin()
+    world.now += EVERY_SECONDS
+    assert interrupted() is None
+    rules = [{"prefix": "outputs/", "keep": {"within": "90d"}}]
+    world.put_cluster(suspend=True, rules=rules)
     world.now += EVERY_SECONDS
 
     assert interrupted()
