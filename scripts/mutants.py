@@ -78,6 +78,7 @@ SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             f"{_ENGINE}test_mark_keys.py",
             f"{_ENGINE}test_marks_in_dry_runs.py",
             f"{_ENGINE}test_marks_on_stores.py",
+            f"{_ENGINE}test_void_marks.py",
             f"{_ENGINE}test_owned_passes.py",
         ),
     ),

@@ -88,6 +88,22 @@ def test_a_mark_that_cannot_be_deleted_is_made_void():
     assert world.marks() == []
 
 
+def test_a_mark_that_cannot_be_deleted_singly_is_made_void():
+    """On a store without batches, too."""
+    world = returned(batch=False)
+
+    def refuse(_index: int, kind: str, keys: tuple[str, ...]) -> None:
+        if kind == "delete":
+            raise PermissionDeniedError("retained", key=keys[0])
+
+    world.backend.before = refuse
+    report = world.run(orphan_spec())
+
+    assert report.complete_cycle
+    assert report.error_count == 3
+    assert list(lengths(world).values()) == [0, 0, 0]
+
+
 def test_a_void_mark_is_not_written_again_and_again():
     """While the owner stays, and no deletion is left, it is left as it is."""
     world = returned()
