@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bubu_storage.errors import BackendUnavailableError as BackendUnavailableError
     from bubu_storage.errors import BatchDeleteNotSupportedError as BatchDeleteNotSupportedError
     from bubu_storage.errors import BucketNotFoundError as BucketNotFoundError
+    from bubu_storage.errors import ClaimedError as ClaimedError
     from bubu_storage.errors import ConfigurationError as ConfigurationError
     from bubu_storage.errors import CopyError as CopyError
     from bubu_storage.errors import CopyNotSupportedError as CopyNotSupportedError
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
     from bubu_storage.errors import InvalidKeyError as InvalidKeyError
     from bubu_storage.errors import KubeRefError as KubeRefError
     from bubu_storage.errors import LimitExceededError as LimitExceededError
+    from bubu_storage.errors import NotSentError as NotSentError
     from bubu_storage.errors import ObjectNotFoundError as ObjectNotFoundError
+    from bubu_storage.errors import OwnersUnknownError as OwnersUnknownError
     from bubu_storage.errors import PayloadError as PayloadError
     from bubu_storage.errors import PermissionDeniedError as PermissionDeniedError
     from bubu_storage.errors import PreconditionFailedError as PreconditionFailedError
@@ -107,6 +110,7 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "BackendUnavailableError",
         "BatchDeleteNotSupportedError",
         "BucketNotFoundError",
+        "ClaimedError",
         "ConfigurationError",
         "CopyError",
         "CopyNotSupportedError",
@@ -117,7 +121,9 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "InvalidKeyError",
         "KubeRefError",
         "LimitExceededError",
+        "NotSentError",
         "ObjectNotFoundError",
+        "OwnersUnknownError",
         "PayloadError",
         "PermissionDeniedError",
         "PreconditionFailedError",
@@ -197,6 +203,7 @@ __all__ = [
     "BlobReader",
     "BlobWriter",
     "BucketNotFoundError",
+    "ClaimedError",
     "ConfigurationError",
     "CopyError",
     "CopyNotSupportedError",
@@ -212,9 +219,11 @@ __all__ = [
     "LimitExceededError",
     "ListedObject",
     "ManagerSettings",
+    "NotSentError",
     "ObjectBackend",
     "ObjectInfo",
     "ObjectNotFoundError",
+    "OwnersUnknownError",
     "PayloadError",
     "PermissionDeniedError",
     "PreconditionFailedError",
