@@ -26,7 +26,9 @@ from typing import Final
 from bubu_operator.controllers.isolation import child_environment
 from bubu_operator.retention.document import LineType, PassDocument
 from bubu_operator.retention.process import PassEnded, PassProcess
+from bubu_storage.retention.claim import ClaimSettings, StoreClaim
 from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.owners import OwnerFacts, OwnerView, boot_seconds
 from bubu_storage.retention.report import PassReport, StoppedBy
 from bubu_storage.retention.runner import DEFAULT_CONCURRENCY, run_pass
 from bubu_storage.retention.spec import PassSpec, RetentionRule
@@ -48,6 +50,9 @@ DELETE_GOALS: Final = {
 SCAN_GOAL: Final = 0.9
 MEMORY_OBJECTS: Final = 1_000_000
 MEMORY_GOAL_MIB: Final = 120.0
+_LIVE_OWNERS: Final = 1_000
+_ENDED_OWNERS: Final = 1_000
+_REQUEST_SECONDS: Final = 35.0
 _DAY: Final = 86_400.0
 _AGE_SECONDS: Final = 40 * _DAY
 _NAMESPACES: Final = tuple(f"team-{letter}" for letter in "abcdefgh")
@@ -66,10 +71,32 @@ def spec_of(*namespaces: str, dry_run: bool) -> PassSpec:
     )
 
 
+class Owners:
+    """Answers at once, with a fresh view: some live runs, and the ended owners of those that are due."""
+
+    def __init__(self) -> None:
+        names = {f"ns/live-{number:05d}": OwnerFacts(live=True, rank=1) for number in range(_LIVE_OWNERS)}
+        names |= {f"ns/run-{number:05d}": OwnerFacts(live=False, rank=9) for number in range(_ENDED_OWNERS)}
+        self._owners = names
+
+    def observe(self, not_before: float) -> OwnerView:
+        """See `OwnerSource`."""
+        return OwnerView(version=1, observed_at=max(not_before, boot_seconds()), owners=self._owners)
+
+
 def ours(server: VersityGateway, endpoint: str) -> None:
-    """Delete as a policy does."""
+    """Delete as a policy does: under a claim, knowing the owners, by the dates that the store gives."""
     with closing(open_ours(server, endpoint)) as backend:
-        report = run_pass(backend, spec_of("ns", dry_run=False), concurrency=DEFAULT_CONCURRENCY)
+        claim = ClaimSettings.fitting("bench", "bench", request_timeout_seconds=_REQUEST_SECONDS)
+        with StoreClaim(backend, claim) as permit:
+            report = run_pass(
+                backend,
+                spec_of("ns", dry_run=False),
+                owners=Owners(),
+                permits=(permit,),
+                concurrency=DEFAULT_CONCURRENCY,
+                stamps_clock=True,
+            )
     if report.stopped_by is not StoppedBy.END_OF_CYCLE or report.failed.objects:
         raise SystemExit(f"the pass ended early: {report.message} {report.errors[:1]}")
 

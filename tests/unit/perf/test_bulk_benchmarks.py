@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.perf import bulk_delete, listing
+from tests.perf import bulk_delete, deleters, listing, retention
 
 if TYPE_CHECKING:
     from tests.s3server import VersityGateway
@@ -19,8 +19,9 @@ TINY = ["--json", "--rounds", "1", "--scale", "0.002"]
 def without_rclone(monkeypatch: pytest.MonkeyPatch, s3_server: VersityGateway) -> None:
     """The bare pipeline stands in for rclone, which takes minutes to build."""
     del s3_server  # it is asked for so that its program has been built
-    monkeypatch.setattr(bulk_delete, "ensure_rclone", lambda _: None)
-    monkeypatch.setitem(bulk_delete.CONTESTANTS, "rclone", bulk_delete.bare_pipeline)
+    for benchmark in (bulk_delete, retention):
+        monkeypatch.setattr(benchmark, "ensure_rclone", lambda _: None)
+        monkeypatch.setitem(benchmark.CONTESTANTS, "rclone", deleters.bare_pipeline)
 
 
 @pytest.mark.usefixtures("without_rclone")
@@ -31,6 +32,17 @@ def test_bulk_deletion(capsys: pytest.CaptureFixture[str]) -> None:
     assert 2 * ["ours / bare pipeline", "ours / rclone", "ours / loop"] == [one["ratio"] for one in results]
     assert [0, 0, 0, 20, 20, 20] == [int(one["case"].split()[1]) for one in results]
     assert 5 == sum(one["goal"] is not None for one in results)
+
+
+@pytest.mark.usefixtures("without_rclone")
+def test_retention_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Deleting and listing at both latencies, and memory: each with the goal of the full run."""
+    assert 0 == retention.main(TINY)
+    results = json.loads(capsys.readouterr().out)["results"]
+    peers = ["ours / bare pipeline", "ours / rclone", "ours / loop"]
+    scans = 4 * ["ours / boto3 paginator"]
+    assert [*peers, *peers, *scans, *2 * ["peak resident memory, MiB"]] == [one["ratio"] for one in results]
+    assert 11 == sum(one["goal"] is not None for one in results)
 
 
 @pytest.mark.usefixtures("without_rclone")
@@ -48,7 +60,7 @@ def test_contestant_that_leaves_objects_behind(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("without_rclone")
 def test_pipeline_that_fails_ends(monkeypatch: pytest.MonkeyPatch, s3_server: VersityGateway) -> None:
     """Its listing waits for nobody."""
-    monkeypatch.setattr(bulk_delete, "DEFAULT_BULK_CONCURRENCY", 1)
+    monkeypatch.setattr(deleters, "DEFAULT_BULK_CONCURRENCY", 1)
 
     class Broken:
         def get_paginator(self, _: str) -> Broken:
@@ -63,9 +75,9 @@ def test_pipeline_that_fails_ends(monkeypatch: pytest.MonkeyPatch, s3_server: Ve
         def close(self) -> None:
             """Nothing is open."""
 
-    monkeypatch.setattr(bulk_delete, "open_sdk", lambda *_: Broken())
+    monkeypatch.setattr(deleters, "open_sdk", lambda *_: Broken())
     with pytest.raises(OSError, match="no connection"):
-        bulk_delete.bare_pipeline(s3_server, "")
+        deleters.bare_pipeline(s3_server, "")
 
 
 def test_listing_of_files(capsys: pytest.CaptureFixture[str]) -> None:
