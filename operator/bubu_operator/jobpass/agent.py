@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 from urllib.parse import urlsplit
@@ -36,12 +36,13 @@ from bubu_operator.jobpass.serving import ServingEnd, serve
 from bubu_operator.jobpass.tls import WrongPinError, check_pin, client_context, parse_pin
 from bubu_operator.jobpass.wire import field_of
 from bubu_operator.kube.scrub import Redactor
+from bubu_operator.probe.pod import guarded, shut_out_node, store_of_pod, tell
 from bubu_operator.probe.result import ProbeResult
-from bubu_operator.probe.run import no_identity, result_of_error, secrets_of
+from bubu_operator.probe.run import result_of_error
 from bubu_storage.backend.factory import open_backend
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.errors import InvalidKeyError, StorageError
-from bubu_storage.settings import FileSettings, ManagerSettings, S3Settings
+from bubu_storage.settings import FileSettings, S3Settings
 
 __all__ = ["AgentOptions", "parse_controller", "run_agent"]
 
@@ -57,7 +58,6 @@ DIAL_TRIES: Final = 5
 CONNECT_SECONDS: Final = 5.0
 REQUEST_SECONDS: Final = 25.0
 MAX_TOKEN_BYTES: Final = 12 << 10
-CLOSE_SECONDS: Final = 5.0
 
 
 class _CallError(Exception):
@@ -111,10 +111,7 @@ def parse_controller(address: str) -> tuple[str, int]:
 
 def run_agent(options: AgentOptions) -> int:
     """Serve, write the result, and end the process: 0 ended by the controller, 1 failed; 2 is returned."""
-    # The node's identity is not the account's, whatever the node's metadata service would hand out.
-    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
-    redactor = Redactor()
-    redactor.add(secrets_of(os.environ))
+    redactor = shut_out_node()
     over = threading.Timer(options.deadline_seconds, _deadline, (options, redactor))
     over.daemon = True
     over.start()
@@ -137,14 +134,17 @@ def run_agent(options: AgentOptions) -> int:
 def _serve(options: AgentOptions, rights: Rights, redactor: Redactor) -> ProbeResult:
     is_file = False
     try:
-        settings = ManagerSettings.from_env().backend
-        if settings is None:
-            return _failed("BUBU_STORAGE_PROVIDER is not set in this pod")
+        settings = store_of_pod(require_identity=options.require_identity)
+        if isinstance(settings, ProbeResult):
+            return settings
         is_file = isinstance(settings, FileSettings)
         if isinstance(settings, S3Settings):
-            if settings.anonymous and options.require_identity:
-                return no_identity()
-            settings = _guarded(settings, allow_loopback=options.allow_loopback_endpoints)
+            settings = guarded(
+                settings,
+                connect_seconds=CONNECT_SECONDS,
+                request_seconds=min(REQUEST_SECONDS, settings.timeout_seconds),
+                allow_loopback=options.allow_loopback_endpoints,
+            )
         # Not closed: it ends with the process, and closing would wait for what is under way.
         backend = open_backend(settings)
         # Asked once before anybody is called: what does not work is told here, with its reason.
@@ -229,33 +229,12 @@ def _greet(options: AgentOptions, redactor: Redactor, secure: ssl.SSLSocket, dea
         raise _RefusedError(problem)
 
 
-def _guarded(settings: S3Settings, *, allow_loopback: bool) -> S3Settings:
-    """Return the settings as a pass needs them, by the engine that follows no redirects."""
-    return replace(
-        settings,
-        engine="boto3",
-        max_attempts=1,
-        connect_timeout_seconds=CONNECT_SECONDS,
-        timeout_seconds=min(REQUEST_SECONDS, settings.timeout_seconds),
-        address_policy="remote-or-loopback" if allow_loopback else "remote",
-    )
-
-
 def _failed(message: str) -> ProbeResult:
     return ProbeResult(reason=Reason.STORE_ERROR, message=message)
 
 
 def _end(options: AgentOptions, redactor: Redactor, result: ProbeResult, code: int) -> int:
-    text = result.model_copy(update={"message": redactor.scrub(result.message)}).to_text()
-    # For `kubectl logs`: the same that the controller gets.
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-    try:
-        options.result.write_text(text, encoding="utf-8")
-    except OSError as error:
-        sys.stderr.write(f"the result cannot be written to {options.result}: {error.strerror}\n")
-        return EXIT_FAILED
-    return code
+    return code if tell(result, options.result, redactor) else EXIT_FAILED
 
 
 def _deadline(options: AgentOptions, redactor: Redactor) -> NoReturn:

@@ -16,14 +16,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.defaults import OPERATOR_NAME
-from bubu_operator.kube.scrub import Redactor
+from bubu_operator.probe.pod import guarded, no_identity, shut_out_node, store_of_pod, tell
 from bubu_operator.probe.result import ProbeResult
 from bubu_storage.backend.factory import open_backend
 from bubu_storage.backend.probe import probe_backend
@@ -39,23 +39,15 @@ from bubu_storage.errors import (
     UnavailableError,
 )
 from bubu_storage.retention.registration import register
-from bubu_storage.settings import FileSettings, ManagerSettings, S3Settings
+from bubu_storage.settings import FileSettings, S3Settings
 
-__all__ = ["ProbeOptions", "no_identity", "result_of_error", "run_probe", "secrets_of"]
+__all__ = ["ProbeOptions", "result_of_error", "run_probe"]
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 
 CONNECT_SECONDS: Final = 3.0
 REQUEST_SECONDS: Final = 5.0
-MAX_SECRET_FILE_BYTES: Final = 65536
-
-_CREDENTIALS_FILE: Final = "AWS_SHARED_CREDENTIALS_FILE"
-_SECRET_FILES: Final = (
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    _CREDENTIALS_FILE,
-)
 _NOTHING_FOUND: Final = frozenset({"NoCredentialsError", "PartialCredentialsError"})
 """What the SDK raises before it asks anybody, by name: it is loaded by the S3 backend only."""
 
@@ -64,8 +56,6 @@ _UNREGISTERED: Final = (
 )
 _EXCHANGE: Final = "AssumeRoleWithWebIdentity"
 """The SDK's request behind the request; a store never has an operation of that name."""
-
-_SECRET_NAMES: Final = ("KEY", "SECRET", "TOKEN", "PASSWORD")
 
 _REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (BucketNotFoundError, Reason.BUCKET_NOT_FOUND),
@@ -99,10 +89,7 @@ class ProbeOptions:
 
 def run_probe(options: ProbeOptions) -> int:
     """Probe, write the result, and return the exit code: 0 the store works, 1 it does not."""
-    # The node's identity is not the account's, whatever the node's metadata service would hand out.
-    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
-    redactor = Redactor()
-    redactor.add(secrets_of(os.environ))
+    redactor = shut_out_node()
     found: list[ProbeResult] = []
     thread = threading.Thread(
         target=lambda: found.append(_probe(options, found.append)), name="probe", daemon=True
@@ -116,16 +103,8 @@ def run_probe(options: ProbeOptions) -> int:
             reason=Reason.TIMEOUT, message=f"the probe did not end within {options.deadline_seconds:g} s"
         )
     )
-    result = result.model_copy(update={"message": redactor.scrub(result.message)})
     code = EXIT_OK if result.reason is Reason.PROBE_SUCCEEDED else EXIT_FAILED
-    text = result.to_text()
-    # For `kubectl logs`: the same that the controller gets.
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-    try:
-        options.result.write_text(text, encoding="utf-8")
-    except OSError as error:
-        sys.stderr.write(f"the result cannot be written to {options.result}: {error.strerror}\n")
+    if not tell(result, options.result, redactor):
         code = EXIT_FAILED
     if thread.is_alive():
         sys.stderr.flush()
@@ -147,16 +126,18 @@ def _probe(options: ProbeOptions, early: Callable[[ProbeResult], object]) -> Pro
     """Return the result; ``early`` gets that of the probe itself, before the store is written to again."""
     is_file = False
     try:
-        settings = ManagerSettings.from_env().backend
-        if settings is None:
-            return ProbeResult(
-                reason=Reason.STORE_ERROR, message="BUBU_STORAGE_PROVIDER is not set in this pod"
-            )
+        settings = store_of_pod(require_identity=options.require_identity)
+        if isinstance(settings, ProbeResult):
+            return settings
         is_file = isinstance(settings, FileSettings)
         if isinstance(settings, S3Settings):
-            if settings.anonymous and options.require_identity:
-                return no_identity()
-            settings = _guarded(settings, allow_loopback=options.allow_loopback_endpoints)
+            # Short: this is a look.
+            settings = guarded(
+                settings,
+                connect_seconds=CONNECT_SECONDS,
+                request_seconds=REQUEST_SECONDS,
+                allow_loopback=options.allow_loopback_endpoints,
+            )
         began = time.monotonic()
         with contextlib.closing(open_backend(settings)) as backend:
             report = probe_backend(backend)
@@ -187,18 +168,6 @@ def _register(backend: ObjectBackend, cluster_uid: str) -> str:
     return ""
 
 
-def _guarded(settings: S3Settings, *, allow_loopback: bool) -> S3Settings:
-    """Return the settings as a look needs them: short, once, by the engine that follows no redirects."""
-    return replace(
-        settings,
-        engine="boto3",
-        max_attempts=1,
-        connect_timeout_seconds=CONNECT_SECONDS,
-        timeout_seconds=REQUEST_SECONDS,
-        address_policy="remote-or-loopback" if allow_loopback else "remote",
-    )
-
-
 def _not_exchanged(error: Exception) -> ProbeResult:
     code = getattr(error, "code", "") or "no reason given"
     return ProbeResult(
@@ -207,36 +176,3 @@ def _not_exchanged(error: Exception) -> ProbeResult:
         f"{os.environ.get('AWS_ROLE_ARN', '?')} ({code}). Look at the role's trust policy: it must name this "
         "cluster, this namespace and this ServiceAccount",
     )
-
-
-def no_identity() -> ProbeResult:
-    """Say that the cloud gave the pod nothing."""
-    return ProbeResult(
-        reason=Reason.UNAUTHENTICATED,
-        message="the pod got no identity for the store: the cloud's webhook added nothing to it. Bind the "
-        "ServiceAccount to a role (its annotation), and see that the webhook runs",
-    )
-
-
-def secrets_of(env: Mapping[str, str]) -> list[str]:
-    """Return what must not be told: telling variables, and the contents of credential files."""
-    values = [
-        value for name, value in env.items() if any(part in name.upper() for part in _SECRET_NAMES) and value
-    ]
-    # Paths and names of files are no secrets, and messages are about them.
-    values = [value for value in values if not value.startswith("/")]
-    for name in _SECRET_FILES:
-        if not env.get(name):
-            continue
-        try:
-            with Path(env[name]).open("rb") as file:
-                text = file.read(MAX_SECRET_FILE_BYTES).decode("utf-8", errors="replace")
-        except OSError:
-            continue
-        for line in text.splitlines():
-            key, is_pair, value = line.partition("=")
-            if not is_pair or name != _CREDENTIALS_FILE:
-                values.append(line.strip())
-            elif any(part in key.upper() for part in _SECRET_NAMES):
-                values.append(value.strip())
-    return [value for value in values if value and not value.startswith("[")]
