@@ -108,7 +108,15 @@ class MiniKubelet(AbstractContextManager["MiniKubelet"]):
     @property
     def pids(self) -> list[int]:
         """Of the processes that run now."""
-        return [running.process.pid for running in list(self._running.values())]
+        return self.pids_of("")
+
+    def pids_of(self, owner: str) -> list[int]:
+        """Return those of the pods whose name begins with their owner's, a Job's for example."""
+        return [
+            running.process.pid
+            for running in list(self._running.values())
+            if running.pod["metadata"]["name"].startswith(owner)
+        ]
 
     # -- the loop ------------------------------------------------------------------------
 

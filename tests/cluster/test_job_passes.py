@@ -127,6 +127,18 @@ class Team:
         items = self.cluster.get("jobs", "-n", self.namespace, "-l", "storage.bubustack.io/pass-of")["items"]
         return [item for item in items if "deletionTimestamp" not in item["metadata"]]
 
+    def only_agent(self, node: MiniKubelet) -> tuple[str, int]:
+        """Return the uid and the process of the pass's Job, once the rehearsal before it is gone."""
+        found: list[tuple[str, int]] = []
+
+        def alone() -> bool:
+            jobs = [job["metadata"] for job in self.jobs()]
+            found[:] = [(job["uid"], pid) for job in jobs for pid in node.pids_of(job["name"])]
+            return len(jobs) == len(found) == len(node.pids) == 1
+
+        until(alone, "one Job with one agent", 10)
+        return found[0]
+
     def everything(self) -> str:
         """Return all that the API server can show of this namespace, as text."""
         kinds = "jobs,pods,events.events.k8s.io,storageconfigs,retentionpolicies"
@@ -335,7 +347,7 @@ def test_an_agent_is_killed_in_the_middle(team: Team, claim: Files) -> None:
         team.ready()
         team.policy(limits=SLOW)
         team.wait(deleting, "deletions")
-        (pid,) = node.pids
+        _, pid = team.only_agent(node)
         os.kill(pid, signal.SIGKILL)
 
         status = team.wait(lambda s: "channel to the agent" in json.dumps(s), "the pass says why")
@@ -356,8 +368,8 @@ def test_the_controller_is_killed_in_the_middle(team: Team, claim: Files) -> Non
         team.ready()
         team.policy(limits=SLOW)
         team.wait(deleting, "deletions")
-        (agent,) = node.pids
-        (job,) = team.jobs()
+        job, agent = team.only_agent(node)
+        until(lambda: len(children_of(first.pid)) == 1, "the one process of the pass", 10)
         (child,) = children_of(first.pid)
 
         first.kill()
@@ -368,7 +380,7 @@ def test_the_controller_is_killed_in_the_middle(team: Team, claim: Files) -> Non
         team.policy()
         team.controller().start()
         until(lambda: claim.keys() == keep, "the next controller finishes", 90)
-        assert job["metadata"]["uid"] not in {one["metadata"]["uid"] for one in team.jobs()}
+        assert job not in {one["metadata"]["uid"] for one in team.jobs()}
 
 
 def test_an_account_that_is_gone(team: Team, s3_server: VersityGateway, bucket: str) -> None:
