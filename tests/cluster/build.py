@@ -33,6 +33,7 @@ __all__ = [
     "KUBERNETES_VERSION",
     "Binaries",
     "Program",
+    "build_lock",
     "cache_root",
     "cached_binaries",
     "control_plane_program",
@@ -199,7 +200,7 @@ def ensure_program(program: Program, report: Callable[[str], None] | None = None
     go = find_go(program)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _build_lock(root / f".{target.name}.lock", program.title, report):
+        with build_lock(root / f".{target.name}.lock", program.title, report):
             if not target.is_dir():
                 _build(go, program, target, report)
     except OSError as error:
@@ -258,8 +259,17 @@ def _print_progress(line: str) -> None:
 
 
 @contextlib.contextmanager
-def _build_lock(path: Path, title: str, report: Callable[[str], None]) -> Generator[None]:
-    """Hold an exclusive lock; it vanishes with the process, so no builder can leave it behind."""
+def build_lock(path: Path, title: str, report: Callable[[str], None]) -> Generator[None]:
+    """Hold an exclusive lock; it vanishes with the process, so no builder can leave it behind.
+
+    Args:
+        path: the lock file.
+        title: what is being built, for people who wait.
+        report: gets a line now and then while another process has the lock.
+
+    Raises:
+        BuildError: another process has had it for longer than any build takes.
+    """
     with path.open("a") as handle:
         deadline = time.monotonic() + BUILD_DEADLINE_SECONDS
         next_report = 0.0
