@@ -68,11 +68,10 @@ def ensure_packages(report: Callable[[str], None]) -> None:
     missing = missing_packages()
     if not missing:
         return
+    names = ", ".join(missing)
     command = f"apt-get install --yes --no-install-recommends {' '.join(missing)}"
     if os.geteuid() != 0:
-        raise PrerequisiteError(
-            f"A node needs {', '.join(missing)}, and only root may install: run {command}."
-        )
+        raise PrerequisiteError(f"A node needs {names}, and only root may install them: run {command}.")
     if shutil.which("apt-get") is None:
         raise PrerequisiteError(
             f"A node needs {names}, and there is no apt-get here: install them with this "
