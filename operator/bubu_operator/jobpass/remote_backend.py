@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import re
 import socket
 import threading
 import time
@@ -24,6 +23,7 @@ from datetime import datetime
 from typing import Final, TypeVar, cast
 
 from bubu_operator.jobpass.frames import MAX_BODY_BYTES, Frame, FrameError, FrameReader, encode_frame
+from bubu_operator.jobpass.remote_stream import RemoteStream
 from bubu_operator.jobpass.wire import (
     field_of,
     info_from_wire,
@@ -41,6 +41,7 @@ from bubu_storage.backend.checks import (
     check_page_size,
     check_prefix,
 )
+from bubu_storage.backend.last_look import LastLook
 from bubu_storage.backend.types import Body, GetObjectResult, ListPage, ObjectInfo
 from bubu_storage.errors import (
     InvalidKeyError,
@@ -71,7 +72,6 @@ READ_PAUSES_SECONDS: Final = (0.5, 1.0)
 be sent is the engine's to say."""
 
 _READ_BYTES: Final = 1 << 18
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 
 
 @dataclass(slots=True)
@@ -121,6 +121,7 @@ class RemoteBackend:
         self._calls: dict[int, _Call] = {}
         self._given_up: set[int] = set()
         self._lost = ""
+        self._last_look = LastLook()
         self._ahead = float("-inf")
         # For sending: an agent that reads nothing must not hold anybody up for ever.
         channel.settimeout(answer_seconds)
@@ -186,7 +187,7 @@ class RemoteBackend:
         check_key(key)
         check_conditions(if_match)
         info, content_range, data = self._get(key, range_header, if_match)
-        stream = _Stream(self._get, info, content_range, data)
+        stream = RemoteStream(self._get, info, content_range, data)
         return GetObjectResult(info, io.BufferedReader(stream), content_range=content_range)
 
     def head_object(self, key: str) -> ObjectInfo:
@@ -207,7 +208,7 @@ class RemoteBackend:
         """
         check_key(key)
         check_conditions(if_match)
-        self._call("delete", {"key": key, "if_match": if_match})
+        self._call("delete", {"key": key, "if_match": if_match}, look=self._last_look.ask)
 
     def delete_objects(
         self, keys: Sequence[str], *, if_match: Mapping[str, str] | None = None
@@ -229,8 +230,12 @@ class RemoteBackend:
         conditions = {key: etag for key, etag in (if_match or {}).items() if etag}
         for etag in conditions.values():
             check_conditions(etag)
-        answer = self._call("delete_many", {"keys": good, "if_match": conditions})
+        answer = self._call("delete_many", {"keys": good, "if_match": conditions}, look=self._last_look.ask)
         return failed | self._parse(lambda: _failures(answer, set(good)))
+
+    def guard_deletions(self, check: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Ask right before each deletion leaves for the agent; see `GuardsDeletions.guard_deletions`."""
+        return self._last_look.guard(check)
 
     def list_objects(
         self, prefix: str = "", *, start_after: str = "", page_size: int = 1000
@@ -299,8 +304,10 @@ class RemoteBackend:
                 self._sleep(pause)
         return self._call(op, fields)
 
-    def _call(self, op: str, fields: JsonObject, body: bytes = b"") -> Frame:
-        """Send a request, wait for its answer, raise the error that it is."""
+    def _call(
+        self, op: str, fields: JsonObject, body: bytes = b"", *, look: Callable[[], None] = lambda: None
+    ) -> Frame:
+        """Send a request unless ``look`` forbids it, wait for its answer, raise the error that it is."""
         until = self._ahead + self._clock() + START_SECONDS
         call = _Call()
         with self._slots:
@@ -309,7 +316,7 @@ class RemoteBackend:
                 header: JsonObject = {"id": number, "op": op, **fields}
                 if op != "hello":
                     header["until"] = until
-                self._send(encode_frame(Frame(header, body)))
+                self._send(encode_frame(Frame(header, body)), look)
                 if not call.done.wait(self._answer_seconds):
                     raise StorageTimeoutError(
                         f"the agent of {self._name} did not answer within {self._answer_seconds:g} s"
@@ -336,8 +343,9 @@ class RemoteBackend:
             self._calls[number] = call
             return number
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, look: Callable[[], None]) -> None:
         with self._sending:
+            look()  # waiting for one's turn may take long
             try:
                 self._channel.sendall(data)
             except OSError as error:
@@ -406,52 +414,6 @@ class RemoteBackend:
 
     def _unavailable(self) -> UnavailableError:
         return UnavailableError(f"the channel to the agent of {self._name} is lost: {self._lost}")
-
-
-class _Stream(io.RawIOBase):
-    """An object's body, fetched piece by piece from one version of it."""
-
-    def __init__(
-        self,
-        get: Callable[[str, str, str], tuple[ObjectInfo, str, bytes]],
-        info: ObjectInfo,
-        content_range: str,
-        data: bytes,
-    ) -> None:
-        self._get = get
-        self._info = info
-        match = _CONTENT_RANGE.fullmatch(content_range)
-        self._start = int(match[1]) if match else 0
-        self._data = memoryview(data)
-        self._given = 0
-        self._fetched = len(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(cast("bytearray", buffer)).cast("B")
-        if not self._data and self._fetched < self._info.size_bytes:
-            self._fetch()
-        piece = self._data[: len(view)]
-        view[: len(piece)] = piece
-        self._data = self._data[len(piece) :]
-        return len(piece)
-
-    def _fetch(self) -> None:
-        info = self._info
-        if not info.etag:
-            raise StorageError(
-                f"{info.key!r} is larger than what an agent sends at once, and its store tells no versions "
-                "apart",
-                key=info.key,
-            )
-        begin, last = self._start + self._fetched, self._start + info.size_bytes - 1
-        _, content_range, data = self._get(info.key, f"bytes={begin}-{last}", info.etag)
-        if not data or not content_range.startswith(f"bytes {begin}-"):
-            raise StorageError(f"the store broke off in the middle of {info.key!r}", key=info.key)
-        self._data = memoryview(data)[: info.size_bytes - self._fetched]
-        self._fetched += len(self._data)
 
 
 def _ok(answer: Frame) -> JsonObject:

@@ -15,10 +15,12 @@ from bubu_operator.jobpass.remote_backend import START_SECONDS, RemoteBackend
 from bubu_operator.jobpass.rights import Rights
 from bubu_operator.jobpass.serving import ServingEnd, serve
 from bubu_operator.kube.scrub import Redactor
+from bubu_storage.backend.last_look import GuardsDeletions
 from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.errors import (
     BatchDeleteNotSupportedError,
     LimitExceededError,
+    NotSentError,
     StorageError,
     StorageTimeoutError,
     ThrottledError,
@@ -272,6 +274,32 @@ def test_a_request_that_was_held_up_is_not_executed():
         remote.close()
         thread.join(10)
         theirs.close()
+
+
+def test_a_last_look_before_a_deletion_leaves_for_the_agent():
+    """What it forbids is not sent, alone or with others; reading asks nobody, nor does anything later."""
+    store = CountingBackend(MemoryBackend())
+    store.put_object("x/k", b"x")
+    looks = []
+
+    def forbid():
+        looks.append(len(looks))
+        raise RuntimeError("the Lease is over")
+
+    with agent_of(store) as remote:
+        assert isinstance(remote, GuardsDeletions)
+        with remote.guard_deletions(forbid):
+            with pytest.raises(NotSentError, match="the Lease is over"):
+                remote.delete_object("x/k")
+            with pytest.raises(NotSentError, match="the Lease is over"):
+                remote.delete_objects(["x/k"])
+            assert len(looks) == 2
+            assert remote.head_object("x/k").size_bytes == 1
+            assert len(looks) == 2
+        remote.delete_objects(["x/k"])
+
+    assert len(looks) == 2
+    assert list(store.list_objects()) == []
 
 
 def test_reading_is_tried_again_and_deleting_is_not():
