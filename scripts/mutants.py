@@ -9,6 +9,9 @@ and is printed with the line that was changed; what survives is either equivalen
 Without ``--module`` the modules of `SETS` are broken one after the other, each against its own tests;
 names select some of them, and ``--every 4`` takes each fourth mutant alone, for a look that ends soon.
 
+``scripts/mutants.toml`` names the mutants that change nothing that anybody could notice, each with the
+reason; they are left out.
+
 Nothing is written: the mutant exists only in the process that tests it. Exits with 1 if one survives.
 """
 
@@ -23,8 +26,10 @@ import os
 import signal
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -32,8 +37,11 @@ from typing import Final
 import hypothesis.stateful  # noqa: F401 - slow to load: once, before the processes divide
 import pytest
 
-SECONDS_EACH: Final = 120
-"""A mutant that keeps its tests busy for longer counts as noticed."""
+SECONDS_EACH: Final = 20.0
+"""A mutant that keeps its tests busy for so much longer than they are without one counts as noticed."""
+
+SLOWER: Final = 4
+"""And it may take so many times as long: others use the machine, too."""
 
 SURVIVED: Final = 0
 """Exit status of the tests of a mutant that none of them noticed."""
@@ -59,7 +67,10 @@ OPERATORS: Final[dict[type[ast.operator], type[ast.operator]]] = {
     ast.BitOr: ast.BitAnd,
 }
 ROOT: Final = Path(__file__).resolve().parents[1]
+EQUIVALENT: Final = Path(__file__).with_suffix(".toml")
 SOURCES: Final = (ROOT / "storage_lib", ROOT / "operator")
+OWN: Final = frozenset({"bubu_storage", "bubu_operator", "tests"})
+"""Packages of this repository."""
 _ENGINE: Final = "tests/unit/retention/"
 _OPERATOR: Final = "tests/unit/operator_retention/"
 SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -104,11 +115,25 @@ NAMES: Final = {"any": "all", "all": "any", "min": "max", "max": "min"}
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One way to break a module."""
+    """One way to break a module.
+
+    Attributes:
+        line: number of the line that is changed.
+        text: that line.
+        change: what is changed, and how.
+        tree: the module after that.
+    """
 
     line: int
+    text: str
     change: str
     tree: ast.Module
+
+
+def equivalents(module: str) -> dict[tuple[str, str], str]:
+    """Return the mutants of a module that nobody could notice, by line and change, and why."""
+    known = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8"))
+    return {(one["line"], one["change"]): one["why"] for one in known.get(module, ())}
 
 
 def alternatives(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -190,6 +215,7 @@ def places(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
 def mutants(source: str) -> list[Mutant]:
     """Return every mutant of a module's source."""
     tree = ast.parse(source)
+    lines = source.splitlines()
     found: list[Mutant] = []
     spots = list(places(tree))
     for number, (parent, name, index) in enumerate(spots):
@@ -202,7 +228,16 @@ def mutants(source: str) -> list[Mutant]:
                 setattr(spot, spot_name, other)
             else:
                 getattr(spot, spot_name)[spot_index] = other
-            found.append(Mutant(getattr(node, "lineno", 0), change, ast.fix_missing_locations(changed)))
+            line = getattr(node, "lineno", 1)
+            what = ast.unparse(node).partition("\n")[0]
+            found.append(
+                Mutant(
+                    line,
+                    lines[line - 1].strip(),
+                    f"{change} in {what}",
+                    ast.fix_missing_locations(changed),
+                )
+            )
     return found
 
 
@@ -234,7 +269,17 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(code, module.__dict__)  # noqa: S102 - this is what loading a module means
 
 
-def run_tests(loader: Loader | None, arguments: Sequence[str]) -> int:
+def preload(module: str, tests: Sequence[str]) -> None:
+    """Load what the tests load, once, and forget what is of this repository: mutants load that anew."""
+    names = [module, "tests.conftest", "tests.cluster.fixtures", "tests.s3server.fixtures"]
+    names += [test.partition("::")[0].removesuffix(".py").replace("/", ".") for test in tests]
+    for name in names:
+        importlib.import_module(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
+        del sys.modules[name]
+
+
+def run_tests(loader: Loader | None, arguments: Sequence[str], seconds: float = 600.0) -> int:
     """Run the tests in a child process, against the mutant if one is given; return its status."""
     child = os.fork()
     if child == 0:
@@ -244,7 +289,7 @@ def run_tests(loader: Loader | None, arguments: Sequence[str]) -> int:
             os.dup2(quiet, 1)
             os.dup2(quiet, 2)
             sys.meta_path.insert(0, loader)
-        signal.alarm(SECONDS_EACH)
+        signal.alarm(ceil(seconds))
         options = [
             "-x",
             "-q",
@@ -290,20 +335,31 @@ def break_module(module: str, tests: Sequence[str], *, processes: int, every: in
     """
     path = source_of(module)
     source = path.read_text(encoding="utf-8")
+    preload(module, tests)
+    began = time.monotonic()
     if run_tests(None, tests) != 0:
         print(f"{module}: the tests fail without any mutant; nothing can be learnt from them")
         return 2
-    candidates = mutants(source)[::every]
+    most_seconds = SECONDS_EACH + SLOWER * (time.monotonic() - began)
+    known = equivalents(module)
+    everything = mutants(source)[::every]
+    candidates = [mutant for mutant in everything if (mutant.text, mutant.change) not in known]
+    print(f"{module}: {len(candidates)} mutants, at most {most_seconds:.0f} s each", flush=True)
     began = time.monotonic()
     survivors = 0
-    lines = source.splitlines()
     for mutant in run_all(
-        lambda mutant: run_tests(Loader(module, path, mutant.tree), tests), candidates, processes
+        lambda mutant: run_tests(Loader(module, path, mutant.tree), tests, most_seconds),
+        candidates,
+        processes,
     ):
         survivors += 1
-        print(f"{path.name}:{mutant.line}: {mutant.change}\n    {lines[mutant.line - 1].strip()}", flush=True)
+        print(f"{path.name}:{mutant.line}: {mutant.change}\n    {mutant.text}", flush=True)
     seconds = time.monotonic() - began
-    print(f"{module}: {len(candidates)} mutants, {survivors} survived, {seconds:.0f} s", flush=True)
+    print(
+        f"{module}: {len(everything)} mutants, {len(everything) - len(candidates)} equivalent, "
+        f"{survivors} survived, {seconds:.0f} s",
+        flush=True,
+    )
     return 1 if survivors else 0
 
 
@@ -322,7 +378,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="arguments for pytest; without --module names of sets")
     arguments = parser.parse_args()
     os.chdir(ROOT)
-    sys.path[:0] = [str(root) for root in SOURCES]
+    sys.path[:0] = [str(ROOT), *(str(root) for root in SOURCES)]
     if arguments.module:
         chosen = [(arguments.module, tuple(arguments.names))]
     elif unknown := [name for name in arguments.names if name not in SETS]:
