@@ -24,6 +24,8 @@ Errors of the store are those of `bubu_storage.errors`; they are not repeated he
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 __all__ = [
     "EndpointRefusedError",
     "KubeApiError",
@@ -77,7 +79,10 @@ class KubeApiError(OperatorError):
     Attributes:
         status: HTTP status code, 0 where there was no answer.
         reason: the API's own word (``AlreadyExists``), "" where it gave none.
+        word: what metrics call errors of this kind.
     """
+
+    word: ClassVar[str] = "other"
 
     def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
         super().__init__(message)
@@ -88,25 +93,37 @@ class KubeApiError(OperatorError):
 class KubeUnauthorizedError(KubeApiError, PermissionError):
     """The API server does not know who is asking."""
 
+    word = "unauthorized"
+
 
 class KubeForbiddenError(KubeApiError, PermissionError):
     """RBAC or an admission plugin does not allow it."""
+
+    word = "forbidden"
 
 
 class KubeNotFoundError(KubeApiError, LookupError):
     """There is no such object, or no such kind."""
 
+    word = "not_found"
+
 
 class KubeConflictError(KubeApiError):
     """The object changed since it was read, or one of that name exists."""
+
+    word = "conflict"
 
 
 class KubeGoneError(KubeApiError):
     """A resourceVersion or continue token is older than the server remembers."""
 
+    word = "gone"
+
 
 class KubeInvalidError(KubeApiError, ValueError):
     """The server refuses what was sent: not valid, or not applicable."""
+
+    word = "invalid"
 
 
 class KubeThrottledError(KubeApiError):
@@ -115,6 +132,8 @@ class KubeThrottledError(KubeApiError):
     Attributes:
         retry_after_seconds: what it asked for, or None.
     """
+
+    word = "throttled"
 
     def __init__(
         self,
@@ -135,9 +154,13 @@ class LeadershipLostError(KubeApiError):
 class KubeUnreachableError(KubeApiError, ConnectionError):
     """No connection, a broken one, or a server error."""
 
+    word = "unreachable"
+
 
 class KubeTimeoutError(KubeUnreachableError, TimeoutError):
     """No answer in time."""
+
+    word = "timeout"
 
 
 _BY_STATUS: dict[int, type[KubeApiError]] = {

@@ -24,6 +24,7 @@ from bubu_operator.api.v1alpha1 import API_VERSION, KINDS, ConditionType, Reason
 from bubu_operator.api.v1alpha1.base import VALIDATIONS
 from bubu_operator.api.v1alpha1.conditions import EventReason
 from bubu_operator.observability.controller_metrics import ControllerMetrics
+from bubu_operator.observability.process_metrics import process_registry
 from bubu_operator.observability.webhook_metrics import WebhookMetrics
 from bubu_storage.retention import rules
 from bubu_storage.retention.report import StoppedBy
@@ -194,15 +195,17 @@ Both roles show them in Prometheus' text form on a plain HTTP port: the webhook 
 `--metrics-port` (8081), the controller at `/metrics` of `--health-port` (8080). Each replica counts for
 itself. A histogram `x` is the series `x_bucket`, `x_sum` and `x_count`; counters have a `_created` time, too.
 
-Every label but names of our own objects has a fixed vocabulary, so the number of series is bounded.
+Every label but names of our own objects has a fixed vocabulary, so the number of series is bounded. Some
+series have a label `namespace` of their own, which is a tenant's: scrape with `honor_labels`, see
+[monitoring](../monitoring.md), which has the alerts, too.
 """
 
 WEBHOOK_METRICS_TAIL: Final = """`reason` is one word: of a decision about a pod, as in the audit log and
 the events (`Injected`, `NoConfig`, `NotReady` and so on), or why a body could not be answered with a review
 (`NotJson`, `TooLarge`).
+"""
 
-Worth an alert: `result="error"` or `"denied"` that grows, `bubu_webhook_ready` 0, a cache age above 180 s,
-less than an hour to the end of the certificate, a 99th percentile above 0.1 s.
+PROCESS_METRICS_HEAD: Final = """Of the process itself, the same in both roles.
 """
 
 
@@ -215,6 +218,9 @@ def _metrics_page() -> str:
             WEBHOOK_METRICS_TAIL,
             "## Controller\n",
             _metrics_table(ControllerMetrics().registry),
+            "## Process\n",
+            PROCESS_METRICS_HEAD,
+            _metrics_table(process_registry()),
         ]
     )
 

@@ -51,6 +51,7 @@ from bubu_operator.kube.resources import (
     Resource,
 )
 from bubu_operator.kube.scrub import Redactor
+from bubu_operator.observability.controller_metrics import ControllerMetrics
 from bubu_operator.observability.logging import setup_logging
 from bubu_operator.observability.metrics_server import MetricsServer
 
@@ -95,14 +96,19 @@ def run_controller(options: ControllerOptions) -> int:
         logger.info("ignored variables of the environment: %s", ", ".join(removed))
     fence = LeadershipFence() if options.leader_elect else LeadershipFence.always_open()
     kubeconfig = str(options.kubeconfig) if options.kubeconfig is not None else None
+    metrics = ControllerMetrics()
+
+    def count(method: str, result: str) -> None:
+        metrics.kube_requests.labels(method, result).inc()
+
     try:
-        client = KubeClient.load(kubeconfig, user_agent=USER_AGENT, guard=fence.check)
-        lease_client = KubeClient.load(kubeconfig, user_agent=f"{USER_AGENT}/lease")
+        client = KubeClient.load(kubeconfig, user_agent=USER_AGENT, guard=fence.check, observe=count)
+        lease_client = KubeClient.load(kubeconfig, user_agent=f"{USER_AGENT}/lease", observe=count)
     except KubeConfigError as error:
         logger.critical("%s", error)
         return EXIT_USAGE
     with client, lease_client:
-        return _Controller(options, client, lease_client, fence, redactor).run()
+        return _Controller(options, client, lease_client, fence, redactor, metrics=metrics).run()
 
 
 class StopSignals:
@@ -140,6 +146,8 @@ class _Controller:
         lease_client: KubeClient,
         fence: LeadershipFence,
         redactor: Redactor,
+        *,
+        metrics: ControllerMetrics,
     ) -> None:
         events = EventRecorder(
             client, redactor, controller=CONTROLLER_NAME, instance=f"{socket.gethostname()}-{os.getpid()}"
@@ -151,6 +159,7 @@ class _Controller:
             events=events,
             redactor=redactor,
             options=options,
+            metrics=metrics,
             fence=fence,
             pause=PauseState.unread(),
         )

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from bubu_operator.api.v1alpha1.conditions import ConditionType, EventReason, Reason
+from bubu_operator.api.v1alpha1.retention_policy import RetentionMode
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.policy_kinds import PolicyKind
 from bubu_operator.controllers.policy_store import PolicyStore
@@ -112,9 +113,13 @@ class PolicyReport:
 
         _, ready, reason, message = condition
         approval = not ready and reason is Reason.APPROVAL_REQUIRED
-        self._context.metrics.retention.show(
-            (key.namespace, key.name), {"ready": ready, "approval": approval, **_remembered(obj, now)}
-        )
+        shown = {
+            "ready": ready,
+            "approval": approval,
+            "suspended": not ready and reason is Reason.SUSPENDED,
+            "enforces": section(obj, "spec").get("mode") == RetentionMode.ENFORCE.value,
+        }
+        self._context.metrics.retention.show((key.namespace, key.name), {**shown, **_remembered(obj, now)})
         try:
             written = write_status(self._context.client, kind.resource, obj, make)
         except (StatusRefusedError, KubeNotFoundError):
@@ -154,6 +159,8 @@ def _remembered(obj: JsonObject, now: datetime) -> dict[str, float]:
         if isinstance(last.get(field), int)
     }
     since = _time(status.get("oldestOverdueSince"))
+    degraded = find_condition(status.get("conditions"), ConditionType.DEGRADED) or {}
+    values["degraded"] = float(degraded.get("status") == ConditionStatus.TRUE.value)
     values["lag"] = 0.0 if since is None else max(0.0, (now - since).total_seconds())
     reconciled = find_condition(status.get("conditions"), ConditionType.RECONCILED) or {}
     finished = _time(last.get("finishTime"))

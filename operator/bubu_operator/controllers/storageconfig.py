@@ -54,11 +54,13 @@ from bubu_operator.kube.resources import (
     JsonObject,
     ObjectKey,
     Resource,
+    key_of,
     metadata_of,
     section,
 )
 from bubu_operator.kube.scrub import shorten
 from bubu_operator.kube.status import StatusRefusedError, write_status
+from bubu_operator.observability.store_metrics import ConfigLabels
 from bubu_storage.backend.factory import open_backend
 from bubu_storage.backend.probe import probe_backend
 from bubu_storage.errors import StorageError
@@ -105,11 +107,11 @@ class ConfigReconciler:
         try:
             obj = self._context.client.get(self._resource, key.name, key.namespace or None)
         except KubeNotFoundError:
-            self._forget(key)
+            self._gone(key)
             return None
         if metadata_of(obj).get("deletionTimestamp"):
             # Somebody's finalizer may keep it like that for ever.
-            self._forget(key)
+            self._gone(key)
             return None
         try:
             config = parse_object(self._model, obj)
@@ -169,6 +171,7 @@ class ConfigReconciler:
         message = shorten(self._context.redactor.scrub(verdict.message), MAX_MESSAGE_CHARACTERS)
         clean = replace(verdict, message=message)
         generation = metadata_of(obj).get("generation")
+        self._show(obj, verdict)
 
         def make(current: JsonObject) -> JsonObject | None:
             if metadata_of(current).get("generation") != generation:
@@ -212,6 +215,22 @@ class ConfigReconciler:
         longest = max(RETRY_MAX_SECONDS, self._context.options.probe_interval_seconds)
         base = min(RETRY_BASE_SECONDS, self._context.options.probe_interval_seconds)
         return backoff_seconds(failures, self._rng, base=base, maximum=longest)
+
+    def _show(self, obj: JsonObject, verdict: Verdict) -> None:
+        known = {ConditionStatus.TRUE: True, ConditionStatus.FALSE: False}
+        self._context.metrics.stores.looked(
+            self._labels(key_of(obj)),
+            ready=known.get(verdict.ready),
+            reason=verdict.reason.value,
+            seconds=verdict.probe.seconds if verdict.probe is not None else None,
+        )
+
+    def _labels(self, key: ObjectKey) -> ConfigLabels:
+        return self._resource.kind, key.namespace, key.name
+
+    def _gone(self, key: ObjectKey) -> None:
+        self._context.metrics.stores.forget(self._labels(key))
+        self._forget(key)
 
     def _forget(self, key: ObjectKey) -> None:
         self._jobs.forget(key)

@@ -38,7 +38,7 @@ from bubu_operator.kube.resources import JsonObject
 if TYPE_CHECKING:
     from kubernetes.client.configuration import Configuration
 
-__all__ = ["Connection", "Guard", "JsonPatch", "Transport"]
+__all__ = ["Connection", "Guard", "JsonPatch", "Observer", "Transport"]
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 POOL_CONNECTIONS: Final = 32
@@ -51,6 +51,9 @@ JsonPatch: TypeAlias = list[JsonObject]
 Guard: TypeAlias = Callable[[str], float]
 """Asked before each request that is no GET, and again when its connection stands and it is about to
 go out: returns the seconds it may take, or raises `KubeApiError`."""
+
+Observer: TypeAlias = Callable[[str, str], None]
+"""Told of each request that was sent: its method, and "ok", or the word of the error that it came to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ class Transport:
         configuration: how to connect.
         user_agent: how the server's logs name us.
         guard: see `Guard`; None lets everything through.
+        observe: see `Observer`.
     """
 
     def __init__(
@@ -122,6 +126,7 @@ class Transport:
         *,
         user_agent: str = USER_AGENT,
         guard: Guard | None = None,
+        observe: Observer | None = None,
     ) -> None:
         self._configuration: Any = configuration
         self._pool = _pool(configuration)
@@ -129,6 +134,7 @@ class Transport:
             _stand_guard(self._pool, guard)
         self._user_agent = user_agent
         self._guard = guard
+        self._observe = observe
 
     @classmethod
     def load(
@@ -137,6 +143,7 @@ class Transport:
         *,
         user_agent: str = USER_AGENT,
         guard: Guard | None = None,
+        observe: Observer | None = None,
     ) -> Self:
         """Connect by a given file, else ``$KUBECONFIG``, else the pod's account, else ``~/.kube/config``.
 
@@ -157,7 +164,7 @@ class Transport:
                 f"cannot configure a connection from {where}: {' '.join(str(error).split()).rstrip('.')}. "
                 "Set KUBECONFIG, pass --kubeconfig, or run in a pod with a service account."
             ) from error
-        return cls(configuration, user_agent=user_agent, guard=guard)
+        return cls(configuration, user_agent=user_agent, guard=guard, observe=observe)
 
     @property
     def server(self) -> str:
@@ -258,10 +265,19 @@ class Transport:
                 ),
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _unreachable(what, self.server, error) from error
+            unreachable = _unreachable(what, self.server, error)
+            self._tell(method, unreachable)
+            raise unreachable from error
         if response.status >= LOWEST_ERROR_STATUS:
-            raise _api_error(what, response, self.read(response, path))
+            refused = _api_error(what, response, self.read(response, path))
+            self._tell(method, refused)
+            raise refused
+        self._tell(method, None)
         return response
+
+    def _tell(self, method: str, error: KubeApiError | None) -> None:
+        if self._observe is not None:
+            self._observe(method, "ok" if error is None else error.word)
 
     def read(self, response: urllib3.HTTPResponse, path: str) -> bytes:
         """Return the whole body and give the connection back."""

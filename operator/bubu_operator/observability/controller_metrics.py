@@ -10,6 +10,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bubu_operator.observability.retention_metrics import RetentionMetrics
+from bubu_operator.observability.store_metrics import StoreMetrics
 
 __all__ = ["ControllerMetrics"]
 
@@ -20,6 +21,7 @@ class ControllerMetrics:
     Attributes:
         registry: what ``/metrics`` shows.
         retention: of passes and policies.
+        stores: of storage configs.
     """
 
     def __init__(self) -> None:
@@ -27,6 +29,14 @@ class ControllerMetrics:
         self.leader = Gauge(
             "bubu_controller_leader",
             "1 in the controller that works, 0 in one that waits.",
+            registry=registry,
+        )
+        self.kube_requests = Counter(
+            "bubu_kube_requests",
+            "Requests to the API server, by method and result: ok, not_found, conflict, gone, invalid, "
+            "forbidden, unauthorized, throttled, timeout, unreachable (5xx too) or other. Kopf's watches are "
+            "not counted.",
+            ["method", "result"],
             registry=registry,
         )
         self.templates_written = Counter(
@@ -161,4 +171,5 @@ class ControllerMetrics:
             ["result"],
             registry=registry,
         )
+        self.stores = StoreMetrics(registry)
         self.retention = RetentionMetrics(registry)

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from bubu_operator.observability.process_metrics import process_registry
+
 __all__ = ["MetricsServer"]
 
 MAX_REQUESTS: Final = 8
@@ -29,7 +31,7 @@ class MetricsServer:
         host, port: where to listen; port 0 picks a free one, see `port`.
         healthy: returns "" or why the process should be restarted.
         ready: returns "" or why it must not be sent work.
-        registry: what ``/metrics`` shows.
+        registry: what ``/metrics`` shows, with the process's own metrics behind it.
 
     Raises:
         OSError: the address cannot be had.
@@ -45,6 +47,7 @@ class MetricsServer:
         registry: CollectorRegistry,
     ) -> None:
         checks = {"/healthz": healthy, "/readyz": ready}
+        process = process_registry()
 
         class Handler(BaseHTTPRequestHandler):
             timeout = REQUEST_SECONDS
@@ -52,7 +55,8 @@ class MetricsServer:
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 if path == "/metrics":
-                    self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                    shown = generate_latest(registry) + generate_latest(process)
+                    self._answer(200, shown, CONTENT_TYPE_LATEST)
                     return
                 check = checks.get(path)
                 problem = "there are /metrics, /healthz and /readyz" if check is None else check()

@@ -96,6 +96,24 @@ class RetentionMetrics:
                 _POLICY,
                 registry=registry,
             ),
+            "enforces": Gauge(
+                "bubu_retention_policy_enforces",
+                "1 when the policy's mode is Enforce, 0 when it only reports what is due.",
+                _POLICY,
+                registry=registry,
+            ),
+            "suspended": Gauge(
+                "bubu_retention_policy_suspended",
+                "1 while spec.suspend of the policy is true.",
+                _POLICY,
+                registry=registry,
+            ),
+            "degraded": Gauge(
+                "bubu_retention_policy_degraded",
+                "1 when passes run, but not as they should; the policy's Degraded condition says why.",
+                _POLICY,
+                registry=registry,
+            ),
         }
         self._passes = Counter(
             "bubu_retention_passes",
@@ -137,7 +155,10 @@ class RetentionMetrics:
                 self._counters[name].labels(*policy).inc(count)
 
     def show(self, policy: PolicyLabels, values: Mapping[str, float]) -> None:
-        """Set what is so of a policy now: due, due_bytes, kept, lag, success, duration, approval, ready."""
+        """Set what is so of a policy now.
+
+        Names: due, due_bytes, kept, lag, success, duration, approval, ready, enforces, suspended, degraded.
+        """
         with self._lock:
             self._known.add(policy)
             for name, value in values.items():

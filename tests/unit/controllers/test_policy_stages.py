@@ -14,7 +14,7 @@ from bubu_operator.controllers.repeated_look import EVERY_SECONDS, MOST_FAILURES
 from bubu_operator.controllers.retentionpolicy import PolicyReconciler
 from bubu_operator.controllers.scheduler import StoreSlots
 from bubu_operator.errors import KubeForbiddenError, KubeTimeoutError
-from bubu_operator.kube.conditions import find_condition
+from bubu_operator.kube.conditions import find_condition, set_condition
 from bubu_operator.kube.events import EventRecorder
 from bubu_operator.kube.resources import (
     CLUSTER_RETENTION_POLICIES,
@@ -470,6 +470,15 @@ def test_metrics_after_a_restart_and_while_no_pass_runs(world, since):
     """What the last pass found is shown by its status; what is overdue gets more so."""
     status = world.rehearsed(80)
     status["lastPass"] |= {"due": 80, "dueBytes": 800, "kept": 20}
+    status["conditions"] = set_condition(
+        [],
+        "Degraded",
+        since is not None,
+        reason="AsExpected",
+        message="",
+        generation=1,
+        now=datetime.now(UTC),
+    )
     if since is not None:
         status["oldestOverdueSince"] = since
     world.put(status=status)
@@ -483,6 +492,23 @@ def test_metrics_after_a_restart_and_while_no_pass_runs(world, since):
     assert (value("due_objects"), value("due_bytes"), value("kept_objects")) == (80, 800, 20)
     assert value("oldest_overdue_seconds") == (3600 if since == "2026-05-31T23:00:00Z" else 0)
     assert (value("approval_required"), value("policy_ready")) == (1, 0)
+    assert (value("policy_enforces"), value("policy_suspended")) == (1, 0)
+    assert value("policy_degraded") == (1 if since else 0)
+
+
+def test_metrics_tell_a_suspended_policy_and_one_that_only_reports(world):
+    """Neither is anything to wake somebody for."""
+    world.put(suspend=True, mode="DryRun")
+
+    world.reconciler(KEY)
+
+    labels = {"namespace": "team-a", "policy": "tidy"}
+    registry = world.context.metrics.registry
+    shown = {
+        name: registry.get_sample_value(f"bubu_retention_policy_{name}", labels)
+        for name in ("ready", "suspended", "enforces", "degraded")
+    }
+    assert shown == {"ready": 0, "suspended": 1, "enforces": 0, "degraded": 0}
 
 
 @pytest.mark.parametrize("since", ["long ago", "2026-05-31T23:00:00", 7])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -385,3 +386,39 @@ def test_a_guard_is_asked_again_when_the_connection_stands(serve, monkeypatch):
         client.get(SECRETS, "s", "a")
 
     assert [method for method, *_ in server.seen] == ["GET"]
+
+
+def test_an_observer_is_told_how_each_request_ended(serve):
+    """One word each; what a guard keeps from being sent is none of them."""
+    answers = iter([200, 404, 409, 410, 422, 403, 401, 429, 500, 418])
+
+    def refuse(what):
+        raise LeadershipLostError(f"{what}: not now")
+
+    server, _ = serve(lambda handler: handler.reply({}, status=next(answers)))
+    told = []
+    configuration = Configuration(host=server.url, api_key={"BearerToken": "Bearer sesame-token"})
+    with KubeClient(configuration, guard=refuse, observe=lambda *words: told.append(words)) as client:
+        for _ in range(10):
+            with contextlib.suppress(KubeApiError):
+                client.get(SECRETS, "s", "a")
+        with pytest.raises(LeadershipLostError):
+            client.delete(SECRETS, "s", "a")
+    closed = Configuration(host="http://127.0.0.1:1")
+    client = KubeClient(closed, observe=lambda *words: told.append(words))
+    with client, pytest.raises(KubeUnreachableError):
+        client.delete(SECRETS, "s", "a")
+
+    assert told == [
+        ("GET", "ok"),
+        ("GET", "not_found"),
+        ("GET", "conflict"),
+        ("GET", "gone"),
+        ("GET", "invalid"),
+        ("GET", "forbidden"),
+        ("GET", "unauthorized"),
+        ("GET", "throttled"),
+        ("GET", "unreachable"),
+        ("GET", "other"),
+        ("DELETE", "unreachable"),
+    ]

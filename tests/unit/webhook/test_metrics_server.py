@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from bubu_operator.observability import metrics_server
 from bubu_operator.observability.metrics_server import MAX_REQUESTS, MetricsServer
 from bubu_operator.webhook.loop_monitor import MAX_LAG_SECONDS, LoopMonitor
+from bubu_storage import __version__
 
 STATE = {"healthy": "", "ready": ""}
 
@@ -49,6 +50,8 @@ def test_paths(server: MetricsServer):
     """Metrics in Prometheus' form, health and readiness with their reasons."""
     status, text = get(server, "/metrics")
     assert (status, "planted 7.0" in text) == (200, True)
+    assert f'bubu_build_info{{version="{__version__}"}} 1.0' in text
+    assert "\nprocess_resident_memory_bytes " in text
     assert get(server, "/healthz") == get(server, "/readyz?x") == (200, "ok\n")
     STATE.update(healthy="stuck", ready="not listed yet")
     assert get(server, "/healthz") == (503, "stuck\n")
