@@ -9,6 +9,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from bubu_storage.retention import crew
 from bubu_storage.retention.report import StoppedBy
 from bubu_storage.retention.spec import PassSpec, RetentionRule
+from tests.unit.retention.directed_teeth import DIRECTED
 from tests.unit.retention.machine_oracle import Oracle, WronglyDeletedError
 from tests.unit.retention.machine_sweeper import Sweeper
 from tests.unit.retention.machine_teeth import SABOTAGES
@@ -48,6 +49,15 @@ def test_a_broken_engine_is_found_out(name):
 
     with SABOTAGES[name](), pytest.raises(AssertionError):
         run_state_machine_as_test(WholeMachine, settings=plain)
+
+
+@pytest.mark.parametrize("name", SABOTAGES)
+def test_a_directed_test_fails_on_each_broken_engine(name):
+    """Luck has no part in this: what the machine may not come across, a test of its own fails on."""
+    assert not any(fails() for fails in DIRECTED[name])
+
+    with SABOTAGES[name]():
+        assert all(fails() for fails in DIRECTED[name])
 
 
 class TestTwoSweepers:
