@@ -119,6 +119,7 @@ class WebhookApp:
         on_unserved: told of each pod that asked and goes without; must not block.
         lately_deleted: sentences about configs that went from a namespace a short while ago.
         metrics: where reviews are counted.
+        only_namespace: pods elsewhere are let through unseen; "" for all of the cluster.
         lag_seconds: how long the watch is waited for.
         budget_seconds: end of all waiting, from a review's arrival.
 
@@ -137,6 +138,7 @@ class WebhookApp:
         on_unserved: Callable[[ReviewRequest, Verdict], None] | None = None,
         lately_deleted: Callable[[str], tuple[str, ...]] = lambda _namespace: (),
         metrics: WebhookMetrics | None = None,
+        only_namespace: str = "",
         lag_seconds: float = LAG_SECONDS,
         budget_seconds: float = BUDGET_SECONDS,
     ) -> None:
@@ -147,6 +149,7 @@ class WebhookApp:
         self._on_unserved = on_unserved
         self._lately_deleted = lately_deleted
         self._metrics = metrics or WebhookMetrics()
+        self._only_namespace = only_namespace
         self._lag_seconds = lag_seconds
         self._budget_seconds = budget_seconds
         self._bodies = BodyReader()
@@ -244,7 +247,7 @@ class WebhookApp:
         return verdict, denial, answer
 
     async def _verdict(self, request: ReviewRequest, arrived: float) -> Verdict:
-        skipped = skip_reason(request)
+        skipped = skip_reason(request, self._only_namespace)
         if skipped is not None:
             return skipped
         is_cold = bool(self._view.waiting_for())

@@ -1,6 +1,7 @@
 """What the webhook knows of the cluster: storage configs and the labels of namespaces.
 
-Three informers feed it from threads; the event loop reads without waiting. Configs are
+An informer of each kind feeds it from a thread; the event loop reads without waiting. For one
+namespace alone it asks for nothing beyond that namespace, and knows no cluster-wide configs. Configs are
 parsed once, when they change, and indexed by namespace. What was deleted is remembered for a
 while by name, so that a pod that comes too late can be told. The cache holds no Secret and
 asks for no right to read one. When the API server is away it grows stale; it never empties.
@@ -146,8 +147,18 @@ class _CountedInformer(Informer[T]):
         transform: Callable[[JsonObject], T],
         metrics: WebhookMetrics,
         on_change: Callable[[Change, ObjectKey], None] | None = None,
+        *,
+        namespace: str = "",
     ) -> None:
-        super().__init__(client, resource, transform, on_change=on_change)
+        super().__init__(
+            client,
+            resource,
+            transform,
+            namespace=namespace if resource.namespaced else None,
+            # To the authorizer, this is the one object of that name.
+            field_selector=f"metadata.name={namespace}" if namespace and resource is NAMESPACES else "",
+            on_change=on_change,
+        )
         name = resource.plural
         self._count_list = metrics.cache_lists.labels(name).inc
         self._errors = metrics.cache_errors
@@ -167,23 +178,35 @@ class _CountedInformer(Informer[T]):
 
 
 class ConfigCache:
-    """The live copy; use as a context manager, or `start` and `stop`."""
+    """The live copy; `start` and `stop` it.
 
-    def __init__(self, client: KubeClient, metrics: WebhookMetrics | None = None) -> None:
+    Args:
+        client: the API server.
+        metrics: where lists and failures are counted.
+        only_namespace: what to know of the cluster; "" for all of it.
+    """
+
+    def __init__(
+        self, client: KubeClient, metrics: WebhookMetrics | None = None, *, only_namespace: str = ""
+    ) -> None:
         metrics = metrics or WebhookMetrics()
+        self._only_namespace = only_namespace
         self._index = ConfigIndex()
         self._shared = ConfigIndex()
         self._deletions = Deletions()
         self._parts = PartPool()
         self._all_listed = False
         self._storage_configs = self._follow(client, STORAGE_CONFIGS, self._index, metrics)
-        self._cluster_storage_configs = self._follow(client, CLUSTER_STORAGE_CONFIGS, self._shared, metrics)
-        self._namespaces = _CountedInformer(client, NAMESPACES, labels_of, metrics)
-        self._informers: tuple[tuple[str, Informer[Any]], ...] = (
+        self._cluster_storage_configs = (
+            None if only_namespace else self._follow(client, CLUSTER_STORAGE_CONFIGS, self._shared, metrics)
+        )
+        self._namespaces = _CountedInformer(client, NAMESPACES, labels_of, metrics, namespace=only_namespace)
+        informers: tuple[tuple[str, Informer[Any] | None], ...] = (
             (STORAGE_CONFIGS.plural, self._storage_configs),
             (CLUSTER_STORAGE_CONFIGS.plural, self._cluster_storage_configs),
             (NAMESPACES.plural, self._namespaces),
         )
+        self._informers = tuple((plural, one) for plural, one in informers if one is not None)
 
     def start(self) -> None:
         """Start to follow the cluster; `waiting_for` tells when the first lists are there."""
@@ -239,7 +262,7 @@ class ConfigCache:
         """Read a config that was read live; one that the cache holds already is not parsed again."""
         cluster_wide = obj.get("kind") == CLUSTER_STORAGE_CONFIGS.kind
         informer = self._cluster_storage_configs if cluster_wide else self._storage_configs
-        return parse_once(informer.get)(obj)
+        return load_config(obj) if informer is None else parse_once(informer.get)(obj)
 
     def _follow(
         self, client: KubeClient, resource: Resource, index: ConfigIndex, metrics: WebhookMetrics
@@ -254,7 +277,9 @@ class ConfigCache:
             self._deletions.note(resource.kind, key, gone=change is Change.DELETED)
 
         transform = parse_once(known, self._parts.share)
-        informer = _CountedInformer(client, resource, transform, metrics, changed)
+        informer = _CountedInformer(
+            client, resource, transform, metrics, changed, namespace=self._only_namespace
+        )
         return informer
 
 

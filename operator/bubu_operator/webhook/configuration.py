@@ -14,6 +14,8 @@ its own start, or of the cluster's. That is said twice, as selector and as CEL c
 a selector reads a label, which the API server keeps, the condition the request itself.
 Mirror pods are kept out, too: a kubelet's picture of a static pod is never injected.
 
+An installation for one namespace selects that one, by the same two means, and nothing else.
+
 reinvocationPolicy is IfNeeded: a webhook that runs after ours may add a container, and
 injection converges, so a second call is safe. sideEffects is NoneOnDryRun: a real request
 may be followed by an event, a dry run never is.
@@ -22,12 +24,14 @@ may be followed by an event, a dry run never is.
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any, Final
 
 import click
 import yaml
 
 from bubu_operator.defaults import OPERATOR_NAMESPACE, WEBHOOK_NAME
+from bubu_operator.errors import OptionsError
 from bubu_operator.injection.names import (
     ENGRAM_LABEL,
     INJECT_LABEL,
@@ -36,13 +40,17 @@ from bubu_operator.injection.names import (
     SYSTEM_NAMESPACES,
 )
 
-__all__ = ["MUTATE_PATH", "STRICT_PATH", "WEBHOOK_NAME", "render_webhook_configuration"]
+__all__ = ["MUTATE_PATH", "STRICT_PATH", "WEBHOOK_NAME", "check_scope", "render_webhook_configuration"]
 
 MUTATE_PATH: Final = "/mutate"
 STRICT_PATH: Final = "/mutate/strict"
 """Where the entries with failurePolicy Fail lead; below the other, so that a URL takes it as a suffix."""
 
 TIMEOUT_SECONDS: Final = 5
+NAME_LABEL: Final = "kubernetes.io/metadata.name"
+"""On every namespace, its name; kept by the API server."""
+
+_NAMESPACE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 _LABELS: Final = {
     "app.kubernetes.io/name": "bubu-storage-operator",
@@ -56,6 +64,8 @@ def render_webhook_configuration(
     ca_bundle_pem: str = "",
     operator_namespace: str = OPERATOR_NAMESPACE,
     service_name: str = WEBHOOK_NAME,
+    only_namespace: str = "",
+    name: str = WEBHOOK_NAME,
 ) -> dict[str, Any]:
     """Return the configuration as an object to apply.
 
@@ -66,19 +76,29 @@ def render_webhook_configuration(
             whoever writes it later (and GitOps tools do not fight over it).
         operator_namespace: where the operator runs; never matched.
         service_name: Service of the webhook in that namespace; port 443.
+        only_namespace: the only one whose pods are asked about; "" for all.
+        name: of the configuration.
+
+    Raises:
+        OptionsError: ``only_namespace`` is one that is never injected.
     """
-    not_system = _expression("kubernetes.io/metadata.name", "NotIn", *SYSTEM_NAMESPACES, operator_namespace)
+    check_scope(only_namespace, operator_namespace)
+    ours = (
+        _expression(NAME_LABEL, "In", only_namespace)
+        if only_namespace
+        else _expression(NAME_LABEL, "NotIn", *SYSTEM_NAMESPACES, operator_namespace)
+    )
     undecided = _expression(INJECT_LABEL, "NotIn", "true", "false")
     entries = (
         (
             "engrams",
-            [not_system, _expression(INJECT_LABEL, "NotIn", "false")],
+            [ours, _expression(INJECT_LABEL, "NotIn", "false")],
             [_expression(ENGRAM_LABEL, "Exists"), undecided],
         ),
-        ("pods", [not_system], [_expression(INJECT_LABEL, "In", "true")]),
+        ("pods", [ours], [_expression(INJECT_LABEL, "In", "true")]),
         (
             "namespaces",
-            [not_system, _expression(INJECT_LABEL, "In", "true")],
+            [ours, _expression(INJECT_LABEL, "In", "true")],
             [_expression(ENGRAM_LABEL, "DoesNotExist"), undecided],
         ),
     )
@@ -93,10 +113,10 @@ def render_webhook_configuration(
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": WEBHOOK_NAME, "labels": dict(_LABELS)},
+        "metadata": {"name": name, "labels": dict(_LABELS)},
         "webhooks": [
             {
-                "name": f"{prefix}{name}.storage.bubustack.io",
+                "name": f"{prefix}{entry}.storage.bubustack.io",
                 "admissionReviewVersions": ["v1"],
                 "clientConfig": dict(clients[path]),
                 "rules": [
@@ -110,7 +130,7 @@ def render_webhook_configuration(
                 ],
                 "namespaceSelector": {"matchExpressions": [*namespaces, strictness]},
                 "objectSelector": {"matchExpressions": pods},
-                "matchConditions": _conditions(operator_namespace),
+                "matchConditions": _conditions(operator_namespace, only_namespace),
                 "matchPolicy": "Equivalent",
                 "failurePolicy": policy,
                 "reinvocationPolicy": "IfNeeded",
@@ -118,9 +138,27 @@ def render_webhook_configuration(
                 "timeoutSeconds": TIMEOUT_SECONDS,
             }
             for prefix, strictness, policy, path in modes
-            for name, namespaces, pods in entries
+            for entry, namespaces, pods in entries
         ],
     }
+
+
+def check_scope(only_namespace: str, operator_namespace: str) -> None:
+    """Refuse an installation for a namespace in which nothing is ever injected; "" is fine.
+
+    Raises:
+        OptionsError: it is the cluster's own, or the operator's, or no name.
+    """
+    if not only_namespace:
+        return
+    if not _NAMESPACE_NAME.fullmatch(only_namespace):
+        raise OptionsError(f"{only_namespace!r} is no name of a namespace")
+    if only_namespace in (*SYSTEM_NAMESPACES, operator_namespace):
+        whose = "the operator's own" if only_namespace == operator_namespace else "one of the cluster's own"
+        raise OptionsError(
+            f"namespace {only_namespace} is {whose}, where no pod is ever injected: the webhook must not "
+            "stand in the way of its own start, or of the cluster's. Give another namespace"
+        )
 
 
 def _client(
@@ -136,12 +174,17 @@ def _client(
     return client
 
 
-def _conditions(operator_namespace: str) -> list[dict[str, str]]:
+def _conditions(operator_namespace: str, only_namespace: str) -> list[dict[str, str]]:
     """CEL of Kubernetes 1.30; neither can fail for any pod, for a failure would count as one of ours."""
     kept_out = ", ".join(f"'{name}'" for name in (*SYSTEM_NAMESPACES, operator_namespace))
+    place = (
+        {"name": "the-one-namespace", "expression": f"request.namespace == '{only_namespace}'"}
+        if only_namespace
+        else {"name": "not-a-system-namespace", "expression": f"!(request.namespace in [{kept_out}])"}
+    )
     annotations = "object.metadata.annotations"
     return [
-        {"name": "not-a-system-namespace", "expression": f"!(request.namespace in [{kept_out}])"},
+        place,
         {
             "name": "not-a-mirror-pod",
             "expression": f"!has({annotations}) || !('{MIRROR_ANNOTATION}' in {annotations})",
@@ -170,11 +213,20 @@ def to_yaml(configuration: dict[str, Any]) -> str:
 @click.option("--operator-namespace", default=OPERATOR_NAMESPACE, show_default=True)
 @click.option("--service-name", default=WEBHOOK_NAME, show_default=True, help="Service of the webhook.")
 @click.option("--url", default="", help="Address of /mutate, where there is no Service.")
-def _main(operator_namespace: str, service_name: str, url: str) -> None:
+@click.option("--only-namespace", default="", help="Ask about pods of this namespace only. Default: all.")
+@click.option("--name", default=WEBHOOK_NAME, show_default=True, help="Of the configuration.")
+def _main(operator_namespace: str, service_name: str, url: str, only_namespace: str, name: str) -> None:
     """Print the MutatingWebhookConfiguration for an installation."""
-    rendered = render_webhook_configuration(
-        url=url, operator_namespace=operator_namespace, service_name=service_name
-    )
+    try:
+        rendered = render_webhook_configuration(
+            url=url,
+            operator_namespace=operator_namespace,
+            service_name=service_name,
+            only_namespace=only_namespace,
+            name=name,
+        )
+    except OptionsError as error:
+        raise click.UsageError(str(error)) from error
     click.echo(to_yaml(rendered), nl=False)
 
 

@@ -80,6 +80,7 @@ class LiveReader:
     Args:
         client: to the API server.
         parse: reads a config's object, whose ``kind`` is set.
+        shared: False: ClusterStorageConfigs are not asked for.
     """
 
     def __init__(
@@ -87,10 +88,12 @@ class LiveReader:
         client: KubeClient,
         parse: Callable[[JsonObject], InjectionConfig],
         *,
+        shared: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._parse = parse
+        self._shared = shared
         self._monotonic = monotonic
 
     def __call__(self, namespace: str, config_name: str) -> LiveView:
@@ -113,9 +116,11 @@ class LiveReader:
         name = config_name or labels.get(CONFIG_LABEL, "")
         if name:
             own = self._named(STORAGE_CONFIGS, name, namespace, end)
-            return LiveView(labels, own, () if own else self._named(CLUSTER_STORAGE_CONFIGS, name, None, end))
+            if own or not self._shared:
+                return LiveView(labels, own)
+            return LiveView(labels, own, self._named(CLUSTER_STORAGE_CONFIGS, name, None, end))
         own = self._all(STORAGE_CONFIGS, namespace, end)
-        if any(not config.deleting for config in own):
+        if not self._shared or any(not config.deleting for config in own):
             return LiveView(labels, own)
         return LiveView(labels, own, self._all(CLUSTER_STORAGE_CONFIGS, None, end))
 

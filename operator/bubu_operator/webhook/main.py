@@ -1,6 +1,6 @@
 """``bubu-operator webhook``: wiring of cache, certificate, application and servers.
 
-One process, one event loop for reviews; threads for what blocks: three informers, live
+One process, one event loop for reviews; threads for what blocks: informers, live
 reads, events, metrics. On SIGTERM or SIGINT readiness goes
 off first, requests are still answered for `WebhookOptions.drain_seconds`, then the
 listener closes and what is in flight finishes; a second signal ends the wait.
@@ -38,6 +38,7 @@ from bubu_operator.webhook.app import WebhookApp
 from bubu_operator.webhook.authority_source import AuthoritySource
 from bubu_operator.webhook.cache import ConfigCache
 from bubu_operator.webhook.certs import CertificateSource, FileSource, server_context
+from bubu_operator.webhook.configuration import check_scope
 from bubu_operator.webhook.connections import BoundedProtocol
 from bubu_operator.webhook.fallback import Fallback, LiveReader
 from bubu_operator.webhook.loop_monitor import LoopMonitor
@@ -78,6 +79,7 @@ class WebhookOptions:
         cert_poll_seconds: how often the files are looked at.
         log_format, log_level: see `setup_logging`.
         drain_seconds: how long requests are still answered after readiness went off.
+        namespace: the only one whose pods are injected, and that is read; "" for all of the cluster.
     """
 
     tls_cert: Path | None = None
@@ -95,6 +97,7 @@ class WebhookOptions:
     log_format: str = "json"
     log_level: str = "info"
     drain_seconds: float = 5.0
+    namespace: str = ""
 
 
 def run_webhook(options: WebhookOptions) -> int:
@@ -106,6 +109,7 @@ def run_webhook(options: WebhookOptions) -> int:
     redactor = Redactor()
     try:
         setup_logging(options.log_level, options.log_format, redactor)
+        check_scope(options.namespace, options.operator_namespace)
         if (options.tls_cert is None) != (options.tls_key is None):
             raise OptionsError("a certificate file and a key file belong together: give both, or neither")
         client = KubeClient.load(None if options.kubeconfig is None else str(options.kubeconfig))
@@ -134,13 +138,13 @@ async def _serve(
     certificates = certificate_source(options, context, client)
     metrics = WebhookMetrics()
     show_certificate(metrics, certificates)
-    cache = ConfigCache(client, metrics)
+    cache = ConfigCache(client, metrics, only_namespace=options.namespace)
     monitor = LoopMonitor(metrics.loop_lag_seconds.observe)
     recorder = EventRecorder(
         client, redactor, controller=EVENT_SOURCE, instance=f"{socket.gethostname()}-{os.getpid()}"
     )
     events = OwnerEvents(recorder, metrics)
-    fallback = Fallback(LiveReader(client, cache.parse), metrics)
+    fallback = Fallback(LiveReader(client, cache.parse, shared=not options.namespace), metrics)
     app = WebhookApp(
         cache,
         certificates.problem,
@@ -149,6 +153,7 @@ async def _serve(
         on_unserved=events.offer,
         lately_deleted=cache.lately_deleted,
         metrics=metrics,
+        only_namespace=options.namespace,
     )
     server = make_server(app, context)
     shown = _show_metrics(options, app, monitor, metrics)
@@ -166,6 +171,8 @@ async def _serve(
     ]
     address, port = listener.getsockname()[:2]
     logger.info("webhook listening", extra={"address": address, "port": port, "api_server": client.server})
+    if options.namespace:
+        logger.info("for pods of one namespace alone", extra={"namespace": options.namespace})
     try:
         await server.serve(sockets=[listener])
     finally:

@@ -70,6 +70,7 @@ class SkipReason(StrEnum):
     NOT_A_CREATION = "NotACreation"
     MALFORMED_POD = "MalformedPod"
     MIRROR_POD = "MirrorPod"
+    OTHER_NAMESPACE = "OtherNamespace"
     POD_TOO_LARGE = "PodTooLarge"
     UNKNOWN_NAMESPACE = "UnknownNamespace"
     NOT_READY = "NotReady"
@@ -134,11 +135,15 @@ def internal_error(request: ReviewRequest) -> Verdict:
     return Verdict(SkipReason.INTERNAL_ERROR, "", (warning,), wanted=asked, unserved=asked)
 
 
-def skip_reason(request: ReviewRequest) -> Verdict | None:
+def skip_reason(request: ReviewRequest, only_namespace: str = "") -> Verdict | None:
     """Let through what is not the creation of a well-formed pod of a user's; None for one that is.
 
     A mirror pod only shows what a kubelet runs from a file: variables would be a lie, and the
     API server refuses one that refers to a Secret.
+
+    Args:
+        request: what is asked.
+        only_namespace: pods elsewhere are not ours, and nothing is said of them; "" for all of the cluster.
     """
     if request.resource != "pods" or request.subresource:
         what = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
@@ -146,6 +151,8 @@ def skip_reason(request: ReviewRequest) -> Verdict | None:
         return Verdict(SkipReason.NOT_A_POD, "", (warning,))
     if request.operation != "CREATE":
         return Verdict(SkipReason.NOT_A_CREATION, "", ("a pod is injected when it is created, not later",))
+    if only_namespace and request.namespace != only_namespace:
+        return Verdict(SkipReason.OTHER_NAMESPACE, "")
     problem = outer_problem(request.pod)
     if problem:
         return _malformed(request, problem)

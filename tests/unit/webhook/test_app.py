@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bubu_operator.injection import apply_patch, inject_pod
+from bubu_operator.observability.webhook_metrics import WebhookMetrics
 from bubu_operator.webhook import body as body_module
 from bubu_operator.webhook.app import WebhookApp
 from bubu_operator.webhook.body import MAX_BODY_BYTES
@@ -572,3 +573,21 @@ def test_other_protocols_are_ignored():
         await app_of()({"type": "lifespan"}, never, never)
 
     asyncio.run(run())
+
+
+def test_an_installation_for_one_namespace_lets_pods_elsewhere_alone():
+    """Whatever is known of them: no patch, no warning, no refusal by a strict entry, one count."""
+    metrics = WebhookMetrics()
+    elsewhere = View(config("main", "other"), namespaces={"other": {}})
+    app = app_of(elsewhere, only_namespace="flows", metrics=metrics)
+    for path in ("/mutate", "/mutate/strict"):
+        answer = call(app, review_of(asking(), namespace="other"), path=path)
+        assert answer.review == {
+            "uid": "u-1",
+            "allowed": True,
+            "auditAnnotations": {"reason": "OtherNamespace"},
+        }
+    for entry in ("ignore", "strict"):
+        counted = {"entry": entry, "result": "skipped", "reason": "OtherNamespace"}
+        assert metrics.registry.get_sample_value("bubu_webhook_reviews_total", counted) == 1
+    assert "patch" in call(app_of(only_namespace="flows"), review_of(asking())).review

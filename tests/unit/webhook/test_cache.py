@@ -146,3 +146,24 @@ def test_a_live_object_that_is_known_is_not_parsed_again():
 
     assert cache.parse(config_object("a")).name == "a"
     assert cache.parse(config_object("s", "")).kind == "ClusterStorageConfig"
+
+
+def test_for_one_namespace_nothing_is_asked_for_beyond_it():
+    """Its configs by its path, its labels by its name, and no cluster-wide configs."""
+    asked: set[tuple[str, str | None, str]] = set()
+
+    class Api(DeadApi):
+        def list_page(self, resource: Any, namespace: str | None = None, **more: Any) -> Any:
+            asked.add((resource.plural, namespace, more["field_selector"]))
+            raise KubeForbiddenError("no right", status=403)
+
+    cache = ConfigCache(Api(), only_namespace="flows")  # type: ignore[arg-type]
+    cache.start()
+    try:
+        wait_until(lambda: len(asked) == 2, 10, "the first lists")
+    finally:
+        cache.stop()
+
+    assert asked == {("storageconfigs", "flows", ""), ("namespaces", None, "metadata.name=flows")}
+    assert cache.waiting_for() == ("storageconfigs (forbidden)", "namespaces (forbidden)")
+    assert cache.parse(config_object("shared", "")).name == "shared"

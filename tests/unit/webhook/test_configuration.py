@@ -7,10 +7,14 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from click.testing import CliRunner
 
 from bubu_operator.api.v1alpha1.common import LabelSelector
+from bubu_operator.errors import OptionsError
 from bubu_operator.injection import demand_for
+from bubu_operator.webhook import configuration
 from bubu_operator.webhook.configuration import render_webhook_configuration
 
 FILE = (
@@ -22,7 +26,9 @@ FILE = (
 )
 
 
-def entries_for(pod: dict[str, str], namespace: dict[str, str]) -> list[str]:
+def entries_for(
+    pod: dict[str, str], namespace: dict[str, str], rendered: dict[str, Any] | None = None
+) -> list[str]:
     """Names of the entries whose selectors match."""
 
     def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
@@ -30,7 +36,7 @@ def entries_for(pod: dict[str, str], namespace: dict[str, str]) -> list[str]:
 
     return [
         entry["name"]
-        for entry in render_webhook_configuration()["webhooks"]
+        for entry in (rendered or render_webhook_configuration())["webhooks"]
         if matches(entry["namespaceSelector"], namespace) and matches(entry["objectSelector"], pod)
     ]
 
@@ -98,3 +104,44 @@ def test_client_by_service_or_by_url():
 def test_the_file_of_the_chart_is_up_to_date():
     """Rewrite it with ``python -m bubu_operator.webhook.configuration``."""
     assert yaml.safe_load(FILE.read_text()) == render_webhook_configuration()
+
+
+def test_an_installation_for_one_namespace_is_asked_about_that_one_only():
+    """By selector and by condition; within it, the entries choose as ever."""
+    rendered = render_webhook_configuration(only_namespace="flows", name="webhook-of-flows")
+    asking = {"storage.bubustack.io/inject": "true"}
+    for strict in ("true", "false"):
+        labels = {"storage.bubustack.io/strict": strict}
+        for place, entries in (("flows", 1), ("other", 0), ("kube-system", 0), ("bubu-storage-system", 0)):
+            namespace = {**labels, "kubernetes.io/metadata.name": place}
+            assert len(entries_for(asking, namespace, rendered)) == entries, (place, strict)
+    for entry in rendered["webhooks"]:
+        assert {"name": "the-one-namespace", "expression": "request.namespace == 'flows'"} in entry[
+            "matchConditions"
+        ]
+    assert rendered["metadata"]["name"] == "webhook-of-flows"
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("kube-system", "the cluster's own"),
+        ("bubu-storage-system", "the operator's own"),
+        ("Flows", "no name"),
+        ("flows' || true || '", "no name"),
+    ],
+)
+def test_a_namespace_in_which_nothing_is_injected_is_refused(place: str, why: str):
+    """The webhook would stand in the way of its own start; and what is no name could become CEL."""
+    with pytest.raises(OptionsError, match=why):
+        render_webhook_configuration(only_namespace=place)
+    done = CliRunner().invoke(configuration._main, ["--only-namespace", place])
+    assert done.exit_code == 2
+    assert why in " ".join(done.output.split())
+
+
+def test_the_command_prints_what_is_rendered():
+    """As YAML, with the options of the function."""
+    done = CliRunner().invoke(configuration._main, ["--only-namespace", "flows", "--name", "mine"])
+
+    assert yaml.safe_load(done.output) == render_webhook_configuration(only_namespace="flows", name="mine")

@@ -266,3 +266,15 @@ def test_a_read_that_fails_is_no_answer(error: Exception, outcome: str):
         shared.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("named", ["", "shared"])
+def test_without_a_right_to_cluster_wide_configs_none_is_asked_for(named: str):
+    """Neither by its name nor all of them: the look ends with what the namespace has."""
+    api = Api(config_object("shared", ""))
+    look = LiveReader(api, load_config, shared=False, monotonic=lambda: 0.0)  # type: ignore[arg-type]
+
+    view = look("flows", named)
+
+    assert names(view) == ([], [])
+    assert {plural for plural, _, _ in api.asked} == {"namespaces", "storageconfigs"}

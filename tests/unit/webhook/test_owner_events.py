@@ -36,7 +36,12 @@ NO_REFUSAL = {
     InjectionReason.REMOVED,
     InjectionReason.NOTHING_TO_REMOVE,
 }
-LET_THROUGH = {SkipReason.NOT_A_POD, SkipReason.NOT_A_CREATION, SkipReason.MIRROR_POD}
+LET_THROUGH = {
+    SkipReason.NOT_A_POD,
+    SkipReason.NOT_A_CREATION,
+    SkipReason.MIRROR_POD,
+    SkipReason.OTHER_NAMESPACE,
+}
 OWNER: Json = {
     "apiVersion": "apps/v1",
     "kind": "ReplicaSet",
