@@ -11,13 +11,25 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
-from click.core import ParameterSource
 
+from bubu_operator.cli_options import (
+    EVERYWHERE,
+    check_address,
+    check_dns_names,
+    check_lifetimes,
+    check_one_way_to_certificates,
+    common_options,
+    file_option,
+    job_pod_options,
+    port_option,
+    seconds_option,
+    shown_option,
+    switch_option,
+)
 from bubu_operator.defaults import AUTHORITY_SECRET, OPERATOR_NAMESPACE, WEBHOOK_NAME
 from bubu_storage import __version__
 
@@ -35,84 +47,6 @@ REQUIRED_MODULES: Final = (
     "cryptography",
 )
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def _common_options(command: Command) -> Command:
-    """Add what every long-running role takes."""
-    for option in (
-        click.option(
-            "--log-level",
-            type=click.Choice(["debug", "info", "warning", "error"]),
-            default="info",
-            show_default=True,
-            envvar="BUBU_LOG_LEVEL",
-        ),
-        click.option(
-            "--log-format",
-            type=click.Choice(["json", "console"]),
-            default="json",
-            show_default=True,
-            envvar="BUBU_LOG_FORMAT",
-        ),
-        click.option(
-            "--kubeconfig",
-            type=click.Path(dir_okay=False, path_type=Path),
-            envvar="KUBECONFIG",
-            help="Cluster access; default: the pod's own service account.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _lifetimes(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    """Refuse what cannot be read here, with the usage, not when the controller leads."""
-    from bubu_operator.certificates.lifetimes import parse_lifetimes  # noqa: PLC0415 - not for every command
-
-    try:
-        parse_lifetimes(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-    return value
-
-
-def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    from bubu_operator.jobpass.addresses import split_address  # noqa: PLC0415 - not for every command
-
-    try:
-        if value:
-            split_address(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-    return value
-
-
-def _dns_names(
-    _context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]
-) -> tuple[str, ...]:
-    from bubu_operator.certificates.issuing import check_name  # noqa: PLC0415 - not for every command
-
-    try:
-        return tuple(map(check_name, value))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _one_way_to_certificates(options: dict[str, Any]) -> None:
-    """Refuse a half of the files, and both ways at once."""
-    given = [name for name in ("tls_cert", "tls_key") if options[name] is not None]
-    if len(given) == 1:
-        raise click.UsageError("--tls-cert and --tls-key belong together: give both files, or neither")
-    source = click.get_current_context().get_parameter_source
-    usual = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    for name, option in (("authority_secret", "--authority-secret"), ("dns_names", "--dns-name")):
-        if given and source(name) not in usual:
-            raise click.UsageError(
-                f"{option} is for the built-in authority, and --tls-cert and --tls-key are for files: "
-                "give one or the other"
-            )
-
 
 @click.group(name="bubu-operator", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="bubu-operator")
@@ -121,7 +55,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_common_options
+@common_options
 @click.option(
     "--namespace", "namespaces", multiple=True, help="Watch only this namespace; repeatable. Default: all."
 )
@@ -132,57 +66,31 @@ def cli() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Directory below which local file stores may be used; repeatable. Default: none.",
 )
-@click.option(
-    "--probe-interval-seconds",
-    type=click.FloatRange(min=1.0),
-    default=60.0,
-    show_default=True,
-    help="Time between two probes of a healthy store.",
-)
-@click.option("--health-host", default="0.0.0.0", show_default=True, help="Address of health and metrics.")  # noqa: S104 - the kubelet asks from outside the pod
-@click.option(
-    "--health-port",
-    type=click.IntRange(0, 65535),
-    default=8080,
-    show_default=True,
-    help="Port of /healthz, /readyz and /metrics; 0 picks a free one.",
-)
-@click.option(
+@seconds_option("--probe-interval-seconds", 60.0, "Time between two probes of a healthy store.", least=1.0)
+@shown_option("--health-host", EVERYWHERE, "Address of health and metrics.")
+@port_option("--health-port", 8080, "Port of /healthz, /readyz and /metrics; 0 picks a free one.")
+@shown_option(
     "--operator-namespace",
+    OPERATOR_NAMESPACE,
+    "Where the operator runs: its Lease and its authority's Secret are there.",
     envvar="POD_NAMESPACE",
-    default=OPERATOR_NAMESPACE,
-    show_default=True,
-    help="Where the operator runs: its Lease and its authority's Secret are there.",
 )
-@click.option(
+@switch_option(
     "--leader-elect/--no-leader-elect",
+    "Wait for the Lease before working, so that several replicas never act at once.",
     default=True,
-    show_default=True,
-    help="Wait for the Lease before working, so that several replicas never act at once.",
 )
-@click.option(
+@switch_option(
     "--webhook-authority/--no-webhook-authority",
-    default=False,
-    show_default=True,
-    help="Keep the authority of the webhook's certificates and its caBundle.",
+    "Keep the authority of the webhook's certificates and its caBundle.",
 )
-@click.option(
-    "--webhook-service",
-    default=WEBHOOK_NAME,
-    show_default=True,
-    help="Service of the webhook, for its names.",
-)
-@click.option(
-    "--webhook-configuration",
-    default=WEBHOOK_NAME,
-    show_default=True,
-    help="MutatingWebhookConfiguration whose caBundle is kept.",
-)
+@shown_option("--webhook-service", WEBHOOK_NAME, "Service of the webhook, for its names.")
+@shown_option("--webhook-configuration", WEBHOOK_NAME, "MutatingWebhookConfiguration whose caBundle is kept.")
 @click.option(
     "--authority-lifetimes",
     envvar="BUBU_AUTHORITY_LIFETIMES",
     default="",
-    callback=_lifetimes,
+    callback=check_lifetimes,
     help="As ca=365d,leaf=7d,propagation=60s,slack=10m,backdate=1h, which are the usual ones; "
     "what is left out stays. Short ones are for tests.",
 )
@@ -193,40 +101,35 @@ def cli() -> None:
     help="Image for Jobs that probe, and serve retention passes, under a tenant's ServiceAccount. "
     "Default: no such Jobs.",
 )
-@click.option(
+@shown_option(
     "--job-pass-address",
+    f"{EVERYWHERE}:8444",
+    "Where the agents of retention passes call the controller; empty for no such passes.",
     envvar="BUBU_JOB_PASS_ADDRESS",
-    default="0.0.0.0:8444",
-    show_default=True,
-    callback=_address,
-    help="Where the agents of retention passes call the controller; empty for no such passes.",
+    callback=check_address,
 )
 @click.option(
     "--job-pass-advertise",
     envvar="BUBU_JOB_PASS_ADVERTISE",
     default="",
-    callback=_address,
+    callback=check_address,
     help="What agents call it by: HOST or HOST:PORT. Default: POD_IP; without it there are no such passes.",
 )
-@click.option(
+@switch_option(
     "--allow-loopback-endpoints/--no-allow-loopback-endpoints",
-    default=False,
-    show_default=True,
-    help="Let configs name stores on the controller's own machine; for tests and single-node trials.",
+    "Let configs name stores on the controller's own machine; for tests and single-node trials.",
 )
-@click.option(
+@seconds_option(
     "--heal-interval-seconds",
-    type=click.FloatRange(min=0.0),
-    default=60.0,
-    show_default=True,
-    help="Time between two sweeps for pods that lack their storage; 0 for none.",
+    60.0,
+    "Time between two sweeps for pods that lack their storage; 0 for none.",
+    least=0.0,
 )
-@click.option(
+@seconds_option(
     "--rollout-timeout-seconds",
-    type=click.FloatRange(min=1.0),
-    default=600.0,
-    show_default=True,
-    help="A roll-out that is not done after this long does not hold up the next one.",
+    600.0,
+    "A roll-out that is not done after this long does not hold up the next one.",
+    least=1.0,
 )
 @click.option(
     "--max-parallel-passes",
@@ -235,19 +138,16 @@ def cli() -> None:
     show_default=True,
     help="Retention passes under way at once over all stores; each is a process of its own.",
 )
-@click.option(
+@switch_option(
     "--pause-retention/--no-pause-retention",
-    default=False,
-    show_default=True,
-    help="Start no retention pass. At run time: the annotation storage.bubustack.io/pause-retention=true "
+    "Start no retention pass. At run time: the annotation storage.bubustack.io/pause-retention=true "
     "on the operator's namespace.",
 )
-@click.option(
+@switch_option(
     "--pause-annotation/--no-pause-annotation",
-    default=True,
-    show_default=True,
-    help="Look for that annotation. Without the right to read the operator's namespace no pass starts; "
+    "Look for that annotation. Without the right to read the operator's namespace no pass starts; "
     "--no-pause-annotation says that this switch is not wanted.",
+    default=True,
 )
 def controller(**options: Any) -> None:
     """Probe stores, run retention passes, inject labelled workloads."""
@@ -258,87 +158,57 @@ def controller(**options: Any) -> None:
 
 
 @cli.command()
-@_common_options
-@click.option(
+@common_options
+@file_option(
     "--tls-cert",
-    type=click.Path(dir_okay=False, path_type=Path),
-    envvar="BUBU_TLS_CERT",
-    help="PEM certificate chain, leaf first; may appear and change while the process runs. "
+    "PEM certificate chain, leaf first; may appear and change while the process runs. "
     "Default: the built-in authority.",
+    envvar="BUBU_TLS_CERT",
 )
-@click.option(
-    "--tls-key",
-    type=click.Path(dir_okay=False, path_type=Path),
-    envvar="BUBU_TLS_KEY",
-    help="PEM private key of --tls-cert, not encrypted.",
-)
-@click.option(
+@file_option("--tls-key", "PEM private key of --tls-cert, not encrypted.", envvar="BUBU_TLS_KEY")
+@shown_option(
     "--authority-secret",
-    default=AUTHORITY_SECRET,
-    show_default=True,
-    help="Secret of the built-in authority, which a controller with --webhook-authority keeps.",
+    AUTHORITY_SECRET,
+    "Secret of the built-in authority, which a controller with --webhook-authority keeps.",
 )
-@click.option(
+@shown_option(
     "--operator-namespace",
+    OPERATOR_NAMESPACE,
+    "Where the operator runs: the authority's Secret and the webhook's Service are there.",
     envvar="POD_NAMESPACE",
-    default=OPERATOR_NAMESPACE,
-    show_default=True,
-    help="Where the operator runs: the authority's Secret and the webhook's Service are there.",
 )
-@click.option(
-    "--webhook-service",
-    default=WEBHOOK_NAME,
-    show_default=True,
-    help="Service of the webhook, for the names of its own certificate.",
+@shown_option(
+    "--webhook-service", WEBHOOK_NAME, "Service of the webhook, for the names of its own certificate."
 )
 @click.option(
     "--dns-name",
     "dns_names",
     multiple=True,
-    callback=_dns_names,
+    callback=check_dns_names,
     help="One more DNS name or IP address of its own certificate; repeatable.",
 )
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 - the API server calls from outside the pod
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=10250,
-    show_default=True,
-    help="Port to listen on; 0 picks a free one.",
+@shown_option("--host", EVERYWHERE, "Address to listen on.")
+@port_option("--port", 10250, "Port to listen on; 0 picks a free one.")
+@shown_option("--metrics-host", EVERYWHERE, "Address of metrics and health.")
+@port_option(
+    "--metrics-port", 8081, "Port of /metrics, /healthz and /readyz, plain HTTP; 0 picks a free one."
+)
+@seconds_option("--cert-poll-seconds", 10.0, "How often the certificate files are looked at.")
+@seconds_option(
+    "--drain-seconds", 5.0, "How long requests are still answered after a stop signal.", least=0.0
 )
 @click.option(
-    "--metrics-host",
-    default="0.0.0.0",  # noqa: S104 - Prometheus and the kubelet ask from outside the pod
-    show_default=True,
-    help="Address of metrics and health.",
-)
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(0, 65535),
-    default=8081,
-    show_default=True,
-    help="Port of /metrics, /healthz and /readyz, plain HTTP; 0 picks a free one.",
-)
-@click.option(
-    "--cert-poll-seconds",
-    type=click.FloatRange(min=0.1),
-    default=10.0,
-    show_default=True,
-    help="How often the certificate files are looked at.",
-)
-@click.option(
-    "--drain-seconds",
-    type=click.FloatRange(min=0.0),
-    default=5.0,
-    show_default=True,
-    help="How long requests are still answered after a stop signal.",
+    "--namespace",
+    default="",
+    help="Inject pods of this namespace only, and read nothing beyond it: no ClusterStorageConfigs. "
+    "Default: all.",
 )
 def webhook(**options: Any) -> None:
     """Serve the mutating admission webhook for pods.
 
     Certificates come from two files (--tls-cert and --tls-key), or from the built-in authority.
     """
-    _one_way_to_certificates(options)
+    check_one_way_to_certificates(options)
     _end_at_once_when_asked()
     from bubu_operator.webhook.main import WebhookOptions, run_webhook  # noqa: PLC0415 - loads uvicorn
 
@@ -357,31 +227,7 @@ def retention_pass() -> None:
 
 
 @cli.command()
-@click.option(
-    "--result",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File for the result; a kubelet reads it as the termination message.",
-)
-@click.option(
-    "--deadline-seconds",
-    type=click.FloatRange(min=0.1),
-    default=60.0,
-    show_default=True,
-    help="For everything; then the result says Timeout.",
-)
-@click.option(
-    "--require-identity/--allow-anonymous",
-    default=False,
-    show_default=True,
-    help="Whether a pod that got no identity is told so, rather than asking the store anonymously.",
-)
-@click.option(
-    "--allow-loopback-endpoints/--no-allow-loopback-endpoints",
-    default=False,
-    show_default=True,
-    help="As of the controller.",
-)
+@job_pod_options(deadline_seconds=60.0)
 @click.option(
     "--cluster-uid",
     default="",
@@ -408,44 +254,8 @@ def probe(**options: Any) -> None:
     required=True,
     help="Prefix that may be listed and deleted in, ending in /; repeatable.",
 )
-@click.option(
-    "--token-file",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="This pod's token for the controller.",
-)
-@click.option(
-    "--result",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File for the result; a kubelet reads it as the termination message.",
-)
-@click.option(
-    "--deadline-seconds",
-    type=click.FloatRange(min=0.1),
-    default=3600.0,
-    show_default=True,
-    help="For everything; then the result says Timeout.",
-)
-@click.option(
-    "--idle-seconds",
-    type=click.FloatRange(min=0.1),
-    default=300.0,
-    show_default=True,
-    help="Without a request for so long, it ends.",
-)
-@click.option(
-    "--require-identity/--allow-anonymous",
-    default=False,
-    show_default=True,
-    help="Whether a pod that got no identity is told so, rather than asking the store anonymously.",
-)
-@click.option(
-    "--allow-loopback-endpoints/--no-allow-loopback-endpoints",
-    default=False,
-    show_default=True,
-    help="As of the controller.",
-)
+@file_option("--token-file", "This pod's token for the controller.", required=True)
+@job_pod_options(deadline_seconds=3600.0, idle_seconds=300.0)
 def retention_agent(**options: Any) -> None:
     """Serve the store of this pod's environment to the controller, for one retention pass.
 
