@@ -37,14 +37,23 @@ ROOT = Path(__file__).resolve().parents[2]
 RBAC = ROOT / "charts" / "bubu-storage-operator" / "files" / "controller-rbac.yaml"
 NAMESPACE = "bubu-storage-system"
 ACCOUNT = "bubu-storage-controller"
+PATIENCE = 4.0
 
 
 def until(check: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
     """Return the first truthy answer of ``check``, asked every 50 ms.
 
+    Args:
+        check: what is asked.
+        what: what is waited for, for the message.
+        seconds: what is more than enough on a machine that does nothing else. Deadlines end what hangs;
+            they are stretched, because two cores may be at work on two suites and all that they start.
+            A test to which the time itself matters measures it.
+
     Raises:
         AssertionError: there was none in time.
     """
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while True:
         answer = check()

@@ -9,7 +9,9 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,13 +20,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import current_thread, main_thread
+from threading import Lock, current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from tests.cluster.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from types import FrameType
 
 __all__ = [
@@ -42,6 +44,14 @@ __all__ = [
 
 _LAUNCHER = Path(__file__).with_name("_launch.py")
 _spawner: list[ThreadPoolExecutor] = []
+
+_KERNELS_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST_PORT = 20_000
+_BLOCK = 64
+_MOST_BLOCKS = 4
+_blocks: dict[int, socket.socket] = {}
+_ports: Iterator[int] = iter(())
+_blocks_lock = Lock()
 
 
 @dataclass(slots=True)
@@ -188,10 +198,60 @@ def tail(log: Path, lines: int = 15) -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago; ``PortReservation`` is surer where it can serve."""
+    """Return a free loopback port for a program that is about to be started.
+
+    Nobody takes it before that program does. It lies below the ports that the kernel hands out, be it
+    for a connection or to whoever binds port 0; and every process that asks here has blocks of its own.
+    """
+    if _LOWEST_PORT + _BLOCK > _lowest_of_the_kernel():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+    with _blocks_lock:
+        for _ in range(1 + _MOST_BLOCKS):
+            for _ in range(_BLOCK * len(_blocks)):
+                port = next(_ports)
+                if _is_free(port):
+                    return port
+            _claim_block()
+    raise StartError(f"no loopback port from {_LOWEST_PORT} to {_lowest_of_the_kernel()} is free")
+
+
+def _claim_block() -> None:
+    """Take a block of ports until this process ends: an abstract socket of its name keeps others out."""
+    global _ports  # noqa: PLW0603 -- which ports a process may use is a fact about the process
+    starts = list(range(_LOWEST_PORT, _lowest_of_the_kernel() - _BLOCK + 1, _BLOCK))
+    random.shuffle(starts)
+    for start in starts:
+        mark = socket.socket(socket.AF_UNIX)
+        try:
+            mark.bind(f"\0bubu-storage-test-ports-{start}")
+        except OSError:
+            mark.close()
+            continue
+        _blocks[start] = mark
+        _ports = itertools.cycle(
+            [port for first in reversed(_blocks) for port in range(first, first + _BLOCK)]
+        )
+        return
+    raise StartError("all loopback ports for tests are taken: see which test processes still run")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _lowest_of_the_kernel() -> int:
+    """Return the first port that the kernel may hand out; 0 where that is not known."""
+    try:
+        return int(_KERNELS_PORTS.read_text(encoding="ascii").split()[0])
+    except OSError:
+        return 0
 
 
 class PortReservation:

@@ -221,3 +221,26 @@ def test_signals_become_an_orderly_exit(number: signal.Signals):
 
     assert caught.value.code == 128 + number
     assert signal.getsignal(number) is before
+
+
+def test_a_port_is_given_by_nobody_else():
+    """Not by the kernel, which gives higher ones, nor by another process that asks at the same time."""
+    ask = "from tests.cluster.processes import free_port; print(*(free_port() for _ in range(64)))"
+    mine = {free_port() for _ in range(64)}
+    other = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    theirs = {int(word) for word in other.stdout.split()}
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
+    assert len(theirs) == 64
+    assert mine.isdisjoint(theirs)
+    assert max(mine | theirs) < lowest
+
+
+def test_a_port_in_use_is_not_given():
+    """Although it belongs to this process: what it started may still listen there."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", free_port()))
+
+        assert server.getsockname()[1] not in {free_port() for _ in range(200)}
