@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import copy
 import importlib.abc
 import importlib.util
@@ -34,8 +35,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-import hypothesis.stateful  # noqa: F401 - slow to load: once, before the processes divide
+import hypothesis
 import pytest
+from hypothesis import Phase
 
 SECONDS_EACH: Final = 20.0
 """A mutant that keeps its tests busy for so much longer than they are without one counts as noticed."""
@@ -269,14 +271,21 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(code, module.__dict__)  # noqa: S102 - this is what loading a module means
 
 
-def preload(module: str, tests: Sequence[str]) -> None:
+OPTIONS: Final = (
+    *("-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"),
+    *("--assert=plain", "--hypothesis-seed=1", "--no-header"),
+)
+
+
+def preload(tests: Sequence[str]) -> None:
     """Load what the tests load, once, and forget what is of this repository: mutants load that anew."""
-    names = [module, "tests.conftest", "tests.cluster.fixtures", "tests.s3server.fixtures"]
-    names += [test.partition("::")[0].removesuffix(".py").replace("/", ".") for test in tests]
-    for name in names:
-        importlib.import_module(name)
+    with Path(os.devnull).open("w", encoding="utf-8") as quiet, contextlib.redirect_stdout(quiet):
+        pytest.main([*OPTIONS, "--collect-only", *tests])
     for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
         del sys.modules[name]
+    # Whether a test fails is all that is asked, not what the simplest way to that is.
+    hypothesis.settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate])
+    hypothesis.settings.load_profile("mutants")
 
 
 def run_tests(loader: Loader | None, arguments: Sequence[str], seconds: float = 600.0) -> int:
@@ -290,20 +299,9 @@ def run_tests(loader: Loader | None, arguments: Sequence[str], seconds: float = 
             os.dup2(quiet, 2)
             sys.meta_path.insert(0, loader)
         signal.alarm(ceil(seconds))
-        options = [
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:randomly",
-            "--assert=plain",
-            "--hypothesis-seed=1",
-            "--no-header",
-        ]
         status = 1
         try:
-            status = int(pytest.main([*options, *arguments]))
+            status = int(pytest.main([*OPTIONS, *arguments]))
         finally:
             os._exit(status)
     _, result = os.waitpid(child, 0)
@@ -335,7 +333,7 @@ def break_module(module: str, tests: Sequence[str], *, processes: int, every: in
     """
     path = source_of(module)
     source = path.read_text(encoding="utf-8")
-    preload(module, tests)
+    preload(tests)
     began = time.monotonic()
     if run_tests(None, tests) != 0:
         print(f"{module}: the tests fail without any mutant; nothing can be learnt from them")

@@ -131,7 +131,11 @@ class Oracle:
     def observed(self, sweeper: Sweeper, view: OwnerView) -> None:
         """A pass was given a view."""
         live = [name for name, facts in view.owners.items() if facts.live]
-        sweeper.known_protected |= self.protected_by(live, view.references)
+        told = self.protected_by(live, view.references)
+        if sweeper.concurrency > 1:
+            # A thread may have what another one has just been told still before it.
+            told, sweeper.told_last = sweeper.told_last, told
+        sweeper.known_protected |= told
         if sweeper.now.dry_run:
             return
         # Its date in the store's clock: from then on it holds.
@@ -204,7 +208,7 @@ class Oracle:
         if began is None:
             return "the store's clock was not asked for"
         interval = 1 / spec.requests_per_second if spec.requests_per_second else 0.0
-        window = 2 * LISTED_SECONDS + 6 * (sweeper.slowest + interval) + 0.1
+        window = 2 * LISTED_SECONDS + 6 * sweeper.concurrency * (sweeper.slowest + interval) + 0.1
         members = [other for other in dates if other.startswith(run)]
         fits = len(members) < spec.max_scan and len(members) <= spec.max_delete
         for member in members:
@@ -235,7 +239,9 @@ class Oracle:
         if not sweeper.views:
             return "the owners were not looked at"
         old = sweeper.awake_seconds(sweeper.views[-1].observed_at - sweeper.boot_offset, entered)
-        if old > OWNERS_SECONDS + 0.05:
+        # Requests of other threads may come between a look and what is sent by it.
+        most = OWNERS_SECONDS + 0.05 + (sweeper.concurrency - 1) * 2 * self.world.latency_seconds
+        if old > most:
             return f"the owners were last looked at {old:.1f} s before"
         names = {run, name_of(run)}
         if names & sweeper.known_protected:
@@ -243,9 +249,10 @@ class Oracle:
         since = self.protected_since[sweeper.cluster.uid]
         for name in names & since.keys():
             protected_for = sweeper.awake_seconds(since[name], entered)
-            if protected_for > OWNERS_SECONDS + 0.05:
+            if protected_for > most:
                 return f"it has been protected for {protected_for:.1f} s"
-        seen = [owner for view in sweeper.views if (owner := view.owners.get(name_of(run))) is not None]
+        views = sweeper.views if sweeper.concurrency == 1 else sweeper.views[:-1] or sweeper.views
+        seen = [owner for view in views if (owner := view.owners.get(name_of(run))) is not None]
         for rule in counting:
             if seen:
                 if any(owner.rank is None or owner.rank <= (rule.keep_last_runs or 0) for owner in seen):

@@ -41,8 +41,14 @@ class Client:
         return self._look.guard(check)
 
     def _call(self, act: Callable[[], Any], *, deletes: Sequence[str] = ()) -> Any:
+        if self.sweeper.concurrency == 1:
+            return self._send(act, deletes)
+        with self.world.lock:
+            return self._send(act, deletes)
+
+    def _send(self, act: Callable[[], Any], deletes: Sequence[str]) -> Any:
         sweeper, world = self.sweeper, self.world
-        entered = world.seconds
+        entered = sweeper.known_seconds
         sweeper.point(is_call=True)
         if deletes:
             self._look.ask()
@@ -83,7 +89,8 @@ class Client:
                 self.world.say(f"listing: {lie}")
                 entries = entries[: len(entries) // 2] if lie == "ends early" else entries[::-1]
             if sweeper.in_pass and entries[0].key <= entries[-1].key:
-                sweeper.listed += len(entries)
+                with self.world.lock:
+                    sweeper.listed += len(entries)
             yield ListPage(entries)
             if len(entries) < page_size:
                 return

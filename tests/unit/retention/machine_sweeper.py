@@ -4,6 +4,10 @@ A whole pass (claim, registration, `run_pass`) runs in a thread of its own, but 
 time, from one *point* to the next: before, within and after each request, after each permit, and while
 owners are looked up. At a point a sweeper may be stopped as by SIGSTOP, may crash, and anything may happen
 to the world. So a failing example is the same each time.
+
+With several deletions in flight (`Sweeper.concurrency`) the threads of a pass run as they like, and only
+their requests take turns; time that a plan lets pass then counts for the whole process, as if it had stood
+still.
 """
 
 from __future__ import annotations
@@ -53,6 +57,8 @@ class Sweeper:
         self.owners_mood = "fresh"
         self.knows_owners = True
         self.conditional = False
+        self.concurrency = 1
+        self._reading = threading.local()
         self.saved = {True: Cursor(), False: Cursor()}
         self.older: list[Cursor] = []
         self.cache = ReferenceCache()
@@ -80,6 +86,7 @@ class Sweeper:
         self.was_shared = False
         self.views: list[OwnerView] = []
         self.known_protected: set[str] = set()
+        self.told_last: set[str] = set()
         self.listed = 0
         self.slowest = 0.0
         self.carried_out: set[str] = set()
@@ -92,7 +99,13 @@ class Sweeper:
 
     def monotonic(self) -> float:
         """Return seconds since this machine was started: they never jump."""
-        return self.world.seconds + self.boot_offset
+        self._reading.at = self.world.seconds
+        return self._reading.at + self.boot_offset
+
+    @property
+    def known_seconds(self) -> float:
+        """The time as the present thread knows it: others may have spent some since it looked."""
+        return self.world.seconds if self.concurrency == 1 else getattr(self._reading, "at", 0.0)
 
     def wall_clock(self) -> datetime:
         """Return the time of this machine, which is wrong."""
@@ -130,7 +143,7 @@ class Sweeper:
 
     def run(self, *, dry_run: bool, plan: Sequence[Step] = ()) -> None:
         """Run a pass alone."""
-        if plan:
+        if plan and self.concurrency == 1:
             self.start(dry_run=dry_run, plan=plan)
             self.world.run_together([])
         else:
@@ -174,11 +187,15 @@ class Sweeper:
 
     def point(self, *, is_call: bool = False, is_check: bool = False) -> None:
         """Do what the plan says for this moment; let others go on."""
-        self.points += 1
-        self.checks += is_check
-        for step in [step for step in self.plan if self._is_now(step[0])]:
-            self.plan.remove(step)
-            self._act(*step[1])
+        with self.world.lock:
+            self.points += 1
+            self.checks += is_check
+            began = self.world.seconds
+            for step in [step for step in self.plan if self._is_now(step[0])]:
+                self.plan.remove(step)
+                self._act(*step[1])
+            if self.concurrency > 1 and self.world.seconds > began:
+                self.frozen.append((began, self.world.seconds))
         if self.is_running:
             self._yield()
         if is_call and self.error is not None:
@@ -288,6 +305,7 @@ class Sweeper:
                 shared_store=shared,
                 reference_cache=self.cache,
                 conditional_batches=self.conditional and not self.now.dry_run,
+                concurrency=self.concurrency,
             )
         finally:
             self.in_pass = False
@@ -327,7 +345,7 @@ class _RenewedClaim:
         self.claim.check()
         checked_at = sweeper.world.seconds
         sweeper.point(is_check=True)
-        if began < sweeper.world.seconds:
+        if sweeper.concurrency == 1 and began < sweeper.world.seconds:
             sweeper.frozen.append((began, sweeper.world.seconds))
         if sweeper.world.seconds > checked_at:
             sweeper.world.say("time passed between a check and its request")
@@ -363,6 +381,7 @@ class Source:
         return self._note(self.last)
 
     def _note(self, view: OwnerView) -> OwnerView:
-        self.sweeper.views.append(view)
-        self.sweeper.world.oracle.observed(self.sweeper, view)
+        with self.sweeper.world.lock:
+            self.sweeper.views.append(view)
+            self.sweeper.world.oracle.observed(self.sweeper, view)
         return view

@@ -7,6 +7,7 @@ arrives within the request timeout or not at all; the store's clock is that of t
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -63,6 +64,7 @@ class World:
         self.oracle: Oracle
         self.sweepers: list[Sweeper] = []
         self.said: set[str] = set()
+        self.lock = threading.RLock()
 
     def say(self, what: str) -> None:
         """Note what happened; only the test's own thread may tell Hypothesis."""

@@ -130,7 +130,13 @@ def specs(draw) -> PassSpec:
 
 
 class WholeMachine(RuleBasedStateMachine):
-    """Everything that may happen, in any order."""
+    """Everything that may happen, in any order.
+
+    Attributes:
+        concurrency: deletions in flight of each pass.
+    """
+
+    concurrency = 1
 
     @initialize(
         batch=st.booleans(),
@@ -149,8 +155,8 @@ class WholeMachine(RuleBasedStateMachine):
     )
     def build(self, *, batch, latency, ignores, refused, spec, references, found, spoiled, age, boots, skew):
         """Choose the store, who owns what, and the policy."""
-        # One thread a request, so that one step follows the other.
-        self.threads, crew.THREADS = crew.THREADS, 1
+        # With one deletion in flight one thread a request, so that one step follows the other.
+        self.threads, crew.THREADS = crew.THREADS, self.concurrency
         self.world = world = World(batch=batch, latency_seconds=latency, ignores=ignores)
         world.refused = refused
         world.oracle = self.oracle = Oracle(world)
@@ -159,6 +165,7 @@ class WholeMachine(RuleBasedStateMachine):
             self.oracle.add(cluster)
             sweeper = Sweeper(world, cluster, spec, boot_offset=boot)
             sweeper.wall_offset = skew
+            sweeper.concurrency = self.concurrency
             world.sweepers.append(sweeper)
         for run in RUNS:
             for name in MEMBERS[1:4]:
@@ -312,8 +319,13 @@ class WholeMachine(RuleBasedStateMachine):
         self.do(lambda: self.two_passes(plan, second, schedule, late))
 
     def two_passes(self, first, second, schedule, late) -> None:
-        """Run them by turns."""
+        """Run them by turns; with threads of their own, one after the other."""
         one, other = self.world.sweepers
+        if self.concurrency > 1:
+            for sweeper, plan in ((one, first), (other, second)):
+                sweeper.run(dry_run=False, plan=plan)
+                self.tell(sweeper)
+            return
         one.start(dry_run=False, plan=first)
         other.start(dry_run=False, plan=second)
         other.wake_at += late
@@ -434,3 +446,16 @@ WholeMachine.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 TestWholeMachine = pytest.mark.timeout(7200 if IS_LONG else 300)(WholeMachine.TestCase)
+
+
+class ConcurrentWholeMachine(WholeMachine):
+    """The same with several deletions in flight, in threads that come in any order."""
+
+    concurrency = 3
+
+
+ConcurrentWholeMachine.TestCase.settings = settings(
+    WholeMachine.TestCase.settings,
+    max_examples=int(os.environ.get("BUBU_MACHINE_EXAMPLES", "3000")) // 3 if IS_LONG else 25,
+)
+TestConcurrentWholeMachine = pytest.mark.timeout(7200 if IS_LONG else 300)(ConcurrentWholeMachine.TestCase)
