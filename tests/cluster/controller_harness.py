@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import yaml
 
 from tests.cluster.errors import ClusterError
-from tests.cluster.processes import free_port
+from tests.cluster.processes import PATIENCE, free_port
 
 if TYPE_CHECKING:
     from tests.cluster.cluster import Cluster
@@ -37,7 +37,6 @@ ROOT = Path(__file__).resolve().parents[2]
 RBAC = ROOT / "charts" / "bubu-storage-operator" / "files" / "controller-rbac.yaml"
 NAMESPACE = "bubu-storage-system"
 ACCOUNT = "bubu-storage-controller"
-PATIENCE = 4.0
 
 
 def until(check: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
@@ -46,9 +45,7 @@ def until(check: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
     Args:
         check: what is asked.
         what: what is waited for, for the message.
-        seconds: what is more than enough on a machine that does nothing else. Deadlines end what hangs;
-            they are stretched, because two cores may be at work on two suites and all that they start.
-            A test to which the time itself matters measures it.
+        seconds: what is more than enough on an idle machine; stretched as ``wait_until`` does.
 
     Raises:
         AssertionError: there was none in time.

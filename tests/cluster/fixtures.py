@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cluster", "namespace", "prepare_before_tests"]
 
+_TEST_SECONDS = 900
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM end the session as Ctrl-C does, so that fixtures stop what they started."""
@@ -41,10 +43,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that uses the cluster, so that ``-m "not cluster"`` deselects it."""
+    """Mark each test that uses the cluster, so that ``-m "not cluster"`` deselects it.
+
+    All tests on a cluster may take long: their own waits have deadlines, with messages that say more.
+    """
     for item in items:
         if "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.cluster)
+        if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_TEST_SECONDS))
 
 
 @pytest.hookimpl(tryfirst=True)

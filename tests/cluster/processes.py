@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 __all__ = [
+    "PATIENCE",
     "ManagedProcess",
     "PortReservation",
     "exit_on_signals",
@@ -41,6 +42,9 @@ __all__ = [
     "tail",
     "wait_until",
 ]
+
+PATIENCE = 4.0
+"""By how much deadlines of tests are stretched beyond what an idle machine needs."""
 
 _LAUNCHER = Path(__file__).with_name("_launch.py")
 _spawner: list[ThreadPoolExecutor] = []
@@ -170,15 +174,26 @@ def stop_pid(pid: int, started_ticks: int | None, *, grace_seconds: float = 5.0)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: not is_running(pid, started_ticks), seconds, f"process {pid} to end")
+            _poll(lambda: not is_running(pid, started_ticks), seconds, f"process {pid} to end")
 
 
 def wait_until(condition: Callable[[], bool], timeout_seconds: float, what: str) -> None:
     """Poll a condition until it holds.
 
+    Args:
+        condition: what is asked.
+        timeout_seconds: what is more than enough on a machine that does nothing else. Deadlines end what
+            hangs; they are stretched by ``PATIENCE``, because two cores may be at work on two suites and
+            all that they start. A test to which the time itself matters measures it.
+        what: what is waited for, for the message.
+
     Raises:
         TimeoutError: it did not within the time; the message names ``what``.
     """
+    _poll(condition, timeout_seconds * PATIENCE, what)
+
+
+def _poll(condition: Callable[[], bool], timeout_seconds: float, what: str) -> None:
     deadline = time.monotonic() + timeout_seconds
     pause = 0.01
     while not condition():

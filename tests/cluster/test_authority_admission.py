@@ -157,7 +157,6 @@ def installation(cluster: Cluster, tmp_path: Path, namespace: str) -> Iterator[I
         yield made
 
 
-@pytest.mark.timeout(120)
 def test_no_pod_fails_or_is_missed_during_a_whole_rotation_of_the_authority(
     installation: Installation, namespace: str
 ):

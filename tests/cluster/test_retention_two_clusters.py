@@ -23,7 +23,7 @@ from tests.cluster.providers import start_cluster
 from tests.cluster.retention_world import API
 from tests.s3server.gateway import VersityGateway
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.cluster
 
 CLAIM = ".bubu/retention/claim.json"
 REGISTRATIONS = ".bubu/retention/clusters/"
