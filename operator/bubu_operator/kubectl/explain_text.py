@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 from bubu_operator.injection.explain import CarriedState, ContainerExplanation, Explanation
 from bubu_operator.injection.inject import InjectionReason
 from bubu_operator.kubectl.failures import one_line
-from bubu_operator.kubectl.output import paragraph
+from bubu_operator.kubectl.output import paragraph, row
 
 if TYPE_CHECKING:
     from bubu_operator.kubectl.explain import Answer
 
 __all__ = ["as_document", "as_text"]
 
-_LABEL_WIDTH: Final = 10
 
 _OUTCOMES: Final = {
     InjectionReason.INJECTED: "it gets storage",
@@ -34,26 +33,26 @@ def as_text(answer: Answer) -> str:
     """Lines for people, aligned, without a trailing newline."""
     told = answer.explanation
     lines = [f"{answer.what} in namespace {told.namespace}", ""]
-    lines += _row("result", f"{_outcome(told)} ({told.outcome})")
-    lines += _row("asks", ("yes: " if told.demand.wanted else "no: ") + told.demand_text)
+    lines += row("result", f"{_outcome(told)} ({told.outcome})")
+    lines += row("asks", ("yes: " if told.demand.wanted else "no: ") + told.demand_text)
     if told.selection_text:
         generation = f"generation {told.generation}, " if told.generation else ""
         chosen = f" ({generation}hash {told.hash})" if told.config else ""
-        lines += _row("config", f"{told.selection_text}{chosen}")
+        lines += row("config", f"{told.selection_text}{chosen}")
     for candidate in told.candidates:
         if not candidate.chosen:
-            lines += _row("not", f"{candidate.config}: {candidate.note}")
+            lines += row("not", f"{candidate.config}: {candidate.note}")
     if told.carried.state is not CarriedState.NOTHING:
         what = told.carried.config or "nothing"
         record = (
             f", generation {told.carried.generation}, hash {told.carried.hash}" if told.carried.hash else ""
         )
-        lines += _row("carries", f"{what}{record} ({told.carried.state}): {told.carried.note}")
+        lines += row("carries", f"{what}{record} ({told.carried.state}): {told.carried.note}")
     for title, texts in (("warning", told.warnings), ("note", answer.notes), ("unseen", answer.gaps)):
         for text in texts:
-            lines += _row(title, text)
+            lines += row(title, text)
     for volume in told.volumes:
-        lines += _row("volume", volume)
+        lines += row("volume", volume)
     for group in _grouped(told.containers):
         lines += ["", *_container(group)]
     return "\n".join(line.rstrip() for line in lines)
@@ -68,11 +67,6 @@ def _outcome(told: Explanation) -> str:
         if told.outcome == reason:
             return text
     return "it gets no storage"
-
-
-def _row(title: str, text: str) -> list[str]:
-    wrapped = paragraph(one_line(text), _LABEL_WIDTH, first=_LABEL_WIDTH)
-    return (title.ljust(_LABEL_WIDTH) + wrapped[_LABEL_WIDTH:]).split("\n")
 
 
 def _grouped(containers: tuple[ContainerExplanation, ...]) -> list[list[ContainerExplanation]]:

@@ -9,9 +9,12 @@ from typing import Any, Final, TypeVar
 import click
 import yaml
 
-__all__ = ["output_option", "paragraph", "print_documents"]
+from bubu_operator.kubectl.failures import one_line
+
+__all__ = ["output_option", "paragraph", "print_documents", "row"]
 
 WIDTH: Final = 100
+LABEL_WIDTH: Final = 10
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -46,3 +49,9 @@ def paragraph(text: str, indent: int, *, first: int = 0) -> str:
         subsequent_indent=" " * indent,
         preserve_paragraphs=False,
     )
+
+
+def row(title: str, text: str) -> list[str]:
+    """A label and what belongs to it, wrapped beside it; the text may be foreign."""
+    wrapped = paragraph(one_line(text), LABEL_WIDTH, first=LABEL_WIDTH)
+    return (title.ljust(LABEL_WIDTH) + wrapped[LABEL_WIDTH:]).split("\n")

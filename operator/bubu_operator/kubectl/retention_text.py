@@ -14,7 +14,7 @@ from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.retention_facts import CycleSummary
 from bubu_operator.api.v1alpha1.retention_policy import RetentionMode, RetentionPolicy
 from bubu_operator.kubectl.failures import one_line
-from bubu_operator.kubectl.output import paragraph
+from bubu_operator.kubectl.output import row
 from bubu_operator.retention.cycle import is_over_share
 from bubu_storage.retention.rules import KEPT_REASONS
 
@@ -22,7 +22,6 @@ __all__ = ["AnyPolicy", "Pending", "PendingKind", "as_document", "as_text", "byt
 
 AnyPolicy: TypeAlias = RetentionPolicy | ClusterRetentionPolicy
 
-_LABEL_WIDTH: Final = 10
 _REASON_WIDTH: Final = 22
 _UNIT_STEP: Final = 1024
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -106,25 +105,25 @@ def as_text(policy: AnyPolicy, now: datetime) -> str:
     metadata, spec, status = policy.metadata, policy.spec, policy.status
     where = f" in namespace {metadata.namespace}" if metadata.namespace else ""
     lines = [f"{policy.KIND.lower()}/{metadata.name}{where}", ""]
-    lines += _row("result", _verdict(policy))
+    lines += row("result", _verdict(policy))
     if status.storage is not None:
-        lines += _row("store", f"{status.storage.kind} {status.storage.name}")
+        lines += row("store", f"{status.storage.kind} {status.storage.name}")
     for rule in spec.rules:
         keeps: list[str] = []
         if rule.keep.within is not None:
             keeps.append(f"what is at most {rule.keep.within} old")
         if rule.keep.last_runs is not None:
             keeps.append(f"the newest {rule.keep.last_runs} runs of each story")
-        lines += _row("keeps", f"{rule.prefix}: {' and '.join(keeps)}")
-    lines += _row(
+        lines += row("keeps", f"{rule.prefix}: {' and '.join(keeps)}")
+    lines += row(
         "limits",
         f"{_count(spec.limits.max_scan)} looked at and {_count(spec.limits.max_delete)} deleted a pass, "
         f"every {spec.interval}",
     )
     for title, cycle in (("rehearsal", status.rehearsal), ("cycle", status.cycle)):
         if cycle is not None and cycle.complete_time is not None:
-            lines += _row(title, _cycle_text(cycle, now))
-    lines += [line for title, text in _facts(policy, now) for line in _row(title, text)]
+            lines += row(title, _cycle_text(cycle, now))
+    lines += [line for title, text in _facts(policy, now) for line in row(title, text)]
     last = status.last_pass
     if last is not None and last.by_reason:
         lines.append("")
@@ -243,8 +242,3 @@ def _span(seconds: float) -> str:
         if left >= 2 * size:
             return f"{left // size} {unit}"
     return f"{left} s"
-
-
-def _row(title: str, text: str) -> list[str]:
-    wrapped = paragraph(one_line(text), _LABEL_WIDTH, first=_LABEL_WIDTH)
-    return (title.ljust(_LABEL_WIDTH) + wrapped[_LABEL_WIDTH:]).split("\n")
