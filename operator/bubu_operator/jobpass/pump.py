@@ -127,12 +127,8 @@ class Pump:
             return False
         try:
             data = self._secure.recv(PIECE_BYTES)
-        except ssl.SSLWantReadError:
-            self._wants.add("read")
-            return False
-        except ssl.SSLWantWriteError:
-            self._wants.add("write")
-            return False
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            return self._later(error)
         except (ssl.SSLError, OSError):
             data = b""
         self._secure_over = not data
@@ -168,17 +164,18 @@ class Pump:
             return False
         try:
             sent = self._secure.send(self._outward[:PIECE_BYTES])
-        except ssl.SSLWantReadError:
-            self._wants.add("read")
-            return False
-        except ssl.SSLWantWriteError:
-            self._wants.add("write")
-            return False
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            return self._later(error)
         except (ssl.SSLError, OSError):
             self._secure_over = True
             raise
         del self._outward[:sent]
         return True
+
+    def _later(self, wanted: ssl.SSLWantReadError | ssl.SSLWantWriteError) -> bool:
+        """Remember what TLS waits for; False: nothing was moved."""
+        self._wants.add("read" if isinstance(wanted, ssl.SSLWantReadError) else "write")
+        return False
 
     def _wait(self) -> None:
         # TLS wants to read also in order to write, and the other way round.
