@@ -18,7 +18,7 @@ from bubu_operator.kube.resources import (
     Resource,
 )
 
-__all__ = ["CLUSTER_POLICIES", "NAMESPACED_POLICIES", "POLICY_KINDS", "AnyPolicy", "PolicyKind", "kind_of"]
+__all__ = ["CLUSTER_POLICIES", "NAMESPACED_POLICIES", "AnyPolicy", "PolicyKind", "kind_of"]
 
 AnyPolicy: TypeAlias = RetentionPolicy | ClusterRetentionPolicy
 
@@ -38,7 +38,6 @@ class PolicyKind:
 
 NAMESPACED_POLICIES: Final = PolicyKind(RETENTION_POLICIES, RetentionPolicy)
 CLUSTER_POLICIES: Final = PolicyKind(CLUSTER_RETENTION_POLICIES, ClusterRetentionPolicy)
-POLICY_KINDS: Final = (NAMESPACED_POLICIES, CLUSTER_POLICIES)
 
 
 def kind_of(key: ObjectKey) -> PolicyKind:
