@@ -19,6 +19,7 @@ from bubu_storage.cli.pieces import write_file
 from bubu_storage.cli.progress import Progress
 from bubu_storage.cli.retention_cycle import CycleTotals, fingerprint_of, hash_of_plan
 from bubu_storage.cli.retention_policy import RetentionPlan
+from bubu_storage.cli.retention_show import counter_of
 from bubu_storage.cli.show import Out, human_bytes, plural
 from bubu_storage.errors import ConfigurationError
 from bubu_storage.retention.cursor import Cursor
@@ -132,13 +133,10 @@ class Apply:
 
     def keep_place(self, progress: Progress) -> Callable[[PassReport], None]:
         """Return what to do at a checkpoint: draw, and write the file."""
-        seen = 0
+        count = counter_of(progress, lambda report: report.attempted)
 
         def checkpoint(report: PassReport) -> None:
-            nonlocal seen
-            attempted = report.attempted
-            progress.add(objects=attempted - seen if attempted >= seen else attempted)
-            seen = attempted
+            count(report)
             self._write(report.cursor)
 
         return checkpoint

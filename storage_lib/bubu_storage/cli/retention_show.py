@@ -72,15 +72,20 @@ class ShownRuns:
         )
 
 
-def counter_of(progress: Progress) -> Callable[[PassReport], None]:
-    """Return what shows how many objects were looked at."""
+def counter_of(
+    progress: Progress, number: Callable[[PassReport], int] = lambda report: report.scanned
+) -> Callable[[PassReport], None]:
+    """Return what shows how many objects were looked at, or another number of a pass that only grows.
+
+    A pass begins anew with 0; what the ones before it counted stays.
+    """
     seen = 0
 
     def count(report: PassReport) -> None:
         nonlocal seen
-        scanned = report.scanned
-        progress.add(objects=scanned - seen if scanned >= seen else scanned)
-        seen = scanned
+        now = number(report)
+        progress.add(objects=now - seen if now >= seen else now)
+        seen = now
 
     return count
 
