@@ -215,6 +215,23 @@ def webhook(**options: Any) -> None:
     sys.exit(run_webhook(WebhookOptions(**options)))
 
 
+@cli.command()
+@common_options
+@shown_option(
+    "--webhook-configuration", WEBHOOK_NAME, "MutatingWebhookConfiguration that is deleted, if it is ours."
+)
+@seconds_option("--timeout-seconds", 30.0, "For everything; then it ends with code 1.", least=1.0)
+def unregister(**options: Any) -> None:
+    """Delete the webhook's registration, so that no API server asks a webhook that is about to go.
+
+    For whoever uninstalls; one that is not there is as good. Exit codes: 0 it is gone, 1 it is not.
+    """
+    _end_at_once_when_asked(signalled=True)
+    from bubu_operator.webhook.unregister import UnregisterOptions, run_unregister  # noqa: PLC0415 - loads urllib3
+
+    sys.exit(run_unregister(UnregisterOptions(**options)))
+
+
 @cli.command("retention-pass")
 def retention_pass() -> None:
     """Run one retention pass: the job as JSON on stdin, progress as JSON lines on stdout.
@@ -297,14 +314,17 @@ def crds(write: Path | None, check: Path | None) -> None:
             click.echo(text.rstrip() if text.startswith("---") else f"---\n{text.rstrip()}")
 
 
-def _end_at_once_when_asked() -> None:
-    """Until a role has handlers of its own, end with code 0 on SIGTERM and SIGINT: nothing has begun yet.
+def _end_at_once_when_asked(*, signalled: bool = False) -> None:
+    """Until a role has handlers of its own, end on SIGTERM and SIGINT: nothing has begun yet.
 
     Loading a role takes a second or two, and the first process of a container ignores
     SIGTERM unless it says otherwise.
+
+    Args:
+        signalled: end with a signal's code and not with 0, which would say that the work is done.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: os._exit(0))
+        signal.signal(number, lambda number, _frame: os._exit(128 + number if signalled else 0))
 
 
 def _first_missing() -> str | None:
