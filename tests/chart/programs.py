@@ -6,15 +6,16 @@ is there already. Nothing is looked up on the network apart from the Go modules 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cluster.build import Program, given_or_built
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 __all__ = [
+    "HELM3_VERSION",
     "HELM_VERSION",
     "KUBECONFORM_VERSION",
     "UNITTEST_VERSION",
@@ -28,6 +29,8 @@ HELM_VERSION = "v4.3.1"
 HELM3_VERSION = "v3.22.0"
 KUBECONFORM_VERSION = "v0.8.0"
 UNITTEST_VERSION = "v1.1.2"
+
+_UNITTEST_MODULE = Path(__file__).with_name("unittest")
 
 
 def _installed(name: str, title: str, package: str, version: str) -> Program:
@@ -44,11 +47,22 @@ _HELM3 = _installed("helm", "Helm", "helm.sh/helm/v3/cmd/helm", HELM3_VERSION)
 _KUBECONFORM = _installed(
     "kubeconform", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", KUBECONFORM_VERSION
 )
-_UNITTEST = _installed(
-    "helm-unittest",
-    "helm-unittest",
-    "github.com/helm-unittest/helm-unittest/cmd/helm-unittest",
-    UNITTEST_VERSION,
+_UNITTEST = Program(
+    name="helm-unittest",
+    title=f"helm-unittest {UNITTEST_VERSION}",
+    version=UNITTEST_VERSION,
+    go_arguments=(
+        "build",
+        "-v",
+        "-trimpath",
+        "-mod=readonly",
+        "-ldflags=-s -w",
+        "-o",
+        "{out}/helm-unittest",
+        "github.com/helm-unittest/helm-unittest/cmd/helm-unittest",
+    ),
+    inputs=(_UNITTEST_MODULE / "go.mod", _UNITTEST_MODULE / "go.sum"),
+    folder=_UNITTEST_MODULE,
 )
 
 
