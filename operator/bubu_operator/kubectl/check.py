@@ -61,7 +61,7 @@ CRDS: Final = Resource(
 )
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 
-_AREA_WIDTH: Final = 21
+_AREA_WIDTH: Final = 23
 _STATUS_WIDTH: Final = 6
 _COLOURS: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
 
