@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from bubu_operator.api.v1alpha1.base import describe_validation_error
 from bubu_operator.api.v1alpha1.cluster_retention_policy import ClusterRetentionPolicy
+from bubu_operator.api.v1alpha1.common import find_condition
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
 from bubu_operator.kube.client import KubeClient
@@ -106,7 +107,7 @@ def run(
                 lambda: _read(client, resource, model, name, access.namespace), asked, timeout_seconds
             )
     _show(policy)
-    reconciled = next((item for item in policy.status.conditions if item.type == "Reconciled"), None)
+    reconciled = find_condition(policy.status.conditions, "Reconciled")
     if reconciled is not None and reconciled.status == "False":
         raise CommandFailedError(f"{_name(policy)}: {reconciled.reason}: {reconciled.message}")
 
@@ -197,7 +198,7 @@ def _wait_for_pass(read: Callable[[], AnyPolicy], asked: str, timeout_seconds: f
             if last.scanned != told:
                 told = last.scanned
                 click.echo(f"{_name(policy)}: {last.scanned:,} scanned, {last.deleted:,} deleted", err=True)
-        ready = next((item for item in status.conditions if item.type == "Ready"), None)
+        ready = find_condition(status.conditions, "Ready")
         if (
             ready is not None
             and ready.status == "False"

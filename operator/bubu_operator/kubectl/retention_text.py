@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 from bubu_operator.api.v1alpha1.cluster_retention_policy import ClusterRetentionPolicy
-from bubu_operator.api.v1alpha1.common import Condition
+from bubu_operator.api.v1alpha1.common import find_condition
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.retention_facts import CycleSummary
 from bubu_operator.api.v1alpha1.retention_policy import RetentionMode, RetentionPolicy
@@ -136,7 +136,7 @@ def as_text(policy: AnyPolicy, now: datetime) -> str:
 
 def _verdict(policy: AnyPolicy) -> str:
     spec, status = policy.spec, policy.status
-    ready = _condition(policy, "Ready")
+    ready = find_condition(policy.status.conditions, "Ready")
     if spec.suspend:
         return "no pass is started: spec.suspend is true (Suspended)"
     if ready is None or status.observed_generation != policy.metadata.generation:
@@ -146,7 +146,7 @@ def _verdict(policy: AnyPolicy) -> str:
         return f"nothing is deleted until somebody approves ({pending.kind}): {pending.text}"
     if ready.status == "False":
         return f"no pass runs ({ready.reason}): {ready.message}"
-    reconciled = _condition(policy, "Reconciled")
+    reconciled = find_condition(policy.status.conditions, "Reconciled")
     if reconciled is not None and reconciled.status == "False":
         return f"the last pass did not do all that it should ({reconciled.reason}): {reconciled.message}"
     if spec.mode is RetentionMode.DRY_RUN:
@@ -222,10 +222,6 @@ def bytes_text(size_bytes: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= _UNIT_STEP
     raise AssertionError("the last unit takes everything")
-
-
-def _condition(policy: AnyPolicy, type_: str) -> Condition | None:
-    return next((item for item in policy.status.conditions if item.type == type_), None)
 
 
 def _count(number: int) -> str:
