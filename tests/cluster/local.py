@@ -3,12 +3,13 @@
 There is no kubelet: pods are admitted, stored and stay Pending, which is all that an operator, its
 webhook and its custom resources need. etcd listens on Unix sockets in the private folder and the
 API server on a loopback port, so nothing is reachable from another machine and two clusters never
-meet.
+meet. Where nodes are to join, a ``Site`` moves all of it to a network namespace of its own instead.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import secrets
 import shutil
 import tempfile
@@ -26,12 +27,37 @@ from tests.cluster.processes import ManagedProcess, PortReservation, spawn, tail
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ClusterOptions", "LocalProvider", "stop_processes"]
+__all__ = ["ClusterOptions", "LocalProvider", "Site", "stop_processes"]
 
 _START_SECONDS = 120.0
 _STOP_GRACE_SECONDS = 3.0
 _CONTEXT = "bubu-test-local"
 _SERVICE_RANGE = "10.0.0.0/24"
+_SERVICE_API = "10.0.0.1"
+_PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A network namespace for the control plane, where nodes and pods can reach it.
+
+    Attributes:
+        enter: the words before a command that make it run there.
+        address: the API server's address there, which this process can reach as well.
+        port: its port.
+        service_range: the addresses of Services, as CIDR.
+        service_api: the first of them, the API server's own Service.
+        callback_host: an address of this machine that the API server and the pods can reach.
+        tokens: more static tokens, as lines of the API server's token file.
+    """
+
+    enter: tuple[str, ...]
+    address: str
+    port: int
+    service_range: str
+    service_api: str
+    callback_host: str
+    tokens: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +70,8 @@ class ClusterOptions:
         detached: leave the processes running when the starter ends (``cluster-up``).
         workdir: where state and logs go; a fresh folder below the temporary one if absent.
         apiserver_arguments: added to the API server's command line.
+        controller_manager_arguments: added to the controller manager's.
+        site: where it runs; on this machine's loopback addresses if absent.
     """
 
     scheduler: bool = True
@@ -51,6 +79,8 @@ class ClusterOptions:
     detached: bool = False
     workdir: Path | None = None
     apiserver_arguments: tuple[str, ...] = ()
+    controller_manager_arguments: tuple[str, ...] = ()
+    site: Site | None = None
 
 
 @dataclass(slots=True)
@@ -110,7 +140,15 @@ class _Launch:
         self.on_spawn = on_spawn
         self.processes: list[ManagedProcess] = []
         self.reservation = PortReservation()
-        self.server = f"https://127.0.0.1:{self.reservation.port}"
+        self.site = options.site or Site(
+            enter=(),
+            address="127.0.0.1",
+            port=self.reservation.port,
+            service_range=_SERVICE_RANGE,
+            service_api=_SERVICE_API,
+            callback_host="127.0.0.1",
+        )
+        self.server = f"https://{self.site.address}:{self.site.port}"
         self.logs = workdir / "logs"
         self.state = workdir / "state"
         self.admin_token = secrets.token_urlsafe(24)
@@ -118,12 +156,12 @@ class _Launch:
     def run(self) -> Cluster:
         self.workdir.mkdir(mode=0o700, exist_ok=True)
         self.workdir.chmod(0o700)
-        self.logs.mkdir()
+        self.logs.mkdir(exist_ok=True)
         self.state.mkdir(mode=0o700)
         serving = write_serving_files(
             self.state,
             ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"],
-            ["127.0.0.1", "10.0.0.1"],
+            sorted({"127.0.0.1", self.site.address, self.site.service_api}),
         )
         ca_pem = serving.ca.read_text(encoding="ascii")
         accounts_key = write_private(self.state / "service-accounts.key", private_key_pem())
@@ -133,6 +171,7 @@ class _Launch:
         }
         token_lines = [f'{self.admin_token},admin,admin,"system:masters"']
         token_lines += [f"{token},{user},{user}" for user, token in component_tokens.items()]
+        token_lines += self.site.tokens
         tokens = write_private(self.state / "tokens.csv", "\n".join(token_lines) + "\n")
 
         def kubeconfig(path: Path, user: str, token: str) -> Path:
@@ -162,7 +201,7 @@ class _Launch:
         self._spawn(
             "kube-apiserver",
             *("--etcd-servers", "unix://client:1"),
-            *("--bind-address", "127.0.0.1", "--secure-port", str(self.reservation.port)),
+            *("--bind-address", self.site.address, "--secure-port", str(self.site.port)),
             "--permit-port-sharing",
             *("--tls-cert-file", str(serving.certificate), "--tls-private-key-file", str(serving.key)),
             *("--token-auth-file", str(tokens)),
@@ -170,9 +209,8 @@ class _Launch:
             *("--service-account-issuer", "https://kubernetes.default.svc"),
             *("--service-account-key-file", str(accounts_key)),
             *("--service-account-signing-key-file", str(accounts_key)),
-            *("--service-cluster-ip-range", _SERVICE_RANGE),
-            # A loopback address is refused as an endpoint of the default/kubernetes service.
-            *("--endpoint-reconciler-type", "none"),
+            *("--service-cluster-ip-range", self.site.service_range),
+            *self._endpoint_arguments(),
             "--allow-privileged=true",
             "--profiling=false",
             *self.options.apiserver_arguments,
@@ -191,6 +229,7 @@ class _Launch:
                 *("--root-ca-file", str(serving.ca)),
                 "--leader-elect=false",
                 *("--secure-port", "0"),
+                *self.options.controller_manager_arguments,
             )
         if self.options.scheduler:
             user = "system:kube-scheduler"
@@ -208,7 +247,7 @@ class _Launch:
             server=self.server,
             ca_pem=ca_pem,
             kubectl_path=self.binaries.kubectl,
-            callback_host="127.0.0.1",
+            callback_host=self.site.callback_host,
             workdir=self.workdir,
             processes=self.processes,
             on_stop=self._stop,
@@ -217,10 +256,21 @@ class _Launch:
             atexit.register(cluster.stop)
         return cluster
 
+    def _endpoint_arguments(self) -> list[str]:
+        if self.options.site is None:
+            # A loopback address is refused as an endpoint of the default/kubernetes service.
+            return ["--endpoint-reconciler-type", "none"]
+        return ["--advertise-address", self.site.address]
+
     def _spawn(self, command: str, *arguments: str) -> None:
+        env = None
+        if self.options.site is not None:
+            # Webhooks and kubelets have addresses that no proxy of this machine can reach.
+            env = {name: value for name, value in os.environ.items() if name.lower() not in _PROXY_VARIABLES}
         process = spawn(
             command,
-            [self.binaries.path(command), *arguments],
+            [*self.site.enter, self.binaries.path(command), *arguments],
+            env=env,
             log=self.logs / f"{command}.log",
             cwd=self.state,
             die_with_parent=not self.options.detached,
