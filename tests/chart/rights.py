@@ -1,4 +1,4 @@
-"""Rights as flat facts: who may do what to which resource, where; for comparing and for the table of the docs."""
+"""Rights as flat facts: who may do what to which resource, where; compared, and shown in the docs."""
 
 from __future__ import annotations
 

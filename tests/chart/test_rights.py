@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 import yaml
 
@@ -30,7 +29,9 @@ def given(rendered: Rendered) -> set[Right]:
 
 def test_the_default_rights_are_those_that_cluster_tests_run_with():
     """So every test on an API server is a test of the chart's rights."""
-    assert shipped("controller-rbac.yaml", "webhook-rbac.yaml", "webhook-authority-rbac.yaml") == given(render())
+    assert shipped("controller-rbac.yaml", "webhook-rbac.yaml", "webhook-authority-rbac.yaml") == given(
+        render()
+    )
 
 
 def test_the_scoped_rights_are_those_that_cluster_tests_run_with():
@@ -46,7 +47,9 @@ def test_the_scoped_rights_are_those_that_cluster_tests_run_with():
 def test_the_webhook_reads_one_secret_at_most(case: str):
     """By name, and none where its certificate comes as files."""
     rights = rights_of(render(MATRIX[case]).installed)
-    secrets = {right for right in rights if right.account.endswith("-webhook") and right.resource == "secrets"}
+    secrets = {
+        right for right in rights if right.account.endswith("-webhook") and right.resource == "secrets"
+    }
 
     builtin = "certificates" not in MATRIX[case].get("webhook", {})
     assert ({"get", "list", "watch"} if builtin else set()) == {right.verb for right in secrets}

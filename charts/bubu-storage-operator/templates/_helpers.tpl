@@ -68,6 +68,9 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- if and .Values.webhook.hostNetwork (eq (int .Values.webhook.port) 10250) -}}
 {{- fail "webhook.hostNetwork: port 10250 of every node is the kubelet's; choose another webhook.port" -}}
 {{- end -}}
+{{- if eq (int .Values.webhook.port) (int .Values.webhook.metricsPort) -}}
+{{- fail "webhook.port and webhook.metricsPort must be two different ports" -}}
+{{- end -}}
 {{- $scope := .Values.scopedNamespace -}}
 {{- if $scope -}}
 {{- if eq $scope .Release.Namespace -}}
