@@ -25,6 +25,7 @@ from bubu_storage.retention.rules import PROVISIONAL_REASONS, Reason
 from bubu_storage.retention.spec import PassSpec
 
 if TYPE_CHECKING:
+    from bubu_storage.retention.cursor import Cursor
     from tests.unit.retention.machine_sweeper import Sweeper
     from tests.unit.retention.machine_world import Cluster, Owner, World
 
@@ -275,6 +276,22 @@ class Oracle:
 
     # ---- reports
 
+    def passed(self, sweeper: Sweeper, cursor: Cursor) -> None:
+        """Fail if the cursor is behind a run whose end nobody was told, so whatever becomes of it is lost."""
+        if sweeper.began_with.run is not None or not cursor.after:
+            return
+        told = {outcome.prefix for outcome in sweeper.outcomes}
+        runs: dict[str, list[str]] = {}
+        for key in self.world.dates():
+            if (run := run_of(key)) and run.startswith(sweeper.now.scopes):
+                runs.setdefault(run, []).append(key)
+        for run, members in runs.items():
+            is_old = all(self.world.written_at.get(key, 0.0) < sweeper.prepared_at for key in members)
+            is_behind = sweeper.began_with.after < min(members) and max(members) <= cursor.after
+            assert not (is_old and is_behind) or run in told, (
+                f"the cursor is behind {run}, which is undecided"
+            )
+
     def end_of_pass(self, sweeper: Sweeper) -> None:
         """Fail if a pass went over its limits, or reports what is not so."""
         spec, report = sweeper.now, sweeper.report
@@ -287,6 +304,7 @@ class Oracle:
         assert report.attempted >= report.deleted.objects + report.failed.objects
         assert report.complete_cycle == (report.stopped_by is StoppedBy.END_OF_CYCLE)
         assert not report.complete_cycle or report.cursor.is_start
+        assert not (sweeper.was_mixed_up and report.complete_cycle), "a listing out of order was believed"
         data = {key for key in sweeper.carried_out if not key.startswith(".bubu/")}
         if spec.max_due_objects is not None and sweeper.began_with.run is None and not spec.dry_run:
             assert len(data) + sweeper.began_with.cycle.due <= max(

@@ -63,7 +63,8 @@ class Client:
         answer = act()
         world.oracle.touch()
         sweeper.point(is_call=True)
-        sweeper.slowest = max(sweeper.slowest, world.seconds - entered)
+        if not deletes:
+            sweeper.slowest = max(sweeper.slowest, world.seconds - entered)
         return answer
 
     def server_time(self) -> datetime:
@@ -87,6 +88,7 @@ class Client:
             if lie and len(entries) > 1:
                 sweeper.lie = ""
                 self.world.say(f"listing: {lie}")
+                sweeper.was_mixed_up = sweeper.was_mixed_up or lie == "out of order"
                 entries = entries[: len(entries) // 2] if lie == "ends early" else entries[::-1]
             if sweeper.in_pass and entries[0].key <= entries[-1].key:
                 with self.world.lock:

@@ -83,12 +83,14 @@ class Sweeper:
         self.frozen: list[tuple[float, float]] = []
         self.began_with = Cursor()
         self.pass_began: datetime | None = None
+        self.prepared_at = self.world.seconds
         self.was_shared = False
         self.views: list[OwnerView] = []
         self.known_protected: set[str] = set()
         self.told_last: set[str] = set()
         self.listed = 0
         self.slowest = 0.0
+        self.was_mixed_up = False
         self.carried_out: set[str] = set()
         self.outcomes: list[RunOutcome] = []
         self.report: PassReport | None = None
@@ -187,20 +189,27 @@ class Sweeper:
 
     def point(self, *, is_call: bool = False, is_check: bool = False) -> None:
         """Do what the plan says for this moment; let others go on."""
-        with self.world.lock:
-            self.points += 1
-            self.checks += is_check
-            began = self.world.seconds
-            for step in [step for step in self.plan if self._is_now(step[0])]:
-                self.plan.remove(step)
-                self._act(*step[1])
-            if self.concurrency > 1 and self.world.seconds > began:
-                self.frozen.append((began, self.world.seconds))
+        if self.concurrency == 1:
+            self._take_steps(is_check=is_check)
+        else:
+            with self.world.lock:
+                began = self.world.seconds
+                self._take_steps(is_check=is_check)
+                if self.world.seconds > began:
+                    self.frozen.append((began, self.world.seconds))
         if self.is_running:
             self._yield()
         if is_call and self.error is not None:
             error, self.error = self.error, None
             raise error
+
+    def _take_steps(self, *, is_check: bool) -> None:
+        """Count this point, and do what is planned for it; a freeze lets others go on meanwhile."""
+        self.points += 1
+        self.checks += is_check
+        for step in [step for step in self.plan if self._is_now(step[0])]:
+            self.plan.remove(step)
+            self._act(*step[1])
 
     def _is_now(self, when: int) -> bool:
         """Tell whether the time of a step has come: a point; or, if negative, that many permits."""
@@ -218,11 +227,18 @@ class Sweeper:
                 world.oracle.set_owner(*how)
             case "arrival":
                 world.oracle.set_owner(*how)
-                world.seconds += 12.0
-                world.oracle.touch()
+                self._let_pass(12.0)
+            case "departure":
+                uid, number = how
+                live = sorted(name for name, owner in world.oracle.clusters[uid].owners.items() if owner.live)
+                if live:
+                    world.oracle.set_owner(uid, live[number % len(live)], None)
+                    self._let_pass(12.0)
+            case "visit":
+                world.put(how[0])
+                self._let_pass(40.0)
             case "stall":
-                world.seconds += how[0]
-                world.oracle.touch()
+                self._let_pass(how[0])
             case "freeze":
                 self._wait_until(world.seconds + how[0])
             case "clock":
@@ -237,6 +253,10 @@ class Sweeper:
                 raise SimulatedCrash
             case _:
                 self.error = failure(how[0])
+
+    def _let_pass(self, seconds: float) -> None:
+        self.world.seconds += seconds
+        self.world.oracle.touch()
 
     # ---- a pass
 
@@ -314,6 +334,7 @@ class Sweeper:
 
     def _keep(self, report: PassReport) -> None:
         cursor = Cursor.from_dict(json.loads(json.dumps(report.cursor.to_dict())))
+        self.world.oracle.passed(self, cursor)
         self.saved[self.now.dry_run] = cursor
         if not self.now.dry_run:
             self.older = [*self.older[-5:], cursor]

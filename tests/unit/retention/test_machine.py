@@ -62,6 +62,7 @@ owners = st.one_of(
     st.builds(Owner, st.booleans(), st.sampled_from([None, 1, 2, 5, 9]), documents),
     st.builds(Owner, st.just(value=False), st.sampled_from([5, 9]), documents),
 )
+referring = runs.map(lambda run: Owner(live=True, rank=1, refers_to=(run + "a",)))
 clusters = st.sampled_from(CLUSTERS)
 moods = st.sampled_from(["fresh", "watched", "watched", "slow", "very slow", "unknown"])
 skews = st.sampled_from([0.0, HOUR, -HOUR, 10 * DAY])
@@ -73,6 +74,9 @@ actions = st.one_of(
     st.tuples(st.just("owner"), clusters, st.sampled_from(NAMES), owners),
     st.tuples(st.just("owner"), st.just("east"), st.sampled_from(NAMES), owners),
     st.tuples(st.just("arrival"), st.just("east"), st.sampled_from(NAMES), owners),
+    st.tuples(st.just("arrival"), st.just("east"), st.just("b/elsewhere"), referring),
+    st.tuples(st.just("departure"), st.just("east"), st.integers(0, 5)),
+    st.tuples(st.just("visit"), members),
     st.tuples(st.just("stall"), st.sampled_from([1.0, 6.0, 12.0, 30.0])),
     st.tuples(st.just("freeze"), st.sampled_from([3.0, 20.0, 45.0, 59.0, 70.0, 200.0, DAY])),
     st.tuples(st.just("clock"), skews),
@@ -125,7 +129,7 @@ def specs(draw) -> PassSpec:
         max_delete=draw(st.one_of(st.integers(1, 9), st.just(500))),
         budget_seconds=draw(st.sampled_from([60.0, 10_000.0])),
         requests_per_second=draw(st.sampled_from([0.0, 0.0, 0.0, 2.0, 0.2])),
-        max_due_objects=draw(st.sampled_from([None, None, None, 4, 30])),
+        max_due_objects=draw(st.sampled_from([None, None, None, 2, 4, 30])),
     )
 
 
@@ -298,6 +302,39 @@ class WholeMachine(RuleBasedStateMachine):
         for _ in range(times):
             self.do(lambda: self.one_pass(who, []))
             self.world.seconds += 100.0
+
+    @rule(
+        who=st.integers(0, 1),
+        run=runs,
+        meanwhile=st.sampled_from(["nothing", "it is written anew", "an owner comes and goes"]),
+        first=st.sampled_from([HOUR, DAY]),
+        then=st.sampled_from([DAY / 2, DAY + 60, GRACE]),
+    )
+    def wait_for_an_orphan(self, who, run, meanwhile, first, then):
+        """A run without an owner is met, and met again; its grace may begin anew in between."""
+        uid, name = self.world.sweepers[who].cluster.uid, "/".join(run.split("/")[1:3])
+        self.oracle.set_owner(uid, name, None)
+        self.enforce_in_peace(who, 2)
+        self.world.seconds += first
+        if meanwhile == "it is written anew":
+            self.world.put(run + "a")
+        elif meanwhile == "an owner comes and goes":
+            self.oracle.set_owner(uid, name, Owner(live=False, rank=1))
+            self.enforce_in_peace(who, 2)
+            self.oracle.set_owner(uid, name, None)
+        self.world.seconds += then
+        self.oracle.touch()
+        self.enforce_in_peace(who, 2)
+
+    @rule(who=st.integers(0, 1), run=runs, first=documents, then=targets)
+    def rewrite_a_document(self, who, run, first, then):
+        """What a live run refers to refers to something else by the next pass."""
+        document = run + "doc.json"
+        owner = Owner(live=True, rank=1, refers_to=(document,))
+        self.oracle.set_owner(self.world.sweepers[who].cluster.uid, "b/elsewhere", owner)
+        for refers_to in (first, (then,)):
+            self.world.write_document(document, refers_to, 9 * DAY)
+            self.enforce_in_peace(who, 1)
 
     def one_pass(self, who, plan) -> None:
         """Run it."""
