@@ -42,6 +42,10 @@ A duration is a whole number above 0 and one unit of `s`, `m`, `h`, `d`, `w`, as
 the API server checks are in italics.
 """
 
+TO_START: Final = """To start from: [examples](../examples), each of which is applied in a test.
+What the words in a status mean: [conditions and reasons](conditions.md).
+"""
+
 Schema = dict[str, Any]
 
 
@@ -78,10 +82,26 @@ def check_reference(directory: Path) -> list[str]:
 
 
 def _api_page() -> str:
-    parts = [HEAD]
+    parts = [
+        HEAD,
+        _table(("Kind", "Short", "Where", "What it does", "Fields"), map(_kind_row, KINDS)),
+        TO_START,
+    ]
     for kind in KINDS:
         parts.extend(_kind_section(kind))
     return "\n".join(parts)
+
+
+def _kind_row(kind: type[Resource]) -> tuple[str, ...]:
+    """Return a kind's line of the overview; anchors are those of its headings."""
+    anchor = kind.KIND.lower()
+    return (
+        f"[{kind.KIND}](#{anchor})",
+        f"`{', '.join(kind.SHORT_NAMES)}`",
+        "in a namespace" if kind.NAMESPACED else "cluster-wide",
+        str(openapi_schema(kind)["description"]).split("\n", 1)[0],
+        f"[spec](#{anchor}-spec), [status](#{anchor}-status)",
+    )
 
 
 def _kind_section(kind: type[Resource]) -> Iterator[str]:
