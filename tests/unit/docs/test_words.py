@@ -32,7 +32,7 @@ KUBERNETES = {
     "Deployments", "Enforce", "ErrImageNeverPull", "ImagePullBackOff", "Job", "Jobs", "Keep", "Kustomization",
     "MutatingWebhookConfiguration", "OOMKilled", "OnDelete", "Override", "Pending", "RoleBinding", "Secret",
     "StatefulSet", "StatefulSets", "Terminating", "StoryRun", "StepRun", "RuntimeDefault", "DryRun",
-    "Unknown", "AssumeRoleWithWebIdentity", "StorageDisabledError", "True", "False",
+    "Unknown", "AssumeRoleWithWebIdentity", "PreDelete", "StorageDisabledError", "True", "False",
 }  # fmt: skip
 """Words of others, and of our fields, that stand in code style on the pages below."""
 
