@@ -54,6 +54,12 @@ class Machine:
     detached: bool = False
     processes: dict[str, ManagedProcess] = field(default_factory=dict[str, ManagedProcess])
 
+    @classmethod
+    def known(cls, name: str, workdir: Path, root: ManagedProcess) -> Machine:
+        """Return a node that another process has started, for running programs in it."""
+        number = int(name.rpartition("-")[2])
+        return cls(name, number, "", workdir / name, workdir / "logs", root, lambda _process: None)
+
     @property
     def netns(self) -> Path:
         """Its network namespace, for ``nsenter --net=…``."""

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 from tests.cluster.certs import write_private
@@ -274,6 +275,8 @@ class _Start:
         self.run = Run.claim(workdir, detail)
         self.plan = self.run.plan
         self.tokens: dict[str, str] = {}
+        # Nodes are finished by threads, and the record is one file.
+        self.lock = Lock()
 
     def go(self) -> NodeCluster:
         hub = start_hub(self.workdir / "logs" / "hub.log", detached=self.detached)
@@ -389,12 +392,14 @@ class _Start:
         return write_private(self.identities / f"{user.replace(':', '-')}.kubeconfig", text)
 
     def _record(self, process: ManagedProcess) -> None:
-        self.processes.append(process)
-        self.run = self.run.with_processes([*self.processes, *self.control_plane], owner=None)
+        with self.lock:
+            self.processes.append(process)
+            self.run = self.run.with_processes([*self.processes, *self.control_plane], owner=None)
 
     def _record_control_plane(self, processes: list[ManagedProcess]) -> None:
-        self.control_plane = list(processes)
-        self.run = self.run.with_processes([*self.processes, *self.control_plane], owner=None)
+        with self.lock:
+            self.control_plane = list(processes)
+            self.run = self.run.with_processes([*self.processes, *self.control_plane], owner=None)
 
     def _wait_ready(self, cluster: Cluster, names: list[str]) -> None:
         nodes = [f"node/{name}" for name in names]
