@@ -1,15 +1,18 @@
-"""Structured logs to stderr, one line an event, through one scrubber.
+"""Structured logs to stderr, one line an event, through one scrubber; `docs/logging.md` tells of the fields.
 
-Our modules log with the standard library; structlog renders, so Kopf's and urllib3's
-lines look like ours. Invariant: the very last step before a line is written removes
-secrets, tracebacks included.
+Our modules log with the standard library; structlog renders, so Kopf's, uvicorn's and urllib3's
+lines look like ours. Invariants: the very last step before a line is written removes
+secrets, tracebacks included; no line shows a local variable; with ``json`` each line is one JSON object,
+also where something cannot be formatted.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import warnings
+from collections.abc import MutableMapping
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -17,7 +20,9 @@ import structlog
 from bubu_operator.errors import OptionsError
 from bubu_operator.kube.scrub import Redactor
 
-__all__ = ["setup_logging"]
+__all__ = ["FORMATS", "LEVELS", "QUIET", "setup_logging"]
+
+logger = logging.getLogger(__name__)
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -49,6 +54,21 @@ class _ScrubbingFormatter(structlog.stdlib.ProcessorFormatter):
         return self.redactor.scrub(super().format(record))
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Says of a record that cannot be formatted which one it is, in a line like any other."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the parent's name
+        error = sys.exc_info()[1]
+        # A stream that is closed takes no second line either.
+        if isinstance(error, OSError) or record.name == __name__:
+            return
+        logger.error(
+            "a log line could not be written: %s",
+            type(error).__name__,
+            extra={"of": record.name, "where": f"{record.pathname}:{record.lineno}"},
+        )
+
+
 def setup_logging(
     level: str, log_format: str, redactor: Redactor, *, stream: TextIO | None = None
 ) -> logging.Handler:
@@ -65,21 +85,33 @@ def setup_logging(
     if log_format.lower() not in FORMATS:
         raise OptionsError(f"unknown log format {log_format!r}: use one of {', '.join(FORMATS)}")
     out = stream or sys.stderr
+    is_json = log_format.lower() == "json"
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        # Where the renderer for people looks for it: then it begins the line.
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time" if is_json else "timestamp"),
     ]
     final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if log_format.lower() == "json":
-        final += [structlog.processors.format_exc_info, structlog.processors.EventRenamer("message")]
-        final.append(structlog.processors.JSONRenderer(ensure_ascii=False, default=str))
+    if is_json:
+        final += [
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("message"),
+            _finite,
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+        ]
     else:
-        final.append(structlog.dev.ConsoleRenderer(colors=out.isatty()))
+        final.append(
+            structlog.dev.ConsoleRenderer(
+                colors=out.isatty(),
+                # The usual one shows local variables where rich is installed: settings, keys, anything.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        )
     formatter = _ScrubbingFormatter(foreign_pre_chain=shared, processors=final)
     formatter.redactor = redactor
-    handler = logging.StreamHandler(out)
+    handler = _Handler(out)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -91,3 +123,11 @@ def setup_logging(
     logging.captureWarnings(capture=True)
     cast("Any", warnings).simplefilter("default")
     return handler
+
+
+def _finite(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write numbers as text that JSON does not have: a reader would refuse the whole line."""
+    for name, value in event.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            event[name] = str(value)
+    return event
