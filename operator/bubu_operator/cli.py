@@ -31,6 +31,7 @@ from bubu_operator.cli_options import (
     switch_option,
 )
 from bubu_operator.defaults import AUTHORITY_SECRET, OPERATOR_NAMESPACE, WEBHOOK_NAME
+from bubu_operator.process import begin_process
 from bubu_storage import __version__
 
 __all__ = ["cli", "main"]
@@ -347,4 +348,5 @@ def main() -> None:
             f"    {INSTALL_LINE}\n"
         )
         raise SystemExit(1)
+    begin_process()
     cli()
