@@ -30,6 +30,7 @@ __all__ = [
     "children_of",
     "condition",
     "install",
+    "only_child",
     "until",
 ]
 
@@ -88,6 +89,18 @@ def children_of(pid: int) -> list[int]:
     """Return the processes that a process has started and that still run."""
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [number for number in numbers if _stat(number)[1:2] == [str(pid)]]
+
+
+def only_child(pid: int) -> int:
+    """Return the one process that a process has started, once others, as of the pass before, have gone."""
+    found: list[int] = []
+
+    def alone() -> bool:
+        found[:] = children_of(pid)
+        return len(found) == 1
+
+    until(alone, f"process {pid} to have one child")
+    return found[0]
 
 
 def install(cluster: Cluster) -> None:
@@ -209,7 +222,7 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
 
     def health(self, path: str) -> tuple[int, str]:
         """Ask the health server; status 0 where it does not answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=2)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -234,7 +247,7 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
         if process is None:
             raise ClusterError("the controller does not run")
         try:
-            return process.wait(seconds)
+            return process.wait(seconds * PATIENCE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the controller still runs after {seconds:g} s:\n{self.log}") from None
 
@@ -252,7 +265,7 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
         if process.poll() is None:
             process.terminate()
         try:
-            return process.wait(seconds)
+            return process.wait(seconds * PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

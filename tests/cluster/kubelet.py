@@ -153,9 +153,10 @@ class MiniKubelet(AbstractContextManager["MiniKubelet"]):
             if pod["metadata"].get("deletionTimestamp"):
                 self._end(uid)
             return
-        del self._running[uid]
         message = running.message_file.read_bytes()[:MESSAGE_BYTES].decode("utf-8", errors="replace")
         self._ended(pod, running.container, code, message, running.started)
+        # Only now: an answer that did not come is asked for again in the next turn.
+        del self._running[uid]
 
     def _start(self, uid: str, pod: JsonObject) -> None:
         container: JsonObject = pod["spec"]["containers"][0]

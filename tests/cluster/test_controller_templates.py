@@ -123,8 +123,16 @@ def test_a_labelled_deployment_is_injected_once(controller: ControllerProcess, w
     until(lambda: "BUBU_STORAGE_PROVIDER" in other.env(), "the other's injection", 10)
     # Its digest follows the label, which counts as a generation; what pods are made from does not change.
     assert web.read()["spec"]["template"] == found["spec"]["template"]
-    events = web.cluster.get("events.events.k8s.io", "-n", web.namespace)["items"]
-    assert [item["reason"] for item in events if item["regarding"]["name"] == "web"] == ["Injected"]
+
+    def told() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {"web": [], "other": []}
+        for item in web.cluster.get("events.events.k8s.io", "-n", web.namespace)["items"]:
+            found[item["regarding"]["name"]].append(item["reason"])
+        return found
+
+    # An event follows what it is about.
+    until(lambda: told()["other"], "the other's event")
+    assert told() == {"web": ["Injected"], "other": ["Injected"]}
 
 
 def test_removing_the_label_takes_out_what_is_ours(controller: ControllerProcess, web: Workload) -> None:

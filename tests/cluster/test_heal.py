@@ -169,7 +169,7 @@ def events_of(cluster: Cluster, namespace: str, reason: str) -> list[tuple[str, 
 
 def metric(controller: ControllerProcess, start: str) -> float:
     """The value of the first series that begins with a text; 0 without one."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{controller.port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{controller.port}/metrics", timeout=30) as answer:
         lines = answer.read().decode().splitlines()
     return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(start)), 0.0)
 
@@ -204,9 +204,9 @@ def test_missed_pods_are_found_said_and_healed(
     assert f"kubectl rollout restart deployment/missed -n {namespace}" in said["message"]
     assert pods_column(cluster, namespace) == "2"
     name = f'bubu_injection_pods{{kind="StorageConfig",name="main",namespace="{namespace}",state='
-    assert metric(controller, name + '"missing"') == 2
-    assert metric(controller, name + '"current"') == 2
-    assert metric(controller, "bubu_heal_last_success_timestamp_seconds") > 0
+    until(lambda: metric(controller, name + '"missing"') == 2, "the metric of missed pods")
+    until(lambda: metric(controller, name + '"current"') == 2, "the metric of the others")
+    until(lambda: metric(controller, "bubu_heal_last_success_timestamp_seconds") > 0, "the time")
 
     rollout(cluster, namespace)
 
@@ -251,10 +251,8 @@ def test_a_changed_config_restarts_owners_one_at_a_time(
     until(second.restarted, "the second restart", 40)
     second.settle()
     wait_for_drift(cluster, namespace, "PodsUpToDate")
-    assert events_of(cluster, namespace, "InjectionStale") == [
-        ("Deployment", "alpha"),
-        ("Deployment", "beta"),
-    ]
+    expected = [("Deployment", "alpha"), ("Deployment", "beta")]
+    until(lambda: events_of(cluster, namespace, "InjectionStale") == expected, "an event on each of them")
 
 
 def test_restarts_that_do_not_help_come_to_an_end(
@@ -293,7 +291,7 @@ def test_restarts_that_do_not_help_come_to_an_end(
 
     assert missed.restarted() == f"2020-01-01T00:00:00Z {form} 3"
     assert other.restarted() == ""
-    assert metric(controller, "bubu_heal_given_up") == 1
+    until(lambda: metric(controller, "bubu_heal_given_up") == 1, "the metric")
 
 
 def test_jobs_bare_pods_and_the_opted_out_are_told_of_and_left_alone(
@@ -325,7 +323,8 @@ def test_jobs_bare_pods_and_the_opted_out_are_told_of_and_left_alone(
         "pods of Jobs, of other controllers and of none get it when they are created anew" in said["message"]
     )
     assert left.restarted() == ""
-    assert events_of(cluster, namespace, "InjectionMissing") == [("Deployment", "left"), ("Job", "once")]
+    expected = [("Deployment", "left"), ("Job", "once")]
+    until(lambda: events_of(cluster, namespace, "InjectionMissing") == expected, "an event on each owner")
 
 
 def test_a_pod_with_no_use_for_the_config_is_no_drift(
@@ -358,7 +357,10 @@ def test_pods_that_find_no_config_are_events_and_a_metric(
     until(lambda: events_of(cluster, namespace, "ConfigNotFound"), "the event")
 
     assert set(events_of(cluster, namespace, "ConfigNotFound")) == {("Pod", "lost")}
-    assert metric(controller, 'bubu_injection_unconfigured_pods{reason="ConfigNotFound"}') == 1
+    until(
+        lambda: metric(controller, 'bubu_injection_unconfigured_pods{reason="ConfigNotFound"}') == 1,
+        "the metric",
+    )
     wait_for_drift(cluster, namespace, "PodsUpToDate")
 
 
@@ -456,7 +458,8 @@ def test_a_cluster_wide_config_over_namespaces(
     with ControllerProcess(cluster, tmp_path, arguments=["--heal-interval-seconds", "1"]) as controller:
         until(lambda: said("nothing is restarted: the webhook cannot be asked"), "the drift", 30)
         until(lambda: said(f"CronJob {second}/nightly (1 pod)"), "the CronJob's name")
-        assert events_of(cluster, second, "InjectionMissing") == [("CronJob", "nightly")]
+        expected = [("CronJob", "nightly")]
+        until(lambda: events_of(cluster, second, "InjectionMissing") == expected, "the CronJob's event")
         webhook.start()
         try:
             until(lambda: events_of(cluster, namespace, "RestartedForInjection"), "the restart", 30)

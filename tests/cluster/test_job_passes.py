@@ -23,9 +23,9 @@ from tests.cluster.controller_harness import (
     NAMESPACE,
     ControllerProcess,
     alive,
-    children_of,
     condition,
     install,
+    only_child,
     until,
 )
 from tests.cluster.kubelet import MiniKubelet
@@ -369,8 +369,7 @@ def test_the_controller_is_killed_in_the_middle(team: Team, claim: Files) -> Non
         team.policy(limits=SLOW)
         team.wait(deleting, "deletions")
         job, agent = team.only_agent(node)
-        until(lambda: len(children_of(first.pid)) == 1, "the one process of the pass", 10)
-        (child,) = children_of(first.pid)
+        child = only_child(first.pid)
 
         first.kill()
 

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from click.testing import CliRunner, Result
 
 from bubu_operator.kubectl.main import cli
-from tests.cluster.cluster import Cluster
-from tests.cluster.controller_harness import condition, install
+from tests.cluster.controller_harness import condition
 from tests.cluster.retention_world import World, finished
 
 pytestmark = pytest.mark.cluster
 
 Ask = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Cluster:
-    """The cluster with CRDs and rights."""
-    install(cluster)
-    return cluster
-
-
-@pytest.fixture
-def world(installed: Cluster, namespace: str, tmp_path: Path) -> Iterator[World]:
-    """A world; its controllers are stopped afterwards and must not have stumbled."""
-    with World.running(installed, namespace, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.cluster
 API = "storage.bubustack.io/v1alpha1"
 IMAGE = "registry.test/bubu-storage:1"
 PLANTED = "PLANTEDsecretVALUE0123456789"
+PAUSE_SECONDS = 20.0
+"""Between two probes by a Job: ten times the controller's interval."""
 CREDENTIALS = "test.bubustack.io/credentials-file"
 
 
@@ -148,20 +151,22 @@ def test_a_store_is_probed_under_the_tenants_account(
 ) -> None:
     """Ready with capabilities; the pod had the account's identity alone, no token; Job and pod are gone."""
     team.account(s3_server.access_key, s3_server.secret_key)
+    began = time.monotonic()
     with team.kubelet() as node:
         team.store(s3(bucket, s3_server.endpoint))
         found = team.settled("ProbeSucceeded")
         until(lambda: not team.jobs() and not team.pods(), "Job and pod deleted")
+    seconds = time.monotonic() - began
 
     assert condition(found)["status"] == "True"
     assert "under service account runner" in condition(found)["message"]
     assert set(found["status"]["capabilities"]) >= {"Read", "Write", "List", "Delete", "BulkDelete"}
     assert found["status"]["probeLatencyMilliseconds"] > 0
     assert found["status"]["lastProbeTime"]
-    assert len(node.environments) == 1
-    (environment,) = node.environments.values()
-    assert "AWS_ACCESS_KEY_ID" not in environment
-    assert environment["BUBU_STORAGE_S3_BUCKET"] == bucket
+    assert 1 <= len(node.environments) <= 1 + seconds / PAUSE_SECONDS
+    for environment in node.environments.values():
+        assert "AWS_ACCESS_KEY_ID" not in environment
+        assert environment["BUBU_STORAGE_S3_BUCKET"] == bucket
     assert s3_server.secret_key not in "".join(log.read_text() for log in node.logs.values())
     assert node.errors == []
 
@@ -267,10 +272,9 @@ def test_a_hanging_endpoint_and_a_spec_that_changes_meanwhile(
     team.account(s3_server.access_key, s3_server.secret_key)
     with socket.create_server(("127.0.0.1", 0)) as silent, team.kubelet() as node:
         team.store(s3(bucket, f"http://127.0.0.1:{silent.getsockname()[1]}"))
-        until(lambda: node.pids, "the probe runs")
-        (pid,) = node.pids
+        (pid,) = until(lambda: node.pids, "the probe runs")
         (old,) = team.jobs()
-        assert condition(team.found())["reason"] == "ProbeJobRunning"
+        team.settled("ProbeJobRunning")
 
         team.store(s3(bucket, s3_server.endpoint))
         team.settled("ProbeSucceeded")
@@ -309,7 +313,7 @@ def test_a_job_that_no_node_takes(team: Team) -> None:
     assert condition(found, "Reconciled")["status"] == "False"
     assert len(team.jobs()) == 1
     assert "finalizers" not in found["metadata"]
-    team.cluster.kubectl("delete", "storageconfig", "main", "-n", team.namespace, "--timeout=5s")
+    team.cluster.kubectl("delete", "storageconfig", "main", "-n", team.namespace, "--timeout=20s")
     until(lambda: not team.jobs() and not team.pods(), "Job and pod gone", 30)
 
 

@@ -11,19 +11,12 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.controller_harness import ControllerProcess, condition, install, until
+from tests.cluster.controller_harness import ControllerProcess, condition, until
 from tests.cluster.retention_world import API, DAY
 
 pytestmark = pytest.mark.cluster
 
 OLD, YOUNG = 40 * DAY, 2 * DAY
-
-
-@pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Cluster:
-    """The cluster with CRDs and rights."""
-    install(cluster)
-    return cluster
 
 
 class Platform:
@@ -134,7 +127,7 @@ def platform(installed: Cluster, namespace: str, tmp_path: Path) -> Iterator[Pla
     finally:
         made.controller.stop()
         for kind in ("clusterretentionpolicy", "clusterstorageconfig"):
-            installed.kubectl("delete", kind, made.name, "--ignore-not-found", "--timeout=10s")
+            installed.kubectl("delete", kind, made.name, "--ignore-not-found", "--timeout=40s")
     assert "Traceback" not in made.controller.log
 
 
@@ -161,11 +154,15 @@ def test_the_selected_namespaces_are_cleaned_and_no_other(platform: Platform) ->
         ),
         "the metric",
     )
-    events = platform.cluster.get("events.events.k8s.io", "-n", "default")["items"]
-    mine = [item["reason"] for item in events if item["regarding"]["name"] == platform.name]
-    assert "DeletionStarted" in mine
 
-    platform.cluster.kubectl("delete", "clusterretentionpolicy", platform.name, "--timeout=5s")
+    def told() -> bool:
+        events = platform.cluster.get("events.events.k8s.io", "-n", "default")["items"]
+        mine = [item["reason"] for item in events if item["regarding"]["name"] == platform.name]
+        return "DeletionStarted" in mine
+
+    until(told, "the event")
+
+    platform.cluster.kubectl("delete", "clusterretentionpolicy", platform.name, "--timeout=20s")
     until(lambda: labels not in platform.controller.health("/metrics")[1], "the series to go")
 
 

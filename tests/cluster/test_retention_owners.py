@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,13 +26,6 @@ def installed(cluster: Cluster) -> Cluster:
     install(cluster)
     install_run_kinds(cluster)
     return cluster
-
-
-@pytest.fixture
-def world(installed: Cluster, namespace: str, tmp_path: Path) -> Iterator[World]:
-    """A world; its controllers are stopped afterwards and must not have stumbled."""
-    with World.running(installed, namespace, tmp_path) as made:
-        yield made
 
 
 def put(world: World, run: str, age: float, text: str = '"x"') -> str:

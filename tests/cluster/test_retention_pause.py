@@ -9,19 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.controller_harness import allow_election, children_of, condition, install, until
+from tests.cluster.controller_harness import allow_election, children_of, condition, until
 from tests.cluster.retention_world import SLOW, World, finished
 
 pytestmark = pytest.mark.cluster
 
 ANNOTATION = "storage.bubustack.io/pause-retention"
-
-
-@pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Cluster:
-    """The cluster with CRDs and rights."""
-    install(cluster)
-    return cluster
 
 
 @pytest.fixture

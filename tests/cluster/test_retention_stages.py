@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.cluster import Cluster
-from tests.cluster.controller_harness import condition, install, until
+from tests.cluster.controller_harness import condition, until
 from tests.cluster.retention_world import World, finished
 
 pytestmark = pytest.mark.cluster
@@ -19,20 +16,6 @@ pytestmark = pytest.mark.cluster
 APPROVE = "storage.bubustack.io/approve"
 WEEK = [{"prefix": "outputs/", "keep": {"within": "7d"}}]
 TWO_MONTHS = [{"prefix": "outputs/", "keep": {"within": "60d"}}]
-
-
-@pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Cluster:
-    """The cluster with CRDs and rights."""
-    install(cluster)
-    return cluster
-
-
-@pytest.fixture
-def world(installed: Cluster, namespace: str, tmp_path: Path) -> Iterator[World]:
-    """A world; its controllers are stopped afterwards and must not have stumbled."""
-    with World.running(installed, namespace, tmp_path) as made:
-        yield made
 
 
 def approve(world: World, value: str) -> None:

@@ -54,7 +54,9 @@ def test_every_kind_is_injected_once_and_back_again(
         found = workload.read()
         assert list(workload.env())[-1] == "OWN", "ours come first, so that $(BUBU_…) resolves"
         assert found["metadata"]["generation"] == 2
-        assert [reason for reason, _ in events_about(workload)] == ["Injected"]
+        until(
+            lambda found=workload: [reason for reason, _ in events_about(found)] == ["Injected"], "one event"
+        )
         workload.label("storage.bubustack.io/inject-")
 
     for workload in workloads:
@@ -193,7 +195,10 @@ def test_what_does_not_roll_by_itself_is_said_and_not_waited_for(
         workload.create(workload.manifest(labels=ASKED, replicas=1, **spec))
     for workload, _, said in made:
         until(lambda found=workload: found.path(), "injection", 15)
-        assert said in dict(events_about(workload))["Injected"]
+        until(
+            lambda found=workload, words=said: words in dict(events_about(found)).get("Injected", ""),
+            f"an event that says {said}",
+        )
 
     apply_config(cluster, namespace, controller.root / "b", rollout=True)
 

@@ -82,14 +82,17 @@ def test_a_failed_roll_out_stops_the_others(
     until(lambda: "RolloutHalted" in dict(events_about(second)), "the word on the second", 30)
     assert "Deployment" in dict(events_about(second))["RolloutHalted"]
     assert second.path() == old
-    assert "bubu_rollouts_failed_total 1.0" in controller.health("/metrics")[1]
+    until(lambda: "bubu_rollouts_failed_total 1.0" in controller.health("/metrics")[1], "the metric")
 
     apply_config(cluster, namespace, controller.root / "c", rollout=True)
     until(lambda: first.path() == f"{controller.root}/c", "the first owner's new config", 45)
     first.roll_until_done()
     until(lambda: second.path() == f"{controller.root}/c", "the second owner", 45)
     # Two first injections, the first owner's two and the second's one.
-    assert (
-        'bubu_templates_written_total{action="Injected",kind="Deployment"} 5.0'
-        in controller.health("/metrics")[1]
+    until(
+        lambda: (
+            'bubu_templates_written_total{action="Injected",kind="Deployment"} 5.0'
+            in controller.health("/metrics")[1]
+        ),
+        "the metric",
     )
