@@ -1,0 +1,85 @@
+"""kubeconform over every case: each object has the form that Kubernetes publishes, and no unknown field."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.chart.conform_schemas import SCHEMA_LOCATION, write_schemas
+from tests.chart.matrix import MATRIX
+from tests.chart.programs import ensure_kubeconform
+from tests.chart.rendering import render
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cluster.cluster import Cluster
+
+FOREIGN = ("Certificate", "Issuer", "PodMonitor", "ServiceMonitor", "PrometheusRule")
+KINDS = [
+    ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+    ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
+    ("apps/v1", "Deployment"),
+    ("batch/v1", "Job"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("policy/v1", "PodDisruptionBudget"),
+    *(("v1", kind) for kind in ("ConfigMap", "Pod", "Service", "ServiceAccount")),
+    *(
+        ("rbac.authorization.k8s.io/v1", kind)
+        for kind in ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def schemas(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Schemas of the test API server."""
+    folder = tmp_path_factory.mktemp("schemas")
+    openapi = json.loads(cluster.kubectl("get", "--raw", "/openapi/v2").stdout)
+    write_schemas(openapi, KINDS, folder)
+    return folder
+
+
+def conform(schemas: Path, objects: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+    """Run kubeconform; return its code and its report."""
+    done = subprocess.run(
+        [
+            str(ensure_kubeconform()),
+            *("-strict", "-output", "json", "-summary", "-skip", ",".join(FOREIGN)),
+            *("-schema-location", f"{schemas}/{SCHEMA_LOCATION}", "-"),
+        ],
+        input=yaml.safe_dump_all(objects),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("case", MATRIX)
+def test_every_object_has_its_form(schemas: Path, case: str):
+    """All are looked at, apart from kinds of other projects."""
+    objects = list(render(MATRIX[case]).objects)
+    foreign = [obj for obj in objects if obj["kind"] in FOREIGN]
+
+    code, report = conform(schemas, objects)
+
+    assert 0 == code, report["resources"]
+    assert len(objects) - len(foreign) == report["summary"]["valid"]
+    assert len(foreign) == report["summary"]["skipped"]
+
+
+def test_an_unknown_field_is_found(schemas: Path):
+    """A typing error deep inside, which an API server would only warn of."""
+    deployment = render().one("Deployment", "bubu-storage-webhook")
+    deployment["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
+
+    code, report = conform(schemas, [deployment])
+
+    assert 1 == code
+    assert "readinesProbe" in report["resources"][0]["msg"]
