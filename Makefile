@@ -8,13 +8,14 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.synced
 STORE ?= file
 PYTEST_ARGS ?=
+IMAGE_ARGS ?=
 BENCH ?= codec hydrate listing throughput bulk_delete retention webhook
 BENCH_ARGS ?=
 MUTANTS ?=
 MUTANTS_ARGS ?=
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help venv lint types test unit cluster-test cluster-test-long retention-test-long e2e bench demo cluster-up cluster-down generate golden mutants fmt clean
+.PHONY: help venv lint types programs test unit cluster-test cluster-test-long retention-test-long e2e image bench demo cluster-up cluster-down generate golden mutants fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -36,13 +37,16 @@ lint: venv ## Format check, ruff, import contracts, spelling, generated files
 types: venv ## pyright, strict
 	$(BIN)/pyright
 
-test: venv ## Everything: unit, properties, golden files, cluster and S3 tests
+programs: venv ## Build the servers and tools of the tests that are not in the cache yet (test does it)
 	$(PY) -m tests.cluster ensure
 	$(PY) -m tests.s3server ensure
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(PY) -c "from tests.chart import programs as p; p.ensure_helm(); p.ensure_kubeconform(); p.ensure_helm_unittest()"
+
+test: programs ## Everything, in two lanes side by side: with and without a cluster; logs in build/tests
+	$(PY) -m scripts.side_by_side $(PYTEST_ARGS)
 
 unit: venv ## Only what needs no server: seconds
-	$(BIN)/pytest -m "not cluster and not s3" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not cluster and not s3 and not node" $(PYTEST_ARGS)
 
 cluster-test: venv ## Only the tests on a real API server
 	$(PY) -m tests.cluster ensure
@@ -60,10 +64,12 @@ retention-test-long: venv ## 200 rounds of kill -9 on each store, and thousands 
 demo: venv ## The main job, shown: STORE=file (default) or STORE=s3
 	$(PY) -m tests.demo --store $(STORE)
 
-e2e: venv ## The demo on both stores, and a plain pip install, as tests
-	$(PY) -m tests.cluster ensure
-	$(PY) -m tests.s3server ensure
+e2e: programs ## The demo, a plain pip install, and image, chart and pods on a real node (as root)
+	@if [ "$$(id -u)" = 0 ]; then $(PY) -m tests.node ensure; fi
 	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+
+image: ## Build the operator's image with docker or buildah; IMAGE_ARGS="--archive image.tar"
+	./scripts/image $(IMAGE_ARGS)
 
 bench: venv ## Benchmarks, as ratios; BENCH="codec listing", BENCH_ARGS="--rounds 1 --scale 0.1"
 	@$(PY) -m tests.s3server ensure >&2

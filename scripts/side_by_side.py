@@ -40,7 +40,7 @@ NO_TESTS: Final = 5
 _OUTCOME: Final = re.compile(
     r"^(?P<test>\S.*?) (?P<outcome>PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b.*?(?:\[ *(?P<percent>\d+)%\])?$"
 )
-_DOTS: Final = re.compile(r"^[.FEsxX]+ +\[ *(?P<percent>\d+)%\]$")
+_DOTS: Final = re.compile(r"^(?:\S+\.py )?[.FEsxX]+ +\[ *(?P<percent>\d+)%\]$")
 _REPORT: Final = re.compile(r"^=+ (FAILURES|ERRORS|warnings summary|slowest .*|short test summary info) =+$")
 _SUMMARY: Final = re.compile(r"^=+ short test summary info =+$")
 _TOTALS: Final = re.compile(r"^(?:=+ )?(?=.*\bin [0-9.]+s)(?P<counts>no tests|(?:\d+ [a-z]+(?:, )?)+)")
