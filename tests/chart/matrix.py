@@ -59,7 +59,7 @@ MATRIX: dict[str, dict[str, Any]] = {
     "host-network": {"webhook": {"hostNetwork": True, "port": 10260, "metricsPort": 10261}},
     "monitoring": {
         "monitoring": {
-            "podMonitor": {"enabled": True},
+            "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
             "prometheusRule": {"enabled": True},
             "dashboard": {"enabled": True},
         }
