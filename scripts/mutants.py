@@ -30,6 +30,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil
 from pathlib import Path
 from types import ModuleType
@@ -73,42 +74,36 @@ EQUIVALENT: Final = Path(__file__).with_suffix(".toml")
 SOURCES: Final = (ROOT / "storage_lib", ROOT / "operator")
 OWN: Final = frozenset({"bubu_storage", "bubu_operator", "tests"})
 """Packages of this repository."""
-_ENGINE: Final = "tests/unit/retention/"
-_OPERATOR: Final = "tests/unit/operator_retention/"
+
+
+def _files(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"tests/unit/{folder}/test_{name}.py" for name in names)
+
+
+_MARKS: Final = ("mark_keys", "marks_in_dry_runs", "void_marks", "owned_passes")
+_NEIGHBOURS: Final = _files("controllers", "neighbour_owners")
+_PLAN: Final = _files("operator_retention", "plan_and_schedule")
 SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "rules": ("bubu_storage.retention.rules", (f"{_ENGINE}test_rules.py", f"{_ENGINE}test_owner_rules.py")),
-    "spec": ("bubu_storage.retention.spec", (f"{_ENGINE}test_spec.py",)),
-    "tally": ("bubu_storage.retention.tally", (f"{_ENGINE}test_tally.py",)),
-    "cursor": ("bubu_storage.retention.cursor", (f"{_ENGINE}test_cursor_and_report.py",)),
-    "judge": (
-        "bubu_storage.retention.judge",
-        (f"{_ENGINE}test_judge.py", f"{_ENGINE}test_late_knowledge.py"),
-    ),
-    "references": ("bubu_storage.retention.references", (f"{_ENGINE}test_references.py",)),
-    "marks": (
-        "bubu_storage.retention.marks",
-        (
-            f"{_ENGINE}test_mark_keys.py",
-            f"{_ENGINE}test_marks_in_dry_runs.py",
-            f"{_ENGINE}test_marks_on_stores.py",
-            f"{_ENGINE}test_void_marks.py",
-            f"{_ENGINE}test_owned_passes.py",
-        ),
-    ),
-    "approval": (
-        "bubu_storage.retention.approval",
-        (f"{_ENGINE}test_tally.py", f"{_ENGINE}test_owned_passes.py"),
-    ),
-    "cycle": (
-        "bubu_operator.retention.cycle",
-        (f"{_OPERATOR}test_cycle.py", f"{_OPERATOR}test_cycle_status.py"),
-    ),
-    "overlap": (
-        "bubu_operator.retention.overlap",
-        (f"{_OPERATOR}test_overlap.py", "tests/unit/controllers/test_neighbour_owners.py"),
-    ),
-    "plan": ("bubu_operator.retention.plan", (f"{_OPERATOR}test_plan_and_schedule.py",)),
-    "schedule": ("bubu_operator.retention.schedule", (f"{_OPERATOR}test_plan_and_schedule.py",)),
+    "rules": ("bubu_storage.retention.rules", _files("retention", "rules", "owner_rules")),
+    "spec": ("bubu_storage.retention.spec", _files("retention", "spec")),
+    "tally": ("bubu_storage.retention.tally", _files("retention", "tally")),
+    "cursor": ("bubu_storage.retention.cursor", _files("retention", "cursor_and_report")),
+    "judge": ("bubu_storage.retention.judge", _files("retention", "judge", "late_knowledge", "void_marks")),
+    "references": ("bubu_storage.retention.references", _files("retention", "references")),
+    "marks": ("bubu_storage.retention.marks", _files("retention", *_MARKS)),
+    "approval": ("bubu_storage.retention.approval", _files("retention", "tally", "owned_passes")),
+    "scan": ("bubu_storage.retention.scan", _files("retention", "scan")),
+    "owners": ("bubu_storage.retention.owners", _files("retention", "judge")),
+    "belief": ("bubu_operator.owners.belief", _files("operator_owners", "census", "gather", "source")),
+    "census": ("bubu_operator.owners.census", _files("operator_owners", "census", "gather")),
+    "extract": ("bubu_operator.owners.extract", _files("operator_owners", "extract")),
+    "relations": ("bubu_operator.owners.relations", _files("operator_owners", "relations")),
+    "joined": ("bubu_operator.owners.joined", (*_files("operator_owners", "gather"), *_NEIGHBOURS)),
+    "kinds": ("bubu_operator.owners.kinds", _files("operator_owners", "extract", "relations", "gather")),
+    "cycle": ("bubu_operator.retention.cycle", _files("operator_retention", "cycle", "cycle_status")),
+    "overlap": ("bubu_operator.retention.overlap", (*_files("operator_retention", "overlap"), *_NEIGHBOURS)),
+    "plan": ("bubu_operator.retention.plan", _PLAN),
+    "schedule": ("bubu_operator.retention.schedule", _PLAN),
 }
 """Modules that decide and do nothing else, each with the tests that are to notice."""
 
@@ -123,13 +118,28 @@ class Mutant:
         line: number of the line that is changed.
         text: that line.
         change: what is changed, and how.
-        tree: the module after that.
+        original: the module before that.
+        place: number of the changed place, as `places` yields them.
+        other: what stands there instead.
     """
 
     line: int
     text: str
     change: str
-    tree: ast.Module
+    original: ast.Module
+    place: int
+    other: ast.AST
+
+    @property
+    def tree(self) -> ast.Module:
+        """The module after the change."""
+        changed = copy.deepcopy(self.original)
+        spot, name, index = next(islice(places(changed), self.place, None))
+        if index is None:
+            setattr(spot, name, self.other)
+        else:
+            getattr(spot, name)[index] = self.other
+        return ast.fix_missing_locations(changed)
 
 
 def equivalents(module: str) -> dict[tuple[str, str], str]:
@@ -219,27 +229,13 @@ def mutants(source: str) -> list[Mutant]:
     tree = ast.parse(source)
     lines = source.splitlines()
     found: list[Mutant] = []
-    spots = list(places(tree))
-    for number, (parent, name, index) in enumerate(spots):
+    for place, (parent, name, index) in enumerate(places(tree)):
         value = getattr(parent, name)
         node = value if index is None else value[index]
         for change, other in alternatives(node):
-            changed = copy.deepcopy(tree)
-            spot, spot_name, spot_index = list(places(changed))[number]
-            if spot_index is None:
-                setattr(spot, spot_name, other)
-            else:
-                getattr(spot, spot_name)[spot_index] = other
             line = getattr(node, "lineno", 1)
             what = ast.unparse(node).partition("\n")[0]
-            found.append(
-                Mutant(
-                    line,
-                    lines[line - 1].strip(),
-                    f"{change} in {what}",
-                    ast.fix_missing_locations(changed),
-                )
-            )
+            found.append(Mutant(line, lines[line - 1].strip(), f"{change} in {what}", tree, place, other))
     return found
 
 

@@ -496,6 +496,13 @@ class TestMarks:
         assert reason(judge) is (Reason.KEPT_ORPHAN_GRACE if is_void else Reason.DUE)
         assert marks.wished == ([("outputs/a/r1/", True)] if is_void else [])
 
+    def test_a_rule_without_a_grace_does_not_lengthen_the_life_of_marks(self, time):
+        """Not by a fraction of a second."""
+        rules = (RetentionRule("outputs/a/", None, 5, 0.5), RetentionRule("outputs/a/other/", DAY))
+        marks = Marks({"outputs/a/r1/": START - timedelta(seconds=MARK_LIFE_SECONDS + 0.75)})
+
+        assert reason(judge_of(Owners(time), marks=marks, rules=rules)) is Reason.KEPT_ORPHAN_GRACE
+
     def test_everything_known_counts_together_with_the_mark(self, time):
         """A marked orphan that a live run refers to is kept."""
         owners = Owners(time)

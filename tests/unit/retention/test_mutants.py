@@ -33,6 +33,15 @@ def test_a_set_is_whole(name):
     assert [one for one in tests if not (ROOT / one).is_file()] == []
 
 
+def test_mutants_that_are_called_equivalent_are_there():
+    """A line that was changed since has to be looked at anew; and each has a reason."""
+    for module in script.tomllib.loads(script.EQUIVALENT.read_text(encoding="utf-8")):
+        known = script.equivalents(module)
+        there = {(one.text, one.change) for one in script.mutants(script.source_of(module).read_text())}
+        assert known.keys() - there == set()
+        assert all(known.values())
+
+
 @pytest.mark.parametrize(
     ("source", "changes"),
     [
