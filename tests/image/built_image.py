@@ -35,6 +35,7 @@ GIVEN = "BUBU_IMAGE_ARCHIVE"
 KEPT = 3
 _FILES = ("Dockerfile", ".dockerignore", "LICENSE", "README.md", "pyproject.toml", "uv.lock")
 _SCRIPTS = ("scripts/image", "scripts/image_tools.txt", "scripts/image_trim.py")
+_known: list[BuiltImage] = []
 _PACKAGES = ("operator/bubu_operator", "storage_lib/bubu_storage")
 
 
@@ -54,10 +55,14 @@ class BuiltImage:
 def ensure_image(report: Callable[[str], None]) -> BuiltImage:
     """Return the image of this clone: the archive that ``$BUBU_IMAGE_ARCHIVE`` names, or one built here.
 
+    One process has one image: who edits the clone meanwhile changes the next run's.
+
     Raises:
         PrerequisiteError: the given file is not there, or a tool is missing and cannot be installed.
         BuildError: the build failed.
     """
+    if _known:
+        return _known[0]
     given = os.environ.get(GIVEN)
     if given:
         if not Path(given).is_file():
@@ -72,7 +77,8 @@ def ensure_image(report: Callable[[str], None]) -> BuiltImage:
         target.touch()
         for old in sorted(target.parent.glob("image-*.tar"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
             old.unlink()
-    return BuiltImage(REFERENCE, target)
+    _known.append(BuiltImage(REFERENCE, target))
+    return _known[0]
 
 
 def build_archive(

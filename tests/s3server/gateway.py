@@ -98,13 +98,15 @@ class VersityGateway(AbstractContextManager["VersityGateway"]):
         log: what the server printed.
     """
 
-    def __init__(self, root: Path | None = None, *, detached: bool = False) -> None:
+    def __init__(self, root: Path | None = None, *, detached: bool = False, host: str = "127.0.0.1") -> None:
         """Describe a server; ``start`` runs it.
 
         Args:
             root: an existing folder for the data, kept afterwards; a temporary one if absent.
             detached: leave the server running when the starter ends.
+            host: the address to listen on, such as one that only pods of a test reach.
         """
+        self._host = host
         self._work = Path(tempfile.mkdtemp(prefix="bubu-s3-"))
         self._detached = detached
         self._process: ManagedProcess | None = None
@@ -131,7 +133,7 @@ class VersityGateway(AbstractContextManager["VersityGateway"]):
         """
         executable = ensure_versitygw()
         try:
-            self.endpoint = f"http://127.0.0.1:{self._run(executable)}"
+            self.endpoint = f"http://{self._host}:{self._run(executable)}"
         except BaseException:
             self.stop()
             raise
@@ -227,7 +229,7 @@ class VersityGateway(AbstractContextManager["VersityGateway"]):
         return spawn(
             "versitygw",
             [
-                *(executable, "--port", f"127.0.0.1:{port}", "--region", self.region),
+                *(executable, "--port", f"{self._host}:{port}", "--region", self.region),
                 *("--quiet", "--keep-alive", "--access-log", self.access_log, "--health", "/health"),
                 *("posix", *metadata, self.root),
             ],
@@ -243,7 +245,7 @@ class VersityGateway(AbstractContextManager["VersityGateway"]):
         while time.monotonic() < deadline:
             if self._process is None or not self._process.is_running():
                 return False
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+            connection = http.client.HTTPConnection(self._host, port, timeout=2)
             try:
                 connection.request("GET", "/health")
                 if connection.getresponse().status == http.HTTPStatus.OK:

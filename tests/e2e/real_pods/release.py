@@ -1,0 +1,129 @@
+"""Helm on the cluster under test: install, upgrade, test and uninstall the chart, as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.chart.programs import ensure_helm
+from tests.cluster.errors import ClusterError
+
+if TYPE_CHECKING:
+    from tests.cluster.cluster import Cluster
+
+__all__ = ["CHART", "NAMESPACE", "RELEASE", "Release"]
+
+ROOT = Path(__file__).resolve().parents[3]
+CHART = ROOT / "charts" / "bubu-storage-operator"
+NAMESPACE = "bubu-storage-system"
+RELEASE = "bubu-storage"
+CONTROLLER = "bubu-storage-controller"
+WEBHOOK = "bubu-storage-webhook"
+HELM_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The one release of the cluster.
+
+    Attributes:
+        cluster: where it is.
+        repository: the image's repository on the nodes.
+        tag: its tag.
+    """
+
+    cluster: Cluster
+    repository: str
+    tag: str
+
+    def install(self, values: dict[str, Any] | None = None) -> float:
+        """``helm install --wait`` into a namespace that it creates; return the seconds that it took."""
+        began = time.monotonic()
+        self.helm("install", RELEASE, CHART, "--create-namespace", "--wait", values=values)
+        return time.monotonic() - began
+
+    def upgrade(self, values: dict[str, Any] | None = None, chart: Path = CHART) -> float:
+        """``helm upgrade --wait`` with these values and no others; return the seconds that it took."""
+        began = time.monotonic()
+        self.helm("upgrade", RELEASE, chart, "--wait", "--reset-values", values=values)
+        return time.monotonic() - began
+
+    def uninstall(self) -> None:
+        """``helm uninstall --wait``."""
+        self.helm("uninstall", RELEASE, "--wait")
+
+    def test(self) -> str:
+        """``helm test`` with the pod's log; return what it printed."""
+        return self.helm("test", RELEASE, "--logs")
+
+    def chart_of_version(self, version: str, folder: Path) -> Path:
+        """Copy the chart to a folder under another version."""
+        copy = folder / f"chart-{version}"
+        shutil.copytree(CHART, copy, ignore=shutil.ignore_patterns("tests", "unittest", "__pycache__"))
+        lines = (copy / "Chart.yaml").read_text(encoding="utf-8").splitlines()
+        fresh = [
+            f"{line.split(':')[0]}: {version}" if line.startswith(("version:", "appVersion:")) else line
+            for line in lines
+        ]
+        (copy / "Chart.yaml").write_text("\n".join(fresh) + "\n", encoding="utf-8")
+        return copy
+
+    def helm(self, *words: str | Path, values: dict[str, Any] | None = None) -> str:
+        """Run helm in the release's namespace and return what it printed.
+
+        Raises:
+            ClusterError: it failed; the message ends with the state of the pods.
+        """
+        arguments = [str(ensure_helm()), *map(str, words), "--namespace", NAMESPACE]
+        arguments += ["--timeout", f"{HELM_SECONDS}s"]
+        text = None
+        if words[0] in {"install", "upgrade"}:
+            image = {"repository": self.repository, "tag": self.tag, "pullPolicy": "Never"}
+            text = json.dumps({"image": image, **(values or {})})
+            arguments += ["--values", "-"]
+        home = self.cluster.workdir / "helm"
+        env = {
+            **os.environ,
+            "KUBECONFIG": str(self.cluster.kubeconfig),
+            "HELM_CACHE_HOME": str(home / "cache"),
+            "HELM_CONFIG_HOME": str(home / "config"),
+            "HELM_DATA_HOME": str(home / "data"),
+        }
+        done = subprocess.run(
+            arguments,
+            input=text,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=HELM_SECONDS + 60,
+        )
+        if done.returncode != 0:
+            pods = self.cluster.kubectl("get", "pods,jobs", "-A", "-o", "wide", check=False).stdout
+            said = self.cluster.kubectl(
+                *("logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/instance=bubu-storage", "--tail=15"),
+                check=False,
+            ).stdout
+            raise ClusterError(f"{' '.join(arguments)}:\n{done.stdout}\n{done.stderr}\n{pods}\n{said}")
+        return done.stdout
+
+    def pods(self, component: str) -> list[str]:
+        """Return the names of a role's pods that are not being deleted."""
+        found = self.cluster.get("pods", "-n", NAMESPACE, "-l", f"app.kubernetes.io/component={component}")
+        return sorted(
+            pod["metadata"]["name"]
+            for pod in found["items"]
+            if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") == "Running"
+        )
+
+    def leader(self) -> str:
+        """Return the name of the pod that holds the Lease; empty if none does."""
+        lease = self.cluster.get("lease", CONTROLLER, "-n", NAMESPACE)
+        holder = str(lease["spec"].get("holderIdentity") or "")
+        return next((name for name in self.pods("controller") if name in holder), "")
