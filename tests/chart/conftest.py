@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.chart.programs import ensure_helm, ensure_helm_unittest, ensure_kubeconform
+from tests.chart.programs import ensure_helm, ensure_helm3, ensure_helm_unittest, ensure_kubeconform
 from tests.cluster.fixtures import prepare_before_tests
 
 HERE = Path(__file__).parent
@@ -30,9 +31,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Build Helm and its companions if a selected test needs them."""
     if any(item.get_closest_marker("chart") for item in session.items):
+        more = (ensure_helm3,) if os.environ.get("BUBU_LONG_TESTS") == "1" else ()
 
         def prepare() -> None:
-            for ensure in (ensure_helm, ensure_kubeconform, ensure_helm_unittest):
+            for ensure in (ensure_helm, ensure_kubeconform, ensure_helm_unittest, *more):
                 ensure()
 
         prepare_before_tests(session, prepare)

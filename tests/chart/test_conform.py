@@ -1,4 +1,4 @@
-"""kubeconform over every case: each object has the form that Kubernetes publishes, and no unknown field."""
+"""Every case before Kubernetes itself: kubeconform with its schemas, and a dry run on a real API server."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from tests.chart.conform_schemas import SCHEMA_LOCATION, write_schemas
-from tests.chart.matrix import MATRIX
+from tests.chart.matrix import MATRIX, TENANT
 from tests.chart.programs import ensure_kubeconform
-from tests.chart.rendering import render
+from tests.chart.rendering import NAMESPACE, render
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +59,44 @@ def conform(schemas: Path, objects: list[dict[str, Any]]) -> tuple[int, dict[str
         check=False,
     )
     return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def prepared(cluster: Cluster) -> Cluster:
+    """The cluster with the namespaces that cases name.
+
+    And with the accounts of bare pods: unlike a Deployment, a pod is refused without its account, and
+    a dry run makes none.
+    """
+    accounts = {
+        (pod["metadata"]["namespace"], pod["spec"]["serviceAccountName"])
+        for values in MATRIX.values()
+        for pod in render(values).of("Pod")
+    }
+    for name in (NAMESPACE, TENANT):
+        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    for namespace, name in accounts:
+        metadata = {"name": name, "namespace": namespace}
+        cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+    return cluster
+
+
+@pytest.mark.parametrize("case", MATRIX)
+def test_the_api_server_takes_every_object(prepared: Cluster, case: str):
+    """`kubectl apply --dry-run=server`, hooks and all, apart from kinds of other projects."""
+    objects = [obj for obj in render(MATRIX[case]).objects if obj["kind"] not in FOREIGN]
+    # Not a real certificate, and the API server looks.
+    for obj in objects:
+        for entry in obj.get("webhooks", []):
+            entry["clientConfig"].pop("caBundle", None)
+
+    done = prepared.kubectl(
+        *("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"),
+        input=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}),
+    )
+
+    assert len(objects) == len(done.stdout.splitlines())
+    assert "Warning" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("case", MATRIX)

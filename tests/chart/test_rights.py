@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tests.chart.matrix import MATRIX, TENANT
+from tests.chart.rbac_table import PAGE, with_tables
 from tests.chart.rendering import FILES, NAMESPACE, Rendered, render
 from tests.chart.rights import Right, rights_of
 
@@ -124,3 +125,10 @@ def test_further_kinds_of_owners_may_be_read():
     assert {
         Right(CONTROLLER, CONTROLLER, "*", "argoproj.io", "workflows", "", verb) for verb in ("get", "list")
     } == rights
+
+
+def test_the_documented_rights_are_those_of_the_chart():
+    """`python -m tests.chart.rbac_table` writes them."""
+    page = PAGE.read_text("utf-8")
+
+    assert with_tables(page) == page
