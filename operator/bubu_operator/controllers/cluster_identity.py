@@ -7,6 +7,7 @@ first of them instead, so that it counts as a cluster of its own: that keeps dat
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from bubu_operator.errors import KubeApiError, KubeForbiddenError, KubeNotFoundError
@@ -14,6 +15,8 @@ from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import NAMESPACES, metadata_of
 
 __all__ = ["ClusterIdentity"]
+
+logger = logging.getLogger(__name__)
 
 _NAMESPACE = "kube-system"
 
@@ -44,7 +47,14 @@ class ClusterIdentity:
         except KubeForbiddenError:
             if not self._namespaces:
                 raise
-            return self._uid_of(self._namespaces[0])
+            uid = self._uid_of(self._namespaces[0])
+            logger.info(
+                "namespace %s may not be read: in claims and registrations of stores this installation is a "
+                "cluster of its own, by the uid of namespace %s",
+                _NAMESPACE,
+                self._namespaces[0],
+            )
+            return uid
 
     def _uid_of(self, namespace: str) -> str:
         try:

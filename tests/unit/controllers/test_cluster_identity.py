@@ -38,11 +38,16 @@ def test_it_is_the_uid_of_kube_system():
     assert identity.uid() == "u-1"
 
 
-def test_a_controller_of_some_namespaces_is_a_cluster_of_its_own():
-    """It may not read kube-system: the first of its namespaces stands for it."""
+def test_a_controller_of_some_namespaces_is_a_cluster_of_its_own(caplog):
+    """It may not read kube-system: the first of its namespaces stands for it, and the log says so once."""
     api = Forbidding(namespace("team-a", uid="u-2"), namespace("team-b", uid="u-3"))
+    identity = ClusterIdentity(api, ("team-a", "team-b"))
 
-    assert ClusterIdentity(api, ("team-a", "team-b")).uid() == "u-2"
+    with caplog.at_level("INFO"):
+        assert [identity.uid(), identity.uid()] == ["u-2", "u-2"]
+
+    assert [line for line in caplog.messages if "by the uid of namespace team-a" in line] == caplog.messages
+    assert len(caplog.messages) == 1
 
 
 def test_a_controller_of_all_namespaces_does_not_guess():
