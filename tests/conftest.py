@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["tests.cluster.fixtures", "tests.s3server.fixtures"]
+pytest_plugins = ["tests.cluster.fixtures", "tests.s3server.fixtures", "tests.node.fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -90,7 +90,8 @@ class Containerd:
 
     def images(self) -> list[str]:
         """Return the names of the images that it has."""
-        return self._ctr("images", "list", "--quiet").stdout.split()
+        names = self._ctr("images", "list", "--quiet").stdout.split()
+        return [name for name in names if not name.startswith("sha256:")]
 
     def kill(self, container_id: str, signal: str) -> None:
         """Send a signal to the first process of a container, as the kernel's own killer would."""

@@ -31,7 +31,7 @@ from tests.cluster.errors import ClusterError, PrerequisiteError
 from tests.cluster.local import ClusterOptions, LocalProvider, Site
 from tests.node.containerd import Containerd
 from tests.node.dns import DNS_USER, dns_objects, start_dns
-from tests.node.images import write_pause_image
+from tests.node.images import PAUSE_IMAGE, write_image
 from tests.node.kubelet import start_kube_proxy, start_kubelet, write_client_files
 from tests.node.machine import Machine, start_hub, start_machine
 from tests.node.network import connect_hub, connect_node
@@ -284,8 +284,7 @@ class _Start:
         self.run = self.run.with_processes(self.processes, owner=hub)
         connect_hub(self.plan, hub.pid, self.count)
         enter = ("nsenter", f"--net=/proc/{hub.pid}/ns/net", "--")
-        pause = self.workdir / "pause.tar"
-        write_pause_image(self.programs.pause, pause)
+        pause = write_image(PAUSE_IMAGE, self.programs.pause, self.workdir / "pause.tar")
         nodes = {f"node-{number}": self._start_node(number, hub.pid) for number in range(1, self.count + 1)}
         # containerd comes up meanwhile.
         cluster = self._start_control_plane(enter)

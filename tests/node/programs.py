@@ -1,6 +1,6 @@
-"""The Go programs of a node: containerd, and one binary that is kubelet, kube-proxy and CoreDNS.
+"""The Go programs of a node: containerd, two of pods, and one binary that is kubelet, kube-proxy and CoreDNS.
 
-The latter is a module of ours with the same Kubernetes and the same dependencies as the control plane's,
+The last is a module of ours with the same Kubernetes and the same dependencies as the control plane's,
 so that Go compiles what they share only once. It is a module apart because a control plane alone, which
 most tests want, shall not wait for it.
 """
@@ -38,11 +38,13 @@ class Programs:
         agents: the folder of kubelet, kube-proxy and coredns.
         runtime: the folder of containerd, its shim and ctr.
         pause: the executable of a pod's first process.
+        probe: the executable of the tests' own pods.
     """
 
     agents: Path
     runtime: Path
     pause: Path
+    probe: Path
 
 
 def ensure_programs(report: Callable[[str], None] | None = None) -> Programs:
@@ -56,7 +58,8 @@ def ensure_programs(report: Callable[[str], None] | None = None) -> Programs:
     return Programs(
         agents=ensure_program(_agent_program(), report),
         runtime=ensure_program(_containerd_program(), report),
-        pause=ensure_program(_pause_program(), report) / "pause",
+        pause=ensure_program(_small_program("pause", "the first process of pods"), report) / "pause",
+        probe=ensure_program(_small_program("probe", "the program of the tests' pods"), report) / "probe",
     )
 
 
@@ -90,15 +93,16 @@ def _containerd_program() -> Program:
     )
 
 
-def _pause_program() -> Program:
-    module = _HERE / "pause"
+def _small_program(name: str, title: str) -> Program:
+    """Return the description of a static program without dependencies."""
+    module = _HERE / name
     return Program(
-        name="pause",
-        title="the first process of pods",
+        name=name,
+        title=title,
         version="1",
         go_arguments=(
             *("build", "-v", "-trimpath", "-buildvcs=false", "-tags=netgo,osusergo", "-ldflags=-s -w"),
-            *("-o", "{out}/pause", "."),
+            *("-o", f"{{out}}/{name}", "."),
         ),
         inputs=(module / "main.go", module / "go.mod"),
         folder=module,

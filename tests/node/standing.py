@@ -107,7 +107,7 @@ class StandingNodes:
                 root = ManagedProcess(name, pid, ticks, self.home / "logs" / f"{node}-init.log")
                 containerd = Containerd(Machine.known(node, self.home, root), runtime)
                 containerd.load(archive.absolute())
-                say(f"{node}: {', '.join(image for image in containerd.images() if ':' in image)}")
+                say(f"{node}: {', '.join(image for image in containerd.images())}")
 
     def _find(self) -> Run | None:
         if os.geteuid() != 0:
