@@ -47,8 +47,9 @@ def _note(event, args):
         path = args[1] if event != "os.mkdir" else args[0]
     else:
         return
-    path = os.path.abspath(os.fsdecode(path))
-    if not path.startswith(_allowed):
+    path = os.fsdecode(path)
+    # What is no whole path is one below an open directory, or below the working one, which is read-only.
+    if path.startswith("/") and not path.startswith(_allowed):
         os.write(_notes, f"{event} {path}\\n".encode())
 
 sys.addaudithook(_note)
@@ -112,7 +113,7 @@ class Contained(AbstractContextManager["Contained"]):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                cwd="/",
+                cwd=self._folder / "home",
             )
         return self
 
