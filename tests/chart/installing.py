@@ -62,22 +62,22 @@ class HelmCluster:
         self, values: Mapping[str, Any] | None = None, *options: str, program: Path | None = None
     ) -> str:
         """Install the chart from this repository."""
-        chosen = ("--set-json", *_assignments(values)) if values else ()
-        return self.run(
-            "install", self.release, str(CHART), "--create-namespace", *chosen, *options, program=program
-        )
+        words = ("install", self.release, str(CHART), "--create-namespace", *_assignments(values))
+        return self.run(*words, *options, program=program)
 
     def upgrade(
         self, values: Mapping[str, Any] | None = None, *options: str, program: Path | None = None
     ) -> str:
         """Upgrade to the chart in this repository."""
-        chosen = ("--set-json", *_assignments(values)) if values else ()
-        return self.run("upgrade", self.release, str(CHART), *chosen, *options, program=program)
+        words = ("upgrade", self.release, str(CHART), *_assignments(values))
+        return self.run(*words, *options, program=program)
 
     def uninstall(self, *options: str, program: Path | None = None) -> str:
         """Take the release away."""
         return self.run("uninstall", self.release, *options, program=program)
 
 
-def _assignments(values: Mapping[str, Any]) -> tuple[str]:
-    return (json.dumps(dict(values)),)
+def _assignments(values: Mapping[str, Any] | None) -> tuple[str, ...]:
+    # Helm 3 knows no whole document here, so each top-level value is said apart.
+    pairs = [f"{key}={json.dumps(value)}" for key, value in (values or {}).items()]
+    return tuple(word for pair in pairs for word in ("--set-json", pair))

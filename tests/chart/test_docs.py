@@ -1,4 +1,4 @@
-"""What the documentation says of the chart: Helm takes its values and options, and objects have those names."""
+"""What the documentation says of the chart: Helm takes its values and options, and objects are called so."""
 
 from __future__ import annotations
 

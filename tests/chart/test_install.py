@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -18,7 +20,7 @@ from bubu_operator.webhook.configuration import WEBHOOK_NAME
 from tests.chart.installing import HelmCluster
 from tests.chart.matrix import TENANT
 from tests.chart.programs import ensure_helm, ensure_helm3
-from tests.chart.rendering import CHART, ChartError
+from tests.chart.rendering import CHART, NAMESPACE, ChartError, hook_of, render
 from tests.cluster.certs import write_serving_files
 from tests.cluster.controller_harness import ControllerProcess, until
 from tests.cluster.errors import KubectlError
@@ -251,3 +253,33 @@ def test_the_schema_is_heard_before_anything_is_made(bare: Cluster):
     assert [] == crds_of(bare)
     with pytest.raises(KubectlError):
         bare.kubectl("get", KIND, WEBHOOK_NAME)
+
+
+def test_the_hook_before_deletion_takes_the_registration_away(bare: Cluster, tmp_path: Path):
+    """Its command under its account's own rights: what Helm registered goes, and a second time is fine."""
+    HelmCluster(bare).install()
+    hooks = [obj for obj in render().objects if hook_of(obj) == "pre-delete"]
+    (job,) = [obj for obj in hooks if obj["kind"] == "Job"]
+    bare.apply(*(obj for obj in hooks if obj["kind"] != "Job"))
+    pod = job["spec"]["template"]["spec"]
+    kubeconfig = bare.service_account_kubeconfig(NAMESPACE, pod["serviceAccountName"], tmp_path / "hook")
+
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "bubu_operator", *pod["containers"][0]["args"]],
+            env={**os.environ, "KUBECONFIG": str(kubeconfig)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert 0 == done.returncode, done.stdout + done.stderr
+
+    assert [] == bare.get(KIND)["items"]
+    bare.kubectl(
+        "delete",
+        "-f",
+        "-",
+        input=json.dumps({"apiVersion": "v1", "kind": "List", "items": hooks}),
+        check=False,
+    )
