@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import secrets
 import subprocess
@@ -84,6 +85,23 @@ class ImageFiles:
                 kind = member.type.decode()
                 found[path] = Entry(member.mode, member.uid, kind, member.linkname, digest)
         return found
+
+    def relabelled(self, target: Path, reference: str, labels: Mapping[str, str]) -> Path:
+        """Write the same image under another name and with other labels: a different image to a node."""
+        config = {**self.config, "config": {**self.config["config"]}}
+        config["config"]["Labels"] = {**(config["config"].get("Labels") or {}), **labels}
+        text = json.dumps(config).encode()
+        name = f"{hashlib.sha256(text).hexdigest()}.json"
+        manifest = [{**self._manifest, "Config": name, "RepoTags": [reference]}]
+        with tarfile.open(self.archive) as outer, tarfile.open(target, "w") as out:
+            for path, content in ((name, text), ("manifest.json", json.dumps(manifest).encode())):
+                entry = tarfile.TarInfo(path)
+                entry.size, entry.mode = len(content), 0o644
+                out.addfile(entry, io.BytesIO(content))
+            for layer in self._manifest["Layers"]:
+                member = outer.getmember(layer)
+                out.addfile(member, outer.extractfile(member) if member.isreg() else None)
+        return target
 
     def unpack(self, folder: Path) -> None:
         """Write all files below a folder, as a container sees them (no layer of ours deletes anything)."""
