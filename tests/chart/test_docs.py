@@ -49,7 +49,7 @@ def test_commands_name_objects_that_the_chart_makes(plain: Rendered):
     made = {(obj["kind"].lower(), obj["metadata"]["name"]) for obj in plain.objects} | CONSTANT
     named: set[tuple[str, str]] = set()
     for command in KUBECTL:
-        for kind, name in re.findall(r"([a-z]+)[/ ](bubu-storage-[\w-]+)", " ".join(command.words)):
+        for kind, name in re.findall(r"([a-z]+)[/ ](bubu-[\w-]+)", " ".join(command.words)):
             if kind not in {"n", "namespace", "clusterrole", "rolebinding"}:
                 named.add((kind, name))
 

@@ -134,6 +134,8 @@ def test_two_teams_get_what_the_page_says(teams: Cluster, tmp_path: Path):
         own["AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"]["name"],
         shared["AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"]["name"],
     )
+    for name, space in (("minio", "team-a"), ("bubu-s3", "team-b"), ("bubu-s3", "storage-system")):
+        teams.get("secret", name, "-n", space)
     spaces = ("team-a", "storage-system", "team-b", "default")
     assert [True, True, False, False] == [may(teams, "get", "secrets", space) for space in spaces]
     assert not may(teams, "create", "jobs.batch", "team-a")
