@@ -90,6 +90,7 @@ def setup_logging(
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
+        _plain_kopf,
         # Where the renderer for people looks for it: then it begins the line.
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time" if is_json else "timestamp"),
     ]
@@ -123,6 +124,20 @@ def setup_logging(
     logging.captureWarnings(capture=True)
     cast("Any", warnings).simplefilter("default")
     return handler
+
+
+def _plain_kopf(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Have Kopf's lines name their object; all of its settings, which it adds to each, say nothing."""
+    if not str(event.get("logger", "")).startswith("kopf"):
+        return event
+    for noise in ("settings", "k8s_skip"):
+        event.pop(noise, None)
+    about = event.pop("k8s_ref", None)
+    if isinstance(about, dict):
+        fields = cast("dict[str, Any]", about)
+        where = "/".join(str(fields[part]) for part in ("namespace", "name") if fields.get(part))
+        event["object"] = f"{fields.get('kind')} {where}"
+    return event
 
 
 def _finite(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -69,3 +69,20 @@ def test_wrong_options_name_the_right_ones(planted, level, form):
     """A mistyped option is one clear sentence."""
     with pytest.raises(OptionsError, match="use one of"):
         setup_logging(level, form, planted)
+
+
+def test_lines_of_kopf_name_their_object_and_nothing_else(restore_logging, planted):
+    """Kopf adds all of its settings to each line about an object."""
+    out = io.StringIO()
+    setup_logging("info", "json", planted, stream=out)
+    ref = {"kind": "StorageConfig", "namespace": "flows", "name": "main", "uid": "u"}
+
+    logging.getLogger("kopf.objects").warning(
+        "odd", extra={"settings": object(), "k8s_skip": 1, "k8s_ref": ref}
+    )
+    logging.getLogger("ours").warning("fine", extra={"settings": "kept"})
+
+    kopf, ours = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert kopf.keys() == {"time", "level", "logger", "message", "object"}
+    assert kopf["object"] == "StorageConfig flows/main"
+    assert ours["settings"] == "kept"
