@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
 from bubu_operator.webhook.configuration import render_webhook_configuration
 from tests.chart.matrix import MATRIX, TENANT
+from tests.chart.programs import ensure_helm, ensure_helm3
 from tests.chart.rendering import NAMESPACE, render
 
 OWN = MATRIX["own-secret"]
@@ -73,6 +75,21 @@ def test_cert_manager_is_asked_to_write_the_authority():
     )
     certificate = rendered.one("Certificate", "bubu-storage-webhook")
     assert f"bubu-storage-webhook.{NAMESPACE}.svc" in certificate["spec"]["dnsNames"]
+
+
+@pytest.mark.skipif(
+    os.environ.get("BUBU_LONG_TESTS") != "1", reason="builds Helm 3, which takes minutes: BUBU_LONG_TESTS=1"
+)
+@pytest.mark.parametrize("case", MATRIX)
+def test_helm_3_renders_the_same(case: str):
+    """And so do tools that have it inside, as Argo CD and Flux."""
+    # Only releases of Helm 3 know by themselves for which Kubernetes they render.
+    oldest = ["--kube-version=1.30.0"]
+    both = [render(MATRIX[case], arguments=oldest, program=helm) for helm in (ensure_helm(), ensure_helm3())]
+
+    # They install kinds that they do not know in another order.
+    four, three = (sorted(map(repr, rendered.objects)) for rendered in both)
+    assert four == three
 
 
 def test_two_renderings_are_the_same():
