@@ -1,0 +1,1 @@
+"""What Prometheus and Grafana are given, tested with Prometheus' own programs and our own processes."""
