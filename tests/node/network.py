@@ -5,9 +5,10 @@
                                       └── veth ── node 2, 10.B.0.12, pods 10.B.65.0/24
     Services 10.B.128.0/24
 
-Every namespace belongs to a process, and nothing of it has a name: the links go with the last process,
-whatever killed it. On this machine itself there is one end of one veth pair, with routes to pods and
-Services over it, so that tests can reach both. No packet is forwarded between it and other networks.
+Every namespace belongs to processes, and none has a name: it ends with them, whatever killed them (a
+minute later if they had connections). On this machine itself there is one end of one veth pair, with
+routes to pods and Services over it, so that tests can reach both; ``runs.py`` knows its name and deletes
+it. No packet is forwarded between it and other networks.
 """
 
 from __future__ import annotations
