@@ -139,3 +139,28 @@ def test_two_teams_get_what_the_page_says(teams: Cluster, tmp_path: Path):
     spaces = ("team-a", "storage-system", "team-b", "default")
     assert [True, True, False, False] == [may(teams, "get", "secrets", space) for space in spaces]
     assert not may(teams, "create", "jobs.batch", "team-a")
+
+
+@pytest.mark.parametrize(
+    ("role", "secrets", "jobs"), [("admin", True, True), ("edit", False, False), ("view", False, False)]
+)
+def test_who_may_let_the_controller_in(
+    installed: Cluster, namespace: str, role: str, secrets: bool, jobs: bool
+):
+    """A team's administrator, with no help of the platform; no other of the usual roles."""
+    person = f"person-{namespace}"
+    installed.kubectl(
+        "create", "rolebinding", role, f"--clusterrole={role}", f"--user={person}", "-n", namespace
+    )
+
+    def lets_in(name: str) -> bool:
+        done = installed.kubectl(
+            *("create", "rolebinding", name, f"--clusterrole={name}", "-n", namespace, "--as", person),
+            f"--serviceaccount={controller_harness.NAMESPACE}:{controller_harness.ACCOUNT}",
+            check=False,
+        )
+        if done.returncode:
+            print(done.stderr)
+        return done.returncode == 0
+
+    assert (secrets, jobs) == (lets_in("bubu-storage-secret-reader"), lets_in("bubu-storage-prober"))
