@@ -340,8 +340,8 @@ class _Controller:
             self._client.list_page(CLUSTER_STORAGE_CONFIGS, limit=1)
         except KubeForbiddenError:
             logger.warning(
-                "ClusterStorageConfigs may not be read: they are not probed, and a policy has to name the "
-                "StorageConfig of its namespace in storageRef"
+                "ClusterStorageConfigs may not be read: they are neither probed nor injected, and a policy "
+                "has to name the StorageConfig of its namespace in storageRef"
             )
             return [resource for resource in watched if resource.namespaced]
         except KubeApiError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bubu_operator.errors import KubeForbiddenError
 from bubu_operator.injection.config import InjectionConfig
 from bubu_operator.injection.select import Selection, select_config
 from bubu_operator.injection.template import TemplateChoice, select_for_template
@@ -28,22 +29,39 @@ def select_for_namespace(client: KubeClient, namespace: str) -> Selection:
     return select_config({}, namespace, *_known(client, namespace))
 
 
-def select_for_workload(client: KubeClient, namespace: str, workload: JsonObject) -> TemplateChoice:
+def select_for_workload(
+    client: KubeClient, namespace: str, workload: JsonObject, *, may_lack_shared: bool = False
+) -> TemplateChoice:
     """Choose the config for the pod template of a workload that asks; see `select_for_template`.
+
+    Args:
+        client: the API server.
+        namespace: of the workload.
+        workload: as it is now.
+        may_lack_shared: without a right to ClusterStorageConfigs there are none, as for a webhook of the
+            same installation; a config of the namespace comes before them anyway.
 
     Raises:
         KubeApiError: a list could not be read whole; nothing is guessed.
     """
-    return select_for_template(workload, namespace, *_known(client, namespace))
+    known = _known(client, namespace, may_lack_shared=may_lack_shared)
+    return select_for_template(workload, namespace, *known)
 
 
 def _known(
-    client: KubeClient, namespace: str
+    client: KubeClient, namespace: str, *, may_lack_shared: bool = False
 ) -> tuple[dict[str, str], list[InjectionConfig], list[InjectionConfig]]:
     """Read the namespace's labels, its own configs and the cluster-wide ones."""
     labels = section(metadata_of(client.get(NAMESPACES, namespace)), "labels")
+    own = list_configs(client, STORAGE_CONFIGS, namespace)
+    try:
+        shared = list_configs(client, CLUSTER_STORAGE_CONFIGS, None)
+    except KubeForbiddenError:
+        if not may_lack_shared:
+            raise
+        shared = []
     return (
         {str(key): str(value) for key, value in labels.items()},
-        list_configs(client, STORAGE_CONFIGS, namespace),
-        list_configs(client, CLUSTER_STORAGE_CONFIGS, None),
+        own,
+        shared,
     )

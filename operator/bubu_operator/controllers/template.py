@@ -135,7 +135,13 @@ class TemplateReconciler:
 
     def _select(self, key: ObjectKey, workload: JsonObject) -> InjectionConfig | None:
         """Choose the config; where admission makes something else of the pods, say so once."""
-        choice = select_for_workload(self._context.client, key.namespace, workload)
+        # A controller for some namespaces may have no right to what is for all.
+        choice = select_for_workload(
+            self._context.client,
+            key.namespace,
+            workload,
+            may_lack_shared=bool(self._context.options.namespaces),
+        )
         selection = choice.selection
         if selection.config is None:
             self._emit(workload, EventType.WARNING, selection.reason.value, selection.message)
