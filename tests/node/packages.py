@@ -53,6 +53,15 @@ def why_no_node() -> str:
     missing = missing_packages()
     if missing:
         return f"a node needs {', '.join(missing)}: run python -m tests.node ensure as root"
+    trial = subprocess.run(
+        ["unshare", "--mount", "--net", "--pid", "--fork", "true"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if trial.returncode != 0:
+        return f"a node needs the right to make namespaces ({trial.stderr.strip()})"
     return ""
 
 

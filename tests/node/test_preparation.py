@@ -84,6 +84,20 @@ def fake_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, code: int) -> P
     return calls
 
 
+def test_a_root_that_may_make_no_namespaces_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As in a container without privileges: a reason to skip, not an error in the middle of a start."""
+    monkeypatch.setattr(packages, "_PROOFS", {})
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    program = tmp_path / "unshare"
+    program.write_text("#!/bin/sh\necho unshare failed: not permitted >&2\nexit 1\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    assert packages.why_no_node() == (
+        "a node needs the right to make namespaces (unshare failed: not permitted)"
+    )
+
+
 @pytest.fixture
 def answering() -> Iterator[tuple[str, dict[str, str]]]:
     """An HTTP server that refuses everybody, and the headers with which it does."""
