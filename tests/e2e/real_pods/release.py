@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bubu_operator.kube.client import KubeClient
 from tests.chart.programs import ensure_helm
 from tests.cluster.errors import ClusterError
 
@@ -122,8 +124,33 @@ class Release:
             if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") == "Running"
         )
 
+    def read(self, path: str) -> dict[str, Any]:
+        """Return what the API server answers at a path.
+
+        Unlike kubectl it starts no process: who asks again and again takes nothing from what is measured.
+        """
+        with KubeClient.load(str(self.cluster.kubeconfig)) as client:
+            return client.request_json("GET", path, timeout_seconds=30.0)
+
+    def pod(self, name: str) -> dict[str, Any]:
+        """Return one of the release's pods."""
+        return self.read(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
+
+    def lease_holder(self) -> str:
+        """Return the identity of the leading process; empty if none leads."""
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{CONTROLLER}"
+        return str(self.read(path)["spec"].get("holderIdentity") or "")
+
     def leader(self) -> str:
         """Return the name of the pod that holds the Lease; empty if none does."""
-        lease = self.cluster.get("lease", CONTROLLER, "-n", NAMESPACE)
-        holder = str(lease["spec"].get("holderIdentity") or "")
+        holder = self.lease_holder()
         return next((name for name in self.pods("controller") if name in holder), "")
+
+    def ca_bundle(self) -> set[str]:
+        """Return the certificates that every entry of the webhook's registration trusts."""
+        path = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{WEBHOOK}"
+        bundles = {entry["clientConfig"].get("caBundle", "") for entry in self.read(path)["webhooks"]}
+        if len(bundles) != 1:
+            return set()
+        text = base64.b64decode(bundles.pop()).decode()
+        return {part.strip() for part in text.split("-----END CERTIFICATE-----") if part.strip()}
