@@ -72,6 +72,14 @@ def test_a_port_that_is_taken(tmp_path: Path, kubeconfig: Path, capsys: pytest.C
     assert "in use" in err
 
 
+def test_a_namespace_in_which_nothing_is_injected(
+    tmp_path: Path, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Said at the start, not by pods that go without."""
+    assert run_webhook(options(tmp_path, kubeconfig=kubeconfig, namespace="bubu-storage-system")) == 1
+    assert "the operator's own" in capsys.readouterr().err
+
+
 def test_an_unknown_log_level(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Before anything else is done."""
     assert run_webhook(options(tmp_path, log_level="loud")) == 1
