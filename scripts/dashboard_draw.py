@@ -59,10 +59,10 @@ class Picture:
         told = f"{begin:%H:%M} to {end:%H:%M} UTC, real processes on a test cluster; dotted: {what}"
         self.text(GAP + 4, 44, told, size=9, color=FAINT)
 
-    def text(self, x: float, y: float, words: str, **style: Any) -> None:
-        """Write at pixels from the top left."""
+    def text(self, x: float, y: float, words: str, **style: Any) -> Any:
+        """Write at pixels from the top left; return what was written."""
         style = {"color": TEXT, "va": "center"} | style
-        self.figure.text(x / self.width, 1 - y / self.height, words, **style)
+        return self.figure.text(x / self.width, 1 - y / self.height, words, **style)
 
     def axes(self, x: float, y: float, w: float, h: float) -> Any:
         """Return axes at pixels from the top left."""
@@ -143,7 +143,7 @@ class Picture:
 
     @staticmethod
     def _stack(axes: Any, series: list[dict[str, Any]], colors: list[str], custom: dict[str, Any]) -> None:
-        times = sorted({when for one in series for when, _ in one["points"]})
+        times = _without_gaps(sorted({when for one in series for when, _ in one["points"]}))
         base = [0.0] * len(times)
         step = "post" if custom["lineInterpolation"] == "stepAfter" else None
         for one, color in zip(series, colors, strict=True):
@@ -182,13 +182,24 @@ class Picture:
     ) -> None:
         at = x
         for one, color in zip(series, colors, strict=True):
-            wide = 30 + 6.3 * len(one["name"])
-            if at + wide > x + room:
-                self.text(at, y, "…", size=8.5, color=FAINT)
+            name = self.text(at + 17, y, one["name"], size=8.5, color=FAINT)
+            wide = name.get_window_extent().width
+            if at + 17 + wide > x + room:
+                name.set_text("…")
                 return
             self._frame(at, y - 2, 12, 4, color)
-            self.text(at + 17, y, one["name"], size=8.5, color=FAINT)
-            at += wide
+            at += 17 + wide + 16
+
+
+def _without_gaps(times: list[float]) -> list[float]:
+    """Return the times with those of the usual step filled in where nobody said anything."""
+    usual = min((later - earlier for earlier, later in pairwise(times)), default=1.0)
+    filled = times[:1]
+    for when in times[1:]:
+        while when - filled[-1] > 1.5 * usual:
+            filled.append(filled[-1] + usual)
+        filled.append(when)
+    return [*filled, *([filled[-1] + usual] if filled else [])]
 
 
 def _with_gaps(points: list[list[float]]) -> tuple[list[float], list[float]]:
