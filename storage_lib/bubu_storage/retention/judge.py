@@ -104,6 +104,7 @@ class Judge:
         self.version = 0
         if marks is not None:
             marks.is_owned = self._is_owned
+            marks.look = self.refresh
 
     @property
     def is_fresh(self) -> bool:

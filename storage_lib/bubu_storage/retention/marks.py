@@ -7,8 +7,9 @@ that of the runs finds them.
 
 A mark that says too much would cost data, a missing one costs only time. So:
 
-* marks are written by enforcing passes only, in a complete observation of the owners, for runs
-  that nothing but the missing owner's grace keeps, and only where there is none yet;
+* marks are written by enforcing passes only, in a complete observation of the owners that is as
+  fresh as for a deletion, for runs that nothing but the missing owner's grace keeps, and only where
+  there is none yet;
 * a mark counts only if every member of its run is older. A mark may outlive its run (a crash
   between the two deletions); a run of the same name that comes later is younger than the mark,
   so it is marked anew, and its grace begins then;
@@ -112,6 +113,10 @@ def _nobody_owns(_run_prefix: str) -> bool:
     return False
 
 
+def _nothing_to_look_at() -> None:
+    """Do nothing, while nobody has said where to look."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Wish:
     """A mark to be written; over an older one if that does not count any more."""
@@ -137,6 +142,7 @@ class MarkBook:
 
     Attributes:
         is_owned: tells whether a run directory is known to have an owner; for the judge to set.
+        look: sees to it that what `is_owned` tells is recent, or stops the pass; for the judge to set.
     """
 
     def __init__(self, backend: ObjectBackend, gate: Gate, spec: PassSpec, ledger: Ledger) -> None:
@@ -161,6 +167,7 @@ class MarkBook:
         self._is_needed = any(rule.orphan_grace_seconds is not None for rule in spec.rules)
         self._is_off = spec.dry_run and not self._is_needed
         self.is_owned: Callable[[str], bool] = _nobody_owns
+        self.look: Callable[[], None] = _nothing_to_look_at
 
     def note(self, run_prefix: str, *, has_owner: bool) -> None:
         """Take note of a run as the scan comes to it; if it has an owner, its mark is void from now on.
@@ -244,7 +251,8 @@ class MarkBook:
             self._is_off = True
 
     def _write(self) -> None:
-        # An owner may have been seen since they were wished for.
+        # An owner may have come since they were wished for; a mark is dated when it is written.
+        self.look()
         self._wishes = deque(wish for wish in self._wishes if not self.is_owned(wish.run_prefix))
         for wish, answer in send_each(self._gate, self._wishes, self._put, self._gate.turn_to_delete):
             if isinstance(answer, UnsupportedOperationError) and not wish.replaces:

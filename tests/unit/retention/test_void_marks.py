@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bubu_storage.errors import PermissionDeniedError, UnavailableError
+from bubu_storage.errors import OwnersUnknownError, PermissionDeniedError, UnavailableError
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.marks import mark_key
 from bubu_storage.retention.report import StoppedBy
@@ -208,6 +208,44 @@ def test_a_run_whose_owner_came_before_its_mark_was_written_is_not_marked():
 
     assert report.deleted.objects == 1
     assert world.marks() == []
+
+
+def test_the_owners_are_looked_at_again_before_marks_are_written():
+    """A mark is dated when it is written: one by an old look would tell of a time when an owner was there."""
+    world = OwnedWorld()
+    world.fill("outputs/a/r1/", 1, 40)
+    world.fill("outputs/a/r2/", 1, 40)
+
+    def before(_index: int, kind: str, keys: tuple[str, ...]) -> None:
+        if kind == "list" and world.owners.version == 1:
+            world.owners.set(r1=OWNED)
+            world.time.advance(11)
+
+    world.backend.before = before
+    world.run(orphan_spec())
+
+    assert world.marks() == ["outputs/a/r2/"]
+
+
+def test_nothing_is_marked_while_it_is_unknown_who_owns_runs():
+    """The look before that fails: the pass says so, and the next cycle marks."""
+    world = OwnedWorld()
+    world.fill("outputs/a/r1/", 1, 40)
+
+    def before(_index: int, kind: str, keys: tuple[str, ...]) -> None:
+        if kind == "list" and world.owners.error is None:
+            world.owners.error = OwnersUnknownError("the list broke off")
+            world.time.advance(11)
+
+    world.backend.before = before
+    assert world.run(orphan_spec()).stopped_by is StoppedBy.OWNERS_UNKNOWN
+    assert world.marks() == []
+
+    world.backend.before = lambda *_: None
+    world.owners.error = None
+    for _ in range(2):
+        world.cycle(orphan_spec())
+    assert world.marks() == ["outputs/a/r1/"]
 
 
 def test_the_mark_of_a_run_that_a_pass_resumed_and_could_not_delete_whole_stays():
