@@ -160,6 +160,14 @@ class Oracle:
         """Fail if a sweeper writes what it must not write."""
         if sweeper.now.dry_run or not key.startswith(".bubu/retention/"):
             raise WronglyDeletedError(f"{key} was written")
+        if not key.startswith(MARKS) or not sweeper.views:
+            return
+        run, view = key[len(MARKS) : -len("mark")], sweeper.views[-1]
+        old = sweeper.awake_seconds(view.observed_at - sweeper.boot_offset, self.world.seconds)
+        interval = 1 / sweeper.now.requests_per_second if sweeper.now.requests_per_second else 0.0
+        # A mark is dated when it is written: it is as good as the look that it is written by is fresh.
+        if name_of(run) not in view.owners and old <= OWNERS_SECONDS + 10 * (sweeper.slowest + interval):
+            self.unowned.setdefault(run, []).append(self.world.now())
 
     def judge(self, sweeper: Sweeper, keys: Sequence[str], entered: float) -> None:
         """Fail if one of these deletions, for which the store was called at ``entered``, is wrong."""

@@ -20,6 +20,7 @@ from bubu_storage.errors import (
 from bubu_storage.payload.refs import storage_ref
 from bubu_storage.retention.gate import Gate, PassStoppedError
 from bubu_storage.retention.references import (
+    DEFAULT_CACHED_DOCUMENTS,
     Follower,
     ReferenceCache,
     ReferenceLimits,
@@ -316,6 +317,11 @@ class TestFollowing:
 
 class TestBounds:
     """Beyond them it is unknown what is protected."""
+
+    def test_what_holds_unless_told_otherwise(self):
+        """As documented: bounds that nobody set are the ones that most stores live with."""
+        assert ReferenceLimits() == ReferenceLimits(documents=100_000, document_bytes=33_554_432, depth=64)
+        assert DEFAULT_CACHED_DOCUMENTS == 50_000
 
     def test_so_many_objects_and_no_more(self, store):
         """The bound itself is allowed."""
