@@ -77,7 +77,13 @@ def pod(namespace: str) -> dict[str, Any]:
 def both_are_ready() -> None:
     """Ask the replicas' own health pages."""
     for url in os.environ["READY_URLS"].split():
-        ask(url)
+        try:
+            ask(url)
+        except urllib.error.HTTPError as error:
+            # The page says what is missing.
+            raise ValueError(f"{url} says: {error.read(500).decode(errors='replace').strip()}") from error
+        except OSError as error:
+            raise ValueError(f"{url}: {error}") from error
         print(f"ok: {url}")
 
 
@@ -150,4 +156,5 @@ def main() -> int:
     return 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
