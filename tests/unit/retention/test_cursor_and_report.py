@@ -51,6 +51,11 @@ def test_an_empty_mapping_is_the_start_of_a_cycle():
     assert not Cursor("", RunProgress(RunFacts("o/r/"), Phase.SCANNING, "o/r/a")).is_start
 
 
+def test_a_cursor_in_the_middle_of_a_run_names_it():
+    """The run is told with the facts."""
+    assert RunProgress(RunFacts("o/r/"), Phase.SCANNING, "o/r/a").prefix == "o/r/"
+
+
 RUN = {
     "prefix": "o/r/",
     "phase": "Scanning",

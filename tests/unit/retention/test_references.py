@@ -323,6 +323,20 @@ class TestBounds:
         assert ReferenceLimits() == ReferenceLimits(documents=100_000, document_bytes=33_554_432, depth=64)
         assert DEFAULT_CACHED_DOCUMENTS == 50_000
 
+    def test_a_follower_that_is_told_no_bounds_has_those(self, store):
+        """As in a pass, which tells none."""
+        time = FakeTime()
+        gate = Gate(
+            monotonic=time.monotonic,
+            sleep=time.sleep,
+            should_stop=lambda: False,
+            budget_seconds=1000.0,
+            requests_per_second=0.0,
+        )
+        store.put("a.json", ref("b"))
+
+        assert Follower(store, gate, ReferenceCache()).follow(["a.json"]) == {"a.json", "b"}
+
     def test_so_many_objects_and_no_more(self, store):
         """The bound itself is allowed."""
         store.put("a.json", [ref("b"), ref("c")])
@@ -431,6 +445,10 @@ class TestCache:
         assert cache.get("b", "1") == ("x",)
         cache.put("b", "", ())
         assert len(cache) == 0
+
+    def test_a_document_that_was_forgotten_meanwhile_is_read_again(self):
+        """There was no room for it any more: nothing is known, and nothing fails."""
+        assert ReferenceCache().get("a.json", "etag") is None
 
     def test_it_must_hold_something(self):
         """A bound of nothing is a mistake."""
