@@ -442,4 +442,5 @@ def test_without_the_right_the_message_is_the_command(team: Team, claim: Files) 
 
         team.cluster.kubectl(*command.split())
 
+        team.policy(interval="2s")  # looked at in this moment, and not in a minute
         until(lambda: claim.keys() == keep, "the pass runs", 120)
