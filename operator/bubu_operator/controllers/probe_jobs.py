@@ -41,7 +41,7 @@ from bubu_operator.errors import (
 )
 from bubu_operator.injection.config import load_config
 from bubu_operator.injection.environment import InjectionPlan
-from bubu_operator.kube.conditions import ConditionStatus
+from bubu_operator.kube.conditions import ConditionStatus, parse_time
 from bubu_operator.kube.resources import (
     EVENTS,
     JOBS,
@@ -64,6 +64,8 @@ START_GRACE_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 1.0
 POLL_MAX_SECONDS: Final = 10.0
 GONE_SECONDS: Final = 1.0
+YOUNG_SECONDS: Final = 120.0
+YOUNG_CLAIM_SECONDS: Final = 3.0
 MAX_EVENTS: Final = 50
 MAX_LISTED: Final = 20
 """More Jobs or pods of ours than one somebody else has made: they must not fill our memory."""
@@ -301,14 +303,16 @@ class ProbeJobs:
                 f"PersistentVolumeClaim {namespace}/{name} does not exist; create it, or correct its name"
             )
             refusal = _refusal(Reason.CLAIM_NOT_FOUND, message, ConditionStatus.FALSE)
-            return self._without_job(config, refusal, self._schedule.backoff(1))
+            return self._without_job(config, refusal, self._claim_again_seconds(config))
         phase = section(claim, "status").get("phase")
         if phase != "Bound":
             message = (
                 f"claim {name} is {phase or 'new'}: a probe would decide where its volume is made, so it "
                 "waits for the first pod of the team. Pods are not affected"
             )
-            return self._without_job(config, _refusal(Reason.NOT_PROBED, message), self._schedule.backoff(1))
+            return self._without_job(
+                config, _refusal(Reason.NOT_PROBED, message), self._claim_again_seconds(config)
+            )
         modes = cast("list[Any]", section(claim, "spec").get("accessModes") or [])
         if "ReadWriteMany" not in modes:
             message = (
@@ -319,6 +323,15 @@ class ProbeJobs:
                 config, _refusal(Reason.NOT_PROBED, message), self._schedule.interval_seconds
             )
         return None
+
+    def _claim_again_seconds(self, config: StorageConfig) -> float:
+        """When to look for a claim again: one that was applied with its config is bound within seconds."""
+        pause = self._schedule.backoff(1)
+        created = parse_time(config.metadata.creation_timestamp)
+        if created is None:
+            return pause
+        age_seconds = (self._context.clock() - created).total_seconds()
+        return min(pause, YOUNG_CLAIM_SECONDS) if abs(age_seconds) < YOUNG_SECONDS else pause
 
     def _unprobed(self, config: StorageConfig, why: str) -> JobLook:
         s3, file = config.spec.s3, config.spec.file

@@ -91,11 +91,8 @@ class Tenant:
                 },
             },
             _binding(namespace, "bubu-storage-prober"),
+            tenant.config(file={"volumeClaimName": "flows"}),
         )
-        # A claim that is not bound yet is looked at again a minute later only.
-        bound = ("--for=jsonpath={.status.phase}=Bound", "pvc/flows", "-n", namespace, "--timeout=60s")
-        node.cluster.kubectl("wait", *bound)
-        node.cluster.apply(tenant.config(file={"volumeClaimName": "flows"}))
         return tenant
 
     def config(self, **spec: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.config_status import config_status
 from bubu_operator.controllers.context import Context, ControllerOptions
 from bubu_operator.controllers.probe_job_schedule import MAX_JOBS, MAX_JOBS_OF_NAMESPACE
-from bubu_operator.controllers.probe_jobs import ProbeJobs
+from bubu_operator.controllers.probe_jobs import CLAIMS, YOUNG_CLAIM_SECONDS, YOUNG_SECONDS, ProbeJobs
 from bubu_operator.controllers.storageconfig import ConfigReconciler
 from bubu_operator.errors import KubeConflictError, KubeForbiddenError, KubeUnreachableError
 from bubu_operator.kube.client import ObjectList
@@ -301,6 +301,27 @@ def test_a_config_that_may_have_no_job_any_more_holds_no_place(why):
     world.look("next")
 
     assert "next" in world.api.created[-1]
+
+
+@pytest.mark.parametrize("phase", ["Pending", None])
+def test_a_claim_that_comes_with_its_config_is_soon_looked_at_again(phase):
+    """Both are often in one file: the claim is bound a moment later. Who waits for days is asked rarely."""
+    world = World()
+    spec = {"file": {"volumeClaimName": "flows"}}
+    if phase is not None:
+        metadata = {"name": "flows", "namespace": "team-a"}
+        world.api.put(CLAIMS, {"metadata": metadata, "status": {"phase": phase}})
+    obj = world.config(spec=spec)
+    obj["metadata"]["creationTimestamp"] = format_time(START)
+    config = StorageConfig.model_validate(obj)
+    world.after(1)
+    young = world.jobs.look(obj, config).again_seconds
+    world.after(YOUNG_SECONDS)
+
+    old = world.jobs.look(obj, config).again_seconds
+
+    assert young <= YOUNG_CLAIM_SECONDS
+    assert old > 30
 
 
 @pytest.mark.parametrize("change", ["deleted", "invalid"])
