@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# A busy machine takes longer than 200 ms for an example now and then: no property is about time.
+settings.register_profile("unhurried", parent=settings(), deadline=None)
+settings.load_profile("unhurried")
 
 pytest_plugins = ["tests.cluster.fixtures", "tests.s3server.fixtures", "tests.node.fixtures"]
 

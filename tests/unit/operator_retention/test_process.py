@@ -374,7 +374,7 @@ def test_a_request_that_hangs_does_not_keep_it_alive():
             secret_access_key="b",
             timeout_seconds=60.0,
         )
-        document = PassDocument(settings, spec(), Cursor(), boot_seconds() + 2.0)
+        document = PassDocument(settings, spec(), Cursor(), boot_seconds() + 5.0)
         with start(document) as process:
             end, _ = wait_for(process, lambda line: isinstance(line, PassEnded))
             late_seconds = boot_seconds() - document.valid_until
