@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionCursor, RetentionPolicy
+from bubu_operator.retention.cycle import Stage, StageKind
 from bubu_operator.retention.plan import (
     MAX_SCOPES,
     PassPlan,
@@ -346,3 +347,34 @@ def test_no_clock_can_put_a_pass_off_for_ever(offset, interval):
     assert due.at <= NOW + timedelta(seconds=parsed.spec.interval_seconds)
     later = max(due.at, NOW)
     assert decide_due(parsed, later).at <= later
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "reason"),
+    [
+        (StageKind.APPROVAL_REQUIRED, {}, DueReason.APPROVAL_REQUIRED),
+        (StageKind.DRY_RUN, {}, DueReason.INTERVAL),
+        (StageKind.DRY_RUN, {"completeCycle": True, "mode": "DryRun"}, DueReason.INTERVAL),
+        (StageKind.ENFORCE, {"completeCycle": True, "mode": "DryRun"}, DueReason.REHEARSED),
+        (StageKind.ENFORCE, {"completeCycle": True, "mode": "Enforce"}, DueReason.INTERVAL),
+        (StageKind.ENFORCE, {"completeCycle": False, "mode": "DryRun"}, DueReason.INTERVAL),
+    ],
+)
+def test_what_comes_next_decides_when(kind, status, reason):
+    """An approval is waited for without end; only what deletes after a whole rehearsal is due at once."""
+    due = decide_due(policy(status=last_pass(**status)), NOW, Stage(kind, ""))
+
+    assert due.reason is reason
+    assert (due.at is None) is (reason is DueReason.APPROVAL_REQUIRED)
+
+
+def test_a_last_pass_that_never_began_is_none():
+    """A status that somebody cut down is no reason to wait."""
+    assert decide_due(policy(status=last_pass(startTime=None)), NOW).reason is DueReason.FIRST
+
+
+def test_a_pass_that_ended_this_very_moment_keeps_its_interval():
+    """The clock is not behind."""
+    parsed = policy(status=last_pass(finishTime="2026-01-02T12:00:00Z"), interval="5m")
+
+    assert decide_due(parsed, NOW).at == NOW + timedelta(minutes=5)
