@@ -16,6 +16,7 @@ in ``/sys/fs/cgroup`` is removed at the next start (``runs.py``).
 from __future__ import annotations
 
 import atexit
+import json
 import secrets
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Node", "NodeCluster"]
 
 _API_PORT = 6443
-_READY_SECONDS = 120
+_READY_SECONDS = 120.0
 _PROXY_USER = "system:kube-proxy"
 
 
@@ -300,8 +301,10 @@ class _Start:
         with ThreadPoolExecutor() as pool:
             for done in [pool.submit(self._finish_node, node, cluster, pause) for node in nodes.values()]:
                 done.result()
-            cluster.apply(*dns_objects(self.plan))
-        self._wait_ready(cluster, list(nodes))
+            # Checking them first would fetch every schema of the API, which takes seconds this early.
+            objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": dns_objects(self.plan)})
+            cluster.kubectl("create", "--validate=false", "-f", "-", input=objects)
+        self._wait_ready(cluster, list(nodes.values()))
         return NodeCluster(cluster, nodes, self.run, self.processes)
 
     def abandon(self, *, keep_logs: bool) -> None:
@@ -400,10 +403,13 @@ class _Start:
             self.control_plane = list(processes)
             self.run = self.run.with_processes([*self.processes, *self.control_plane], owner=None)
 
-    def _wait_ready(self, cluster: Cluster, names: list[str]) -> None:
-        nodes = [f"node/{name}" for name in names]
-        timeout = f"--timeout={_READY_SECONDS}s"
-        for condition in ("create", "condition=Ready"):
-            cluster.kubectl(
-                "wait", *nodes, f"--for={condition}", timeout, timeout_seconds=_READY_SECONDS + 10.0
+    def _wait_ready(self, cluster: Cluster, nodes: list[Node]) -> None:
+        def is_ready(name: str) -> bool:
+            # Not kubectl wait: it gives up on a node that is not there yet.
+            path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+            return cluster.kubectl("get", "node", name, "-o", path, check=False).stdout == "True"
+
+        for node in nodes:
+            node.machine.wait_for(
+                lambda name=node.name: is_ready(name), "kubelet", f"{node.name} to be ready", _READY_SECONDS
             )
