@@ -7,7 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from bubu_storage.errors import OwnersUnknownError, PermissionDeniedError, UnavailableError
+from bubu_storage.errors import (
+    OwnersUnknownError,
+    PermissionDeniedError,
+    UnavailableError,
+    UnsupportedOperationError,
+)
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.marks import mark_key
 from bubu_storage.retention.report import StoppedBy
@@ -225,6 +230,23 @@ def test_the_owners_are_looked_at_again_before_marks_are_written():
     world.run(orphan_spec())
 
     assert world.marks() == ["outputs/a/r2/"]
+
+
+def test_a_store_that_writes_nothing_at_all_keeps_its_orphans():
+    """Refused with a condition and without one, a mark is given up: the error is noted, the pass goes on."""
+    world = OwnedWorld()
+    world.fill("outputs/a/r1/", 1, 40)
+
+    def before(_index: int, kind: str, keys: tuple[str, ...]) -> None:
+        if kind == "put":
+            raise UnsupportedOperationError("read only")
+
+    world.backend.before = before
+    report = world.run(orphan_spec())
+
+    assert report.complete_cycle
+    assert report.error_count == 1
+    assert world.data() == ["outputs/a/r1/o00000"]
 
 
 def test_nothing_is_marked_while_it_is_unknown_who_owns_runs():
