@@ -14,6 +14,7 @@ import pytest
 from tests.cluster.certs import write_serving_files
 from tests.cluster.errors import ClusterError, KubectlError
 from tests.cluster.processes import wait_until
+from tests.node.images import PROBE_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -259,3 +260,49 @@ def test_an_archive_that_is_none_is_refused(node_cluster: NodeCluster, tmp_path:
 
     with pytest.raises(ClusterError, match=r"broken\.tar"):
         node_cluster.load_image(archive)
+
+
+def test_a_drained_node_gives_its_pods_to_the_other(loaded_cluster: NodeCluster, space: str):
+    """What an upgrade of a node does; pods of a Deployment come back elsewhere."""
+    cluster = loaded_cluster.cluster
+    labels = {"app": "spread"}
+    container = {"name": "probe", "image": PROBE_IMAGE, "imagePullPolicy": "Never"}
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": labels},
+    }
+    cluster.apply(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "spread", "namespace": space},
+            "spec": {
+                "replicas": 2,
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {
+                        "containers": [container],
+                        "terminationGracePeriodSeconds": 1,
+                        "topologySpreadConstraints": [spread],
+                    },
+                },
+            },
+        }
+    )
+
+    def nodes() -> list[str]:
+        cluster.kubectl("rollout", "status", "deployment/spread", "-n", space, "--timeout=50s")
+        pods = cluster.get("pods", "-n", space, "--field-selector=status.phase=Running")["items"]
+        alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        return sorted(pod["spec"]["nodeName"] for pod in alive)
+
+    assert nodes() == ["node-1", "node-2"]
+
+    try:
+        cluster.kubectl("drain", "node-1", f"--pod-selector=app={labels['app']}", "--timeout=50s")
+        assert nodes() == ["node-2", "node-2"]
+    finally:
+        cluster.kubectl("uncordon", "node-1")
