@@ -28,6 +28,12 @@ RELEASE = "bubu-storage"
 CONTROLLER = "bubu-storage-controller"
 WEBHOOK = "bubu-storage-webhook"
 HELM_SECONDS = 300
+# Certificates that are renewed every twenty seconds: so each test here is one of renewals, too.
+USUAL = {
+    "controller": {
+        "extraEnv": [{"name": "BUBU_AUTHORITY_LIFETIMES", "value": "ca=20m,leaf=30s,propagation=3s,slack=2s"}]
+    }
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +50,16 @@ class Release:
     repository: str
     tag: str
 
-    def install(self, values: dict[str, Any] | None = None) -> float:
+    def install(self) -> float:
         """``helm install --wait`` into a namespace that it creates; return the seconds that it took."""
         began = time.monotonic()
-        self.helm("install", RELEASE, CHART, "--create-namespace", "--wait", values=values)
+        self.helm("install", RELEASE, CHART, "--create-namespace", "--wait", values=USUAL)
         return time.monotonic() - began
 
-    def upgrade(self, values: dict[str, Any] | None = None, chart: Path = CHART) -> float:
-        """``helm upgrade --wait`` with these values and no others; return the seconds that it took."""
+    def upgrade(self, chart: Path = CHART) -> float:
+        """``helm upgrade --wait`` to a chart and this image; return the seconds that it took."""
         began = time.monotonic()
-        self.helm("upgrade", RELEASE, chart, "--wait", "--reset-values", values=values)
+        self.helm("upgrade", RELEASE, chart, "--wait", "--reset-values", values=USUAL)
         return time.monotonic() - began
 
     def uninstall(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,8 +19,10 @@ pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
 
 MakeTenant = Callable[..., Tenant]
 FAILOVER_SECONDS = 15.0
-MISS_SECONDS = 3.0
-"""So long after a kill the API server may still call an address where nobody is."""
+MISS_SECONDS = 10.0
+"""So long after a kill the API server may call an address where nobody is; a second
+or two on a quiet machine."""
+ROUNDS = 5 if os.environ.get("BUBU_LONG_TESTS") == "1" else 1
 
 
 def test_another_controller_leads_soon_after_the_leader_was_killed(
@@ -70,11 +73,11 @@ def test_killed_webhooks_cost_a_moment_at_most(
     kills: list[float] = []
     with stream_of(plain, 10) as ordinary, stream_of(strict, 10) as guarded:
         ordinary.run_until(2)
-        for name in release.pods("webhook"):
+        for name in release.pods("webhook") * ROUNDS:
             before = restarts(release, name)
             kills.append(ordinary.elapsed_seconds)
             node.kill_container(name, namespace=NAMESPACE)
-            wait_until(lambda n=name, b=before: is_back(release, n, b), 60, f"{name} to be ready again")
+            wait_until(lambda n=name, b=before: is_back(release, n, b), 120, f"{name} to be ready again")
             ordinary.run_until(ordinary.elapsed_seconds + 2)
         reports = ordinary.finish(), guarded.finish()
 
