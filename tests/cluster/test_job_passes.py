@@ -27,6 +27,7 @@ from tests.cluster.controller_harness import (
     install,
     only_child,
     until,
+    within,
 )
 from tests.cluster.kubelet import MiniKubelet
 from tests.cluster.token_service import TokenService
@@ -373,7 +374,7 @@ def test_the_controller_is_killed_in_the_middle(team: Team, claim: Files) -> Non
 
         first.kill()
 
-        until(lambda: not alive(child) and not alive(agent), "the pass and its agent to end", 5)
+        within(lambda: not alive(child) and not alive(agent), "the pass and its agent to end", 5)
         left = claim.keys()
         assert keep < left
         team.policy()

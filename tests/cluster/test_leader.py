@@ -63,7 +63,7 @@ def test_one_acts_and_the_other_one_stands_by(arena: Arena) -> None:
 
 
 def test_a_leader_that_is_told_to_stop_hands_over_at_once(arena: Arena) -> None:
-    """The next one need not wait until the Lease expires after ten seconds."""
+    """From SIGTERM to the first probe of the next one it takes less than three seconds."""
     leader = arena.leader()
     standby = arena.standby()
 
@@ -76,7 +76,7 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once(arena: Arena) -> None:
     acted = time.monotonic() - began
 
     print(f"hand-over: leads after {acquired:.2f} s, first action after {acted:.2f} s")
-    assert acquired < 8.0
+    assert acquired < 3.0
     assert "gave the Lease" in leader.log
     assert arena.lease()["leaseTransitions"] == 1
 
@@ -156,7 +156,7 @@ def test_a_leader_that_is_cut_off_ends_before_its_successor_begins(arena: Arena)
 
 
 def test_a_short_silence_of_the_api_server_changes_nothing(arena: Arena) -> None:
-    """Three seconds without an answer: the same one leads afterwards, and goes on working."""
+    """Four and a half seconds without an answer: the same one leads afterwards, and goes on working."""
     with RecordingProxy(arena.cluster) as way:
         leader = arena.candidate()
         way.lead_through(leader.kubeconfig)
@@ -164,7 +164,7 @@ def test_a_short_silence_of_the_api_server_changes_nothing(arena: Arena) -> None
         until(lambda: leader.leads, "the leadership")
         with way.held():
             began = time.monotonic()
-            until(lambda: time.monotonic() - began > 3.0, "the time")
+            until(lambda: time.monotonic() - began > 4.5, "the time")
         arena.config()
         until(arena.probed, "a probe")
 
@@ -173,9 +173,9 @@ def test_a_short_silence_of_the_api_server_changes_nothing(arena: Arena) -> None
 
 
 def test_a_killed_leader_is_replaced(arena: Arena) -> None:
-    """From SIGKILL to the first action of the next one takes little more than the Lease's ten seconds."""
+    """From SIGKILL to the first action of the next one it takes less than 15 seconds, each of three times."""
     leader = arena.leader()
-    for number in range(2):
+    for number in range(3):
         standby = arena.standby()
         leader.kill()
         killed_at = time.monotonic()
@@ -184,7 +184,7 @@ def test_a_killed_leader_is_replaced(arena: Arena) -> None:
         seconds = time.monotonic() - killed_at
 
         print(f"kill {number}: first action after {seconds:.2f} s")
-        assert seconds < 20.0
+        assert seconds < 15.0
         leader = standby
 
 
@@ -233,7 +233,7 @@ def test_a_signal_in_the_first_moments_ends_it_with_zero(arena: Arena) -> None:
         began = time.monotonic()
         until(lambda at=began + delay_seconds: time.monotonic() >= at, "the moment")
         assert candidate.stop(5.0) == 0
-        assert time.monotonic() - began - delay_seconds < 10.0
+        assert time.monotonic() - began - delay_seconds < 3.0
         assert "Traceback" not in candidate.log
 
 

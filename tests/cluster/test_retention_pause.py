@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.controller_harness import allow_election, children_of, condition, until
+from tests.cluster.controller_harness import allow_election, children_of, condition, until, within
 from tests.cluster.retention_world import SLOW, World, finished
 
 pytestmark = pytest.mark.cluster
@@ -48,7 +48,7 @@ def test_the_annotation_ends_a_pass_that_is_under_way(world: World) -> None:
 
     began = time.monotonic()
     annotate(world, f"{ANNOTATION}=true")
-    until(lambda: not children_of(controller.pid), "the pass to end", 6)
+    within(lambda: not children_of(controller.pid), "the pass to end", 6)
     seconds = time.monotonic() - began
 
     left = world.objects()

@@ -146,7 +146,7 @@ def test_reviews_go_on_while_the_api_server_hangs(tmp_path: Path, files: Serving
     print(
         f"\n{answered} reviews in a pause of {PAUSE_SECONDS:g} s, slowest {slowest:.3f} s; up in {took:.1f} s"
     )
-    assert slowest < PAUSE_SECONDS / 2
+    assert slowest < 1.0
     assert stale_seconds > PAUSE_SECONDS / 2
 
 
