@@ -111,6 +111,8 @@ def starter(tmp_path: Path, probe_archive: Path) -> Iterator[tuple[subprocess.Po
         finally:
             process.kill()
             process.wait()
+            mine = [run for run in read_runs() if run.workdir == str(tmp_path / "run")]
+            wait_until(lambda: not any(run.is_alive() for run in mine), 20, "the run's owner to end")
             sweep()
 
 
