@@ -170,11 +170,14 @@ def finished_status(
     }
     new["totals"] = totals
     new["nextPassTime"] = format_time(now + timedelta(seconds=interval_seconds))
-    for field in ("oldestOverdueSeconds", "oldestOverdueSince"):
-        new.pop(field, None)
-    if report is not None and report.oldest_overdue_seconds is not None:
-        new["oldestOverdueSeconds"] = max(0, round(report.oldest_overdue_seconds))
-        new["oldestOverdueSince"] = format_time(now - timedelta(seconds=report.oldest_overdue_seconds))
+    overdue_seconds = None if report is None else report.oldest_overdue_seconds
+    # A pass that broke off before it saw anything overdue does not know that nothing is.
+    if overdue_seconds is not None or (report is not None and verdict.good):
+        for field in ("oldestOverdueSeconds", "oldestOverdueSince"):
+            new.pop(field, None)
+    if overdue_seconds is not None:
+        new["oldestOverdueSeconds"] = max(0, round(overdue_seconds))
+        new["oldestOverdueSince"] = format_time(now - timedelta(seconds=overdue_seconds))
     if report is not None:
         new = judge_cycle(new, start, report, now=now, interval_seconds=interval_seconds)
     degraded = _degraded(new, start, report, verdict, interval_seconds)

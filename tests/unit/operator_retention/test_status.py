@@ -146,6 +146,19 @@ def test_overdue_fields_go_when_nothing_is_overdue():
     assert "oldestOverdueSince" not in status
 
 
+@pytest.mark.parametrize("made", [None, report(scanned=0, stopped_by=StoppedBy.STORE_ERROR)])
+def test_what_was_overdue_stays_when_a_pass_breaks_off(made):
+    """It saw nothing, so it does not know that nothing is; an alert on the lag must not end by it."""
+    old = finish({}, report(oldest_overdue_seconds=90.0))
+
+    status = finish(old, made, Verdict(False, Reason.PASS_FAILED, "the store does not answer"))
+
+    assert (status["oldestOverdueSeconds"], status["oldestOverdueSince"]) == (
+        old["oldestOverdueSeconds"],
+        old["oldestOverdueSince"],
+    )
+
+
 def test_a_pass_that_died_keeps_its_last_checkpoint():
     """Counts, cursor and totals are those that were written; only the end is added."""
     old = progress_status({}, start(), report(stopped_by=None), Redactor())
