@@ -15,7 +15,7 @@ MUTANTS ?=
 MUTANTS_ARGS ?=
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help venv lint types programs test unit cluster-test cluster-test-long retention-test-long e2e image bench demo cluster-up cluster-down generate golden mutants fmt clean
+.PHONY: help venv lint types programs test unit cluster-test cluster-test-long retention-test-long node-test e2e image bench demo cluster-up cluster-down node-up node-down generate golden mutants fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -32,6 +32,7 @@ lint: venv ## Format check, ruff, import contracts, spelling, generated files
 	PYTHONPATH=storage_lib:operator $(BIN)/lint-imports
 	$(BIN)/codespell
 	$(PY) -m bubu_operator crds --check crds
+	$(PY) scripts/chart.py --check
 	$(PY) scripts/library_reference.py --check
 
 types: venv ## pyright, strict
@@ -40,13 +41,14 @@ types: venv ## pyright, strict
 programs: venv ## Build the servers and tools of the tests that are not in the cache yet (test does it)
 	$(PY) -m tests.cluster ensure
 	$(PY) -m tests.s3server ensure
-	$(PY) -c "from tests.chart import programs as p; p.ensure_helm(); p.ensure_kubeconform(); p.ensure_helm_unittest()"
+	$(PY) -m tests.chart ensure
+	$(PY) -m tests.monitoring ensure
 
 test: programs ## Everything, in two lanes side by side: with and without a cluster; logs in build/tests
 	$(PY) -m scripts.side_by_side $(PYTEST_ARGS)
 
 unit: venv ## Only what needs no server: seconds
-	$(BIN)/pytest -m "not cluster and not s3 and not node" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not cluster and not s3 and not node and not chart and not prometheus" $(PYTEST_ARGS)
 
 cluster-test: venv ## Only the tests on a real API server
 	$(PY) -m tests.cluster ensure
@@ -60,6 +62,10 @@ cluster-test-long: venv ## Load, faults and scale of the webhook, in their long 
 retention-test-long: venv ## 200 rounds of kill -9 on each store, and thousands of random worlds
 	$(PY) -m tests.s3server ensure
 	BUBU_LONG_TESTS=1 $(BIN)/pytest -s tests/s3/test_retention_kill.py tests/unit/retention/test_machine.py $(PYTEST_ARGS)
+
+node-test: programs ## Only the tests on real nodes (as root): image, chart, pods
+	$(PY) -m tests.node ensure
+	BUBU_REQUIRE_NODE=1 $(BIN)/pytest -m node $(PYTEST_ARGS)
 
 demo: venv ## The main job, shown: STORE=file (default) or STORE=s3
 	$(PY) -m tests.demo --store $(STORE)
@@ -81,8 +87,16 @@ cluster-up: venv ## A Kubernetes API server to play with
 cluster-down: venv ## Stop what cluster-up started
 	$(PY) -m tests.cluster down
 
-generate: venv ## Rewrite generated files: crds/, docs/reference/
+node-up: venv ## A cluster with two real nodes to play with (as root, no Docker)
+	$(PY) -m tests.node up
+
+node-down: venv ## Stop what node-up started
+	$(PY) -m tests.node down
+
+generate: venv ## Rewrite generated files: crds/, docs/reference/, the chart's tables and CRDs
 	$(PY) -m bubu_operator crds --write crds
+	$(PY) scripts/chart.py
+	$(PY) -m tests.chart.rbac_table
 	$(PY) -m bubu_operator.api.reference docs/reference
 	$(PY) scripts/library_reference.py
 
@@ -98,4 +112,5 @@ fmt: venv ## Format and fix what ruff can fix
 
 clean: ## Stop what cluster-up started; remove the virtual environment and local state
 	@if [ -x $(PY) ]; then $(PY) -m tests.cluster down; fi
+	@if [ -x $(PY) ] && [ "$$(id -u)" = 0 ]; then $(PY) -m tests.node down; fi
 	rm -rf $(VENV) .tools .demo .cluster dist build

@@ -14,11 +14,6 @@ HERE = Path(__file__).parent
 WITHOUT_HELM = "test_drift.py"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the marker of these tests."""
-    config.addinivalue_line("markers", "chart: needs Helm and its companions (built by the fixture)")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test that renders the chart, so that ``-m "not chart"`` deselects it."""

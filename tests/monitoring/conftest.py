@@ -14,12 +14,6 @@ HERE = Path(__file__).parent
 NEEDS_PROMETHEUS = "test_processes.py"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the marker of these tests."""
-    config.addinivalue_line("markers", "prometheus: needs promtool or Prometheus (built by the fixture)")
-    config.addinivalue_line("markers", "chart: needs Helm and its companions (built by the fixture)")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test that runs a program of Prometheus', so that ``-m "not prometheus"`` deselects it."""
