@@ -91,6 +91,7 @@ def setup_logging(
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         _plain_kopf,
+        _plain_uvicorn,
         # Where the renderer for people looks for it: then it begins the line.
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time" if is_json else "timestamp"),
     ]
@@ -137,6 +138,14 @@ def _plain_kopf(_logger: object, _method: str, event: MutableMapping[str, Any]) 
         fields = cast("dict[str, Any]", about)
         where = "/".join(str(fields[part]) for part in ("namespace", "name") if fields.get(part))
         event["object"] = f"{fields.get('kind')} {where}"
+    return event
+
+
+def _plain_uvicorn(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Leave out the copy of uvicorn's message that has colours of a terminal in it."""
+    event.pop("color_message", None)
     return event
 
 

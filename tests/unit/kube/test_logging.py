@@ -86,3 +86,13 @@ def test_lines_of_kopf_name_their_object_and_nothing_else(restore_logging, plant
     assert kopf.keys() == {"time", "level", "logger", "message", "object"}
     assert kopf["object"] == "StorageConfig flows/main"
     assert ours["settings"] == "kept"
+
+
+def test_lines_of_uvicorn_have_no_second_message_in_colours(restore_logging, planted):
+    """A copy of each message with escape sequences for a terminal is of no use in a log."""
+    out = io.StringIO()
+    setup_logging("info", "json", planted, stream=out)
+
+    logging.getLogger("uvicorn.error").info("up", extra={"color_message": "\x1b[36mup\x1b[0m"})
+
+    assert json.loads(out.getvalue()).keys() == {"time", "level", "logger", "message"}
