@@ -10,6 +10,7 @@ same bytes, dates and modes, so that an image can be compared with one that was 
 from __future__ import annotations
 
 import compileall
+import csv
 import os
 import py_compile
 import re
@@ -48,6 +49,7 @@ def main(folder: Path) -> int:
     before = _bytes_below(folder)
     _keep_programs(folder / "bin")
     _drop(packages)
+    _list_what_is_left(packages)
     _compile(packages)
     _settle(folder)
     after = _bytes_below(folder)
@@ -73,6 +75,14 @@ def _drop(packages: Path) -> None:
             shutil.rmtree(path)
         elif path.parent.suffix == ".dist-info" and path.name in TRACES:
             path.unlink()
+
+
+def _list_what_is_left(packages: Path) -> None:
+    """Have each package's list of its files name no other ones; it has digests of traces, too."""
+    for record in packages.glob("*.dist-info/RECORD"):
+        lines = record.read_text(encoding="utf-8").splitlines()
+        left = [line for line in lines if (packages / next(csv.reader([line]))[0]).exists()]
+        record.write_text("\n".join(left) + "\n", encoding="utf-8")
 
 
 def _is_tests(folder: Path) -> bool:
