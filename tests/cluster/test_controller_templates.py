@@ -125,10 +125,9 @@ def test_a_labelled_deployment_is_injected_once(controller: ControllerProcess, w
     assert web.read()["spec"]["template"] == found["spec"]["template"]
 
     def told() -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {"web": [], "other": []}
-        for item in web.cluster.get("events.events.k8s.io", "-n", web.namespace)["items"]:
-            found[item["regarding"]["name"]].append(item["reason"])
-        return found
+        items = web.cluster.get("events.events.k8s.io", "-n", web.namespace)["items"]
+        told = [(item["regarding"]["name"], item["reason"]) for item in items]
+        return {name: [reason for whose, reason in told if whose == name] for name in ("web", "other")}
 
     # An event follows what it is about.
     until(lambda: told()["other"], "the other's event")
