@@ -36,12 +36,14 @@ def test_the_default_rights_are_those_that_cluster_tests_run_with():
 
 
 def test_the_scoped_rights_are_those_that_cluster_tests_run_with():
-    """The same for an installation for one namespace; what is bound to nobody is a Role there."""
+    """The same for an installation for one namespace; what is bound to nobody yet is a Role there."""
     rendered = given(render({"scopedNamespace": TENANT}))
     on_demand = {right for right in rendered if not right.account}
 
-    assert shipped("scoped-rbac.yaml", "webhook-authority-rbac.yaml") == rendered - on_demand
-    assert {TENANT} == {right.namespace for right in on_demand}
+    assert shipped("scoped-rbac.yaml", "webhook-authority-rbac.yaml") == rendered
+    assert {(TENANT, "bubu-storage-secret-reader"), (TENANT, "bubu-storage-prober")} == {
+        (right.namespace, right.role) for right in on_demand
+    }
 
 
 @pytest.mark.parametrize("case", MATRIX)
@@ -77,6 +79,19 @@ def test_all_secrets_are_readable_only_when_asked_for():
     rights = rights_of(render(MATRIX["all-secrets"]).installed)
 
     assert Right(CONTROLLER, "bubu-storage-secret-reader", "*", "", "secrets", "", "get") in rights
+
+
+@pytest.mark.parametrize("case", ["tenants", "scoped", "all-secrets"])
+def test_bindings_that_people_made_stay_in_nobodys_way(case: str):
+    """Those of the messages and documents are called like the role; Helm takes over no object that it did not make."""
+    rendered = render(MATRIX[case])
+    bindings = rendered.of("RoleBinding") + rendered.of("ClusterRoleBinding")
+    by_role = {obj["roleRef"]["name"]: obj["metadata"]["name"] for obj in bindings}
+
+    assert "bubu-storage-controller-secrets" == by_role["bubu-storage-secret-reader"]
+    assert (
+        by_role.get("bubu-storage-prober", "bubu-storage-controller-jobs") == "bubu-storage-controller-jobs"
+    )
 
 
 def test_a_scoped_installation_reaches_no_other_namespace():
