@@ -30,7 +30,13 @@ from bubu_operator.cli_options import (
     shown_option,
     switch_option,
 )
-from bubu_operator.defaults import AUTHORITY_SECRET, OPERATOR_NAMESPACE, WEBHOOK_NAME
+from bubu_operator.defaults import (
+    AUTHORITY_SECRET,
+    OPERATOR_NAMESPACE,
+    PROBER_ROLE,
+    SECRET_READER_ROLE,
+    WEBHOOK_NAME,
+)
 from bubu_operator.process import begin_process
 from bubu_storage import __version__
 
@@ -116,6 +122,17 @@ def cli() -> None:
     callback=check_address,
     help="What agents call it by: HOST or HOST:PORT. Default: POD_IP; without it there are no such passes.",
 )
+@click.option(
+    "--exclude-namespace",
+    "exclude_namespaces",
+    multiple=True,
+    help="Leave the workloads of this namespace alone, as the webhook is told to; repeatable. Default: none "
+    "but the system's and the operator's own.",
+)
+@shown_option(
+    "--secret-reader-role", SECRET_READER_ROLE, "Role that messages name for the right to read Secrets."
+)
+@shown_option("--prober-role", PROBER_ROLE, "Role that messages name for the right to start Jobs.")
 @switch_option(
     "--allow-loopback-endpoints/--no-allow-loopback-endpoints",
     "Let configs name stores on the controller's own machine; for tests and single-node trials.",

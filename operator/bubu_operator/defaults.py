@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["AUTHORITY_SECRET", "LEASE_NAME", "OPERATOR_NAME", "OPERATOR_NAMESPACE", "WEBHOOK_NAME"]
+__all__ = [
+    "AUTHORITY_SECRET",
+    "LEASE_NAME",
+    "OPERATOR_NAME",
+    "OPERATOR_NAMESPACE",
+    "PROBER_ROLE",
+    "SECRET_READER_ROLE",
+    "WEBHOOK_NAME",
+]
 
 OPERATOR_NAME: Final = "bubu-storage-operator"
 """What registrations in stores say for people."""
@@ -20,3 +28,9 @@ AUTHORITY_SECRET: Final = "bubu-storage-webhook-ca"  # noqa: S105 - a name, not 
 
 LEASE_NAME: Final = "bubu-storage-controller"
 """Lease that says which controller works, in the operator's namespace."""
+
+SECRET_READER_ROLE: Final = "bubu-storage-secret-reader"  # noqa: S105 - a name, not a secret
+"""Role that lets the controller read the Secrets and ConfigMaps of the namespaces where it is bound."""
+
+PROBER_ROLE: Final = "bubu-storage-prober"
+"""Role that lets the controller start Jobs in the namespaces where it is bound."""

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bubu_operator.controllers.pause import PauseState
-from bubu_operator.defaults import OPERATOR_NAMESPACE, WEBHOOK_NAME
+from bubu_operator.defaults import OPERATOR_NAMESPACE, PROBER_ROLE, SECRET_READER_ROLE, WEBHOOK_NAME
+from bubu_operator.injection.names import SYSTEM_NAMESPACES
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.events import EventRecorder
 from bubu_operator.kube.lease_fence import LeadershipFence
@@ -53,6 +54,9 @@ class ControllerOptions:
         rollout_timeout_seconds: a roll-out that is not done after this long does not hold up the next.
         pause_retention: no pass is started, whatever the annotation on the namespace says.
         pause_annotation: False: passes run although no annotation can pause them.
+        exclude_namespaces: whose workloads are left alone, as the webhook is told to leave them alone.
+        secret_reader_role: what messages name for the right to read a namespace's Secrets.
+        prober_role: what messages name for the right to start Jobs in a namespace.
     """
 
     kubeconfig: Path | None = None
@@ -78,6 +82,14 @@ class ControllerOptions:
     rollout_timeout_seconds: float = 600.0
     pause_retention: bool = False
     pause_annotation: bool = True
+    exclude_namespaces: tuple[str, ...] = ()
+    secret_reader_role: str = SECRET_READER_ROLE
+    prober_role: str = PROBER_ROLE
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Namespaces whose workloads are nobody's to inject: the system's, our own, and excluded ones."""
+        return frozenset((*SYSTEM_NAMESPACES, self.operator_namespace, *self.exclude_namespaces))
 
 
 class ObjectCache:

@@ -25,7 +25,7 @@ from bubu_operator.injection.drift import (
     judge_pod,
     lacks_injection,
 )
-from bubu_operator.injection.names import RESTARTED_ANNOTATION, SYSTEM_NAMESPACES
+from bubu_operator.injection.names import RESTARTED_ANNOTATION
 from bubu_operator.injection.podspec import child, texts_of
 from bubu_operator.kube.owners import owner_of_pod
 from bubu_operator.kube.resources import (
@@ -85,7 +85,7 @@ class Sweeper:
         self._max_looks = max_looks
         self._looks_left = 0
         self._lacking: OrderedDict[tuple[str, str], bool] = OrderedDict()
-        self._left_out = frozenset((*SYSTEM_NAMESPACES, context.options.operator_namespace))
+        self._left_out = context.options.left_out
 
     def sweep(self) -> tuple[ClusterView, Tally]:
         """See every pod once.

@@ -38,7 +38,6 @@ from bubu_operator.controllers.pass_words import (
 from bubu_operator.controllers.probe_job import place_problem, wants_job
 from bubu_operator.controllers.probe_job_schedule import Places, key_of_config
 from bubu_operator.controllers.probe_job_state import Phase, pending_seconds
-from bubu_operator.controllers.probe_jobs import PROBER_ROLE
 from bubu_operator.controllers.store_access import grant_command
 from bubu_operator.errors import (
     KubeApiError,
@@ -138,8 +137,8 @@ class PassJobs:
         """
         if self._listener is None:
             raise AssertionError("asked for an agent, and nobody listens; see wants()")
-        namespace = config.metadata.namespace
-        if problem := place_problem(namespace, self._context.options.operator_namespace):
+        options, namespace = self._context.options, config.metadata.namespace
+        if problem := place_problem(namespace, options.operator_namespace):
             return NotYet(Reason.PASS_JOB_REFUSED, problem, BACKOFF_MAX_SECONDS)
         loaded = load_config({**config.to_api(), "kind": StorageConfig.KIND})
         if loaded.plan is None:
@@ -147,7 +146,7 @@ class PassJobs:
         try:
             return self._open(self._listener, order, config, loaded.plan)
         except KubeForbiddenError as error:
-            command = grant_command(PROBER_ROLE, namespace, str(error))
+            command = grant_command(options, options.prober_role, namespace, str(error))
             self._holders.give_up(key_of_config(config), order.policy)
             if not command:
                 raise
@@ -277,7 +276,7 @@ class PassJobs:
         except KubeConflictError:
             return _starting("an earlier Job is being deleted", GONE_SECONDS)
         except (KubeForbiddenError, KubeInvalidError) as error:
-            if grant_command(PROBER_ROLE, config.metadata.namespace, str(error)):
+            if grant_command(options, options.prober_role, config.metadata.namespace, str(error)):
                 raise
             message = f"the API server refuses the Job of the agent: {error}"
             return self._failed(config, held, Reason.PASS_JOB_REFUSED, message)

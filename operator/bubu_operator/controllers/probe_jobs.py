@@ -53,11 +53,10 @@ from bubu_operator.kube.resources import (
     section,
 )
 
-__all__ = ["PROBER_ROLE", "JobLook", "ProbeJobs"]
+__all__ = ["JobLook", "ProbeJobs"]
 
 logger = logging.getLogger(__name__)
 
-PROBER_ROLE: Final = "bubu-storage-prober"
 CLAIMS: Final = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 
 START_GRACE_SECONDS: Final = 15.0
@@ -133,7 +132,7 @@ class ProbeJobs:
             claim = self._look_at_claim(config)
             return claim if claim is not None else self._look(obj, config, loaded.plan)
         except KubeForbiddenError as error:
-            command = grant_command(PROBER_ROLE, namespace, str(error))
+            command = grant_command(options, options.prober_role, namespace, str(error))
             if not command:
                 raise
             return self._unprobed(config, f"the controller may not run Jobs here. Allow it with: {command}")
@@ -242,7 +241,7 @@ class ProbeJobs:
                 f"Job {metadata_of(manifest)['name']} is there already and not this config's; delete it",
             )
         except (KubeForbiddenError, KubeInvalidError) as error:
-            if grant_command(PROBER_ROLE, config.metadata.namespace, str(error)):
+            if grant_command(options, options.prober_role, config.metadata.namespace, str(error)):
                 self._places.leave(key)
                 raise
             return self._refused(config, f"the API server refuses the Job of the probe: {error}")

@@ -26,7 +26,7 @@ from bubu_operator.api.v1alpha1.store import (
     S3Spec,
     SecretRef,
 )
-from bubu_operator.controllers.context import Context
+from bubu_operator.controllers.context import Context, ControllerOptions
 from bubu_operator.controllers.endpoint import address_policy
 from bubu_operator.controllers.local_path import PathProblem, check_local_path
 from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError
@@ -47,7 +47,6 @@ __all__ = [
 
 AnyConfig: TypeAlias = StorageConfig | ClusterStorageConfig
 
-READER_ROLE: Final = "bubu-storage-secret-reader"
 DEFAULT_ACCOUNT: Final = "bubu-storage-controller"
 MAX_CREDENTIAL_CHARACTERS: Final = 8192
 """Session tokens are the longest, some kilobytes."""
@@ -221,7 +220,9 @@ def _credentials(
             about_secrets=True,
         )
     except KubeForbiddenError as error:
-        return Refusal(Reason.SECRET_FORBIDDEN, _grant(where, namespace, str(error)), about_secrets=True)
+        return Refusal(
+            Reason.SECRET_FORBIDDEN, _grant(context.options, where, namespace, str(error)), about_secrets=True
+        )
     data = _decoded(section(secret, "data"))
     keys = reference.keys
     named = (keys.access_key_id, keys.secret_access_key, keys.session_token)
@@ -278,7 +279,11 @@ def _ca_bundle(
             about_secrets=True,
         )
     except KubeForbiddenError as error:
-        return Refusal(Reason.CONFIG_MAP_FORBIDDEN, _grant(where, namespace, str(error)), about_secrets=True)
+        return Refusal(
+            Reason.CONFIG_MAP_FORBIDDEN,
+            _grant(context.options, where, namespace, str(error)),
+            about_secrets=True,
+        )
     data = section(found, "data")
     text = data.get(reference.key)
     if not isinstance(text, str) or not text.strip():
@@ -324,22 +329,25 @@ def _key_names(data: JsonObject) -> str:
     return shown if len(names) <= MAX_KEY_NAMES else f"{shown} and {len(names) - MAX_KEY_NAMES} more"
 
 
-def grant_command(role: str, namespace: str, refusal: str) -> str:
+def grant_command(options: ControllerOptions, role: str, namespace: str, refusal: str) -> str:
     """Return the command that grants a role of ours to whom a refusal names; "" if it names nobody."""
     match = _ACCOUNT.search(refusal)
-    return _rolebinding(role, namespace, f"{match['namespace']}:{match['name']}") if match else ""
+    return _rolebinding(options, role, namespace, f"{match['namespace']}:{match['name']}") if match else ""
 
 
-def _grant(where: str, namespace: str, refusal: str) -> str:
-    command = grant_command(READER_ROLE, namespace, refusal) or _rolebinding(
-        READER_ROLE, namespace, f"<its namespace>:{DEFAULT_ACCOUNT}"
+def _grant(options: ControllerOptions, where: str, namespace: str, refusal: str) -> str:
+    role = options.secret_reader_role
+    command = grant_command(options, role, namespace, refusal) or _rolebinding(
+        options, role, namespace, f"<its namespace>:{DEFAULT_ACCOUNT}"
     )
     return f"the controller may not read {where}. Allow it with: {command}"
 
 
-def _rolebinding(role: str, namespace: str, account: str) -> str:
+def _rolebinding(options: ControllerOptions, role: str, namespace: str, account: str) -> str:
+    # An installation for some namespaces has its roles in them, and nothing for the whole cluster.
+    kind = "role" if options.namespaces else "clusterrole"
     return (
-        f"kubectl create rolebinding {role} --namespace {namespace} --clusterrole {role} "
+        f"kubectl create rolebinding {role} --namespace {namespace} --{kind} {role} "
         f"--serviceaccount {account}"
     )
 

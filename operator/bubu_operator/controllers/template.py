@@ -38,7 +38,6 @@ from bubu_operator.errors import (
     KubeNotFoundError,
 )
 from bubu_operator.injection.config import InjectionConfig
-from bubu_operator.injection.names import SYSTEM_NAMESPACES
 from bubu_operator.injection.patch import make_patch
 from bubu_operator.kube.client import PatchType
 from bubu_operator.kube.events import EventType
@@ -80,7 +79,7 @@ class TemplateReconciler:
         self._context = context
         self._resource = resource
         self._gate = gate
-        self._left_out = frozenset((*SYSTEM_NAMESPACES, context.options.operator_namespace))
+        self._left_out = context.options.left_out
         self._fights = Fights(context.monotonic)
         self._notes = Fights(context.monotonic)
         self._differing: dict[ObjectKey, str] = {}

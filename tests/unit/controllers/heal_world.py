@@ -96,7 +96,7 @@ class Api(FakeApi):
 class World:
     """A namespace with one config; pods of Deployments that have it or lack it."""
 
-    def __init__(self, *, namespaces=(), page_size=500, max_looks=500, **spec):
+    def __init__(self, *, namespaces=(), exclude_namespaces=(), page_size=500, max_looks=500, **spec):
         self.api = Api((NAMESPACES, {"metadata": {"name": NAMESPACE, "labels": {}}}))
         self.now = datetime(2026, 1, 31, 12, tzinfo=UTC)
         self.monotonic = 0.0
@@ -110,7 +110,9 @@ class World:
             client=self.api,
             events=events,
             redactor=Redactor(),
-            options=ControllerOptions(namespaces=namespaces, heal_interval_seconds=60),
+            options=ControllerOptions(
+                namespaces=namespaces, exclude_namespaces=exclude_namespaces, heal_interval_seconds=60
+            ),
             clock=lambda: self.now,
             monotonic=lambda: self.monotonic,
         )

@@ -77,6 +77,17 @@ def test_pods_with_no_use_for_the_config_are_not_missing():
     assert sum(plural == "pods" for plural, _ in world.api.gets) == 1
 
 
+def test_pods_that_the_webhook_is_told_to_leave_alone_are_not_missing():
+    """Nor read whole, nor restarted for what they will never get."""
+    world = World(exclude_namespaces=(NAMESPACE,))
+    world.deployment("web", 3)
+
+    _, tally = world.sweeper().sweep()
+
+    assert (tally.pods, dict(tally.configs)) == (3, {})
+    assert not [name for plural, name in world.api.gets if plural == "pods"]
+
+
 def test_more_unknown_pods_than_may_be_read_are_left_for_the_next_sweep():
     """They are neither missing nor current; each sweep looks at some more."""
     world = World(max_looks=2)

@@ -378,6 +378,10 @@ def test_refusals_of_the_api_server():
     lacking = world.look("other")
     assert lacking.verdict.reason is Reason.NO_CREDENTIALS
     assert "kubectl create rolebinding bubu-storage-prober --namespace team-a" in lacking.verdict.message
+    scoped = World(namespaces=("team-a",), prober_role="mine-prober")
+    scoped.api.fail = KubeForbiddenError(NO_RIGHT, status=403)
+    message = scoped.look("other").verdict.message
+    assert "create rolebinding mine-prober --namespace team-a --role mine-prober " in message
     world.api.fail = KubeConflictError("exists", status=409)
     assert "not this config's" in world.look("third").verdict.message
     world.api.fail = KubeUnreachableError("away", status=503)

@@ -11,6 +11,7 @@ from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.context import Context, ControllerOptions
 from bubu_operator.controllers.store_access import Refusal, grant_command, resolve_store
+from bubu_operator.errors import KubeForbiddenError
 from bubu_operator.kube.resources import SECRETS
 from bubu_operator.kube.scrub import Redactor
 from bubu_operator.retention.document import PassDocument
@@ -143,4 +144,23 @@ def test_stores_that_only_pods_reach_are_closed_to_passes():
 )
 def test_the_command_that_grants_a_right(refusal, command):
     """For the account that the API server names; other refusals are no missing right."""
-    assert grant_command("some-role", "team-a", refusal) == command
+    assert grant_command(ControllerOptions(), "some-role", "team-a", refusal) == command
+
+
+def test_a_scoped_installation_names_the_role_of_its_namespace():
+    """It has no ClusterRoles to bind; and the role is called what the installation calls it."""
+
+    class Forbidding(FakeApi):
+        def get(self, *_, **__):
+            raise KubeForbiddenError('User "system:serviceaccount:sys:ctl" cannot get resource', status=403)
+
+    options = ControllerOptions(namespaces=("team-a",), secret_reader_role="mine-secret-reader")
+    context = Context(client=Forbidding(), events=None, redactor=Redactor(), options=options)
+
+    refused = resolve_store(context, CONFIG)
+
+    assert isinstance(refused, Refusal)
+    assert (
+        "kubectl create rolebinding mine-secret-reader --namespace team-a --role mine-secret-reader "
+        "--serviceaccount sys:ctl"
+    ) in refused.message

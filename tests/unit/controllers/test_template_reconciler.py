@@ -89,7 +89,7 @@ def config(path="/a", *, rollout=True):
 class World:
     """A namespace, a clock, and the controller's look at it."""
 
-    def __init__(self, *workloads):
+    def __init__(self, *workloads, exclude_namespaces=()):
         self.api = TemplateApi(
             (NAMESPACES, {"metadata": {"name": "team"}}),
             (STORAGE_CONFIGS, config()),
@@ -101,7 +101,7 @@ class World:
         context = types.SimpleNamespace(
             client=self.api,
             metrics=self.metrics,
-            options=ControllerOptions(),
+            options=ControllerOptions(exclude_namespaces=exclude_namespaces),
             events=types.SimpleNamespace(emit=self._emit),
             clock=lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now),
             monotonic=lambda: self.now,
@@ -212,13 +212,15 @@ def test_notes_that_never_hold_come_to_an_end():
     assert world.reasons() == ["Injected"], "nobody undoes the injection itself"
 
 
-@pytest.mark.parametrize("namespace", ["kube-system", "bubu-storage-system"])
+@pytest.mark.parametrize("namespace", ["kube-system", "bubu-storage-system", "excluded"])
 @pytest.mark.parametrize("annotations", [{}, {DIGEST_ANNOTATION: "0123456789abcdef"}])
-def test_the_systems_and_the_operators_own_workloads_are_never_touched(namespace, annotations):
+def test_workloads_of_the_system_the_operator_and_excluded_namespaces_are_never_touched(
+    namespace, annotations
+):
     """Whatever their labels and annotations say; the operator must not restart itself for them."""
     own = deployment()
     own["metadata"] |= {"namespace": namespace, "annotations": annotations}
-    world = World(own)
+    world = World(own, exclude_namespaces=("excluded",))
     world.api.put(NAMESPACES, {"metadata": {"name": namespace}})
     wanted = config()
     wanted["metadata"]["namespace"] = namespace
