@@ -58,13 +58,17 @@ MATRIX: dict[str, dict[str, Any]] = {
     "policies": {"networkPolicy": {"enabled": True}},
     "host-network": {"webhook": {"hostNetwork": True, "port": 10260, "metricsPort": 10261}},
     "monitoring": {
+        "commonLabels": {"release": "storage", "grafana_dashboard": "no"},
         "monitoring": {
             "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-            "prometheusRule": {"enabled": True},
+            "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
             "dashboard": {"enabled": True},
-        }
+        },
     },
-    "service-monitor": {"monitoring": {"serviceMonitor": {"enabled": True}}},
+    "service-monitor": {
+        "commonLabels": {"release": "storage"},
+        "monitoring": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+    },
     "everything": {
         "namePrefix": "second",
         "commonLabels": {"team": "platform"},
@@ -88,8 +92,8 @@ MATRIX: dict[str, dict[str, Any]] = {
                     "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "controller"}},
                 }
             ],
-            "podAnnotations": {"note": "true"},
-            "podLabels": {"mesh": "off"},
+            "podAnnotations": {"note": "true", "kubectl.kubernetes.io/default-container": "sidecar"},
+            "podLabels": {"mesh": "off", "team": "storage"},
             "priorityClassName": "system-cluster-critical",
             "extraArgs": ["--rollout-timeout-seconds=300"],
             "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}],
@@ -112,7 +116,7 @@ MATRIX: dict[str, dict[str, Any]] = {
             "nodeSelector": {"kubernetes.io/os": "linux"},
             "tolerations": [{"operator": "Exists"}],
             "podAnnotations": {"note": "true"},
-            "podLabels": {"mesh": "off"},
+            "podLabels": {"mesh": "off", "team": "storage"},
             "priorityClassName": "system-cluster-critical",
             "extraArgs": ["--dns-name=webhook.example"],
             "extraEnv": [{"name": "NO_PROXY", "value": "10.0.0.0/8"}],

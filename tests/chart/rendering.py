@@ -43,7 +43,17 @@ NAMESPACE = "bubu-storage-system"
 Object = dict[str, Any]
 
 # The CRDs are long, and the parser in C is ten times faster.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SAFE):
+    """Refuses a key that is there twice, as YAML does; the parser alone would take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise ChartError(f"key there twice:{node.start_mark}: {', '.join(sorted(twice))}")
+        return cast("dict[Any, Any]", super().construct_mapping(node, deep=deep))
 
 
 class ChartError(Exception):
@@ -137,7 +147,7 @@ def render(
     # JSON is YAML, and says exactly which text is a number.
     chosen = json.dumps(dict(values or {}))
     text = _rendered(chosen, release, namespace, tuple(arguments), program or ensure_helm())
-    documents = cast("list[Object | None]", list(yaml.load_all(text, Loader=_LOADER)))
+    documents = cast("list[Object | None]", list(yaml.load_all(text, Loader=_Loader)))
     return Rendered(tuple(document for document in documents if document))
 
 

@@ -154,6 +154,24 @@ def test_names_of_ports_and_selectors_fit(all_cases: dict[str, Rendered], case: 
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
 
 
+def test_the_nearest_label_wins(all_cases: dict[str, Rendered]):
+    """A label said for everything and again for one thing is there once, as it was said for that thing."""
+    everything, monitoring = all_cases["everything"], all_cases["monitoring"]
+
+    for deployment in everything.of("Deployment"):
+        assert "platform" == deployment["metadata"]["labels"]["team"]
+        assert "storage" == deployment["spec"]["template"]["metadata"]["labels"]["team"]
+    assert {"sidecar", "webhook"} == {
+        one["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"]
+        for one in everything.of("Deployment")
+    }
+    monitors = [*monitoring.of("PodMonitor"), *monitoring.of("PrometheusRule")]
+    monitors += all_cases["service-monitor"].of("ServiceMonitor")
+    assert ["prometheus"] * 5 == [one["metadata"]["labels"]["release"] for one in monitors]
+    dashboard = monitoring.one("ConfigMap", "bubu-storage-dashboard")
+    assert "1" == dashboard["metadata"]["labels"]["grafana_dashboard"]
+
+
 def test_a_new_chart_alone_restarts_nothing(all_cases: dict[str, Rendered]):
     """Pods do not carry the chart's version."""
     for label, pod in pods_of(all_cases["default"]).items():

@@ -22,22 +22,22 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Labels of every object. Call with (dict "root" $ "component" "webhook"). */}}
+{{/* Labels of every object. Call with (dict "root" $ "component" "webhook"), and "more" for those that win over commonLabels. */}}
 {{- define "bubu.labels" -}}
 {{ include "bubu.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with .root.Values.commonLabels }}
+{{- with merge (dict) (.more | default dict) .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
-{{/* Labels of pods: without the chart's version, which alone must not roll anything. */}}
+{{/* Labels of pods: without the chart's version, which alone must not roll anything. "more" as above. */}}
 {{- define "bubu.podLabels" -}}
 {{ include "bubu.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-{{- with .root.Values.commonLabels }}
+{{- with merge (dict) (.more | default dict) .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
