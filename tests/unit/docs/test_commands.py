@@ -33,7 +33,8 @@ def complaint_about(command: Command) -> str:
     objects of those names exist is not.
     """
     parsed: click.Command = PROGRAMS[command.words[0]]
-    context = click.Context(parsed, info_name=command.words[0])
+    # With the command's own settings: click remembers the names of --help from the first context that asks.
+    context = click.Context(parsed, info_name=command.words[0], **parsed.context_settings)
     words = list(command.words[1:])
     try:
         while True:
@@ -46,7 +47,7 @@ def complaint_about(command: Command) -> str:
             inner = parsed.get_command(context, words[0])
             if inner is None:
                 return f"no such command: {words[0]}"
-            context = click.Context(inner, info_name=words[0], parent=context)
+            context = click.Context(inner, info_name=words[0], parent=context, **inner.context_settings)
             parsed, words = inner, words[1:]
     except click.UsageError as error:
         return error.format_message()
