@@ -21,7 +21,7 @@ from bubu_operator.api.crds import render_crds
 from bubu_operator.defaults import LEASE_NAME, OPERATOR_NAMESPACE, WEBHOOK_NAME
 from bubu_operator.errors import KubeApiError, KubeForbiddenError, KubeInvalidError, KubeNotFoundError
 from bubu_operator.injection.names import INJECT_LABEL, SYSTEM_NAMESPACES
-from bubu_operator.injection.podspec import child
+from bubu_operator.injection.podspec import child, texts_of
 from bubu_operator.injection.select import select_config
 from bubu_operator.kube.client import DEFAULT_TIMEOUT_SECONDS, KubeClient
 from bubu_operator.kube.configs import list_configs
@@ -53,6 +53,8 @@ from bubu_operator.kubectl.judge import (
     list_of,
 )
 from bubu_operator.kubectl.output import output_option, paragraph, print_documents
+from bubu_operator.webhook.configuration import NAME_LABEL
+from bubu_operator.webhook.entries import entry_for
 
 __all__ = ["Checker", "check"]
 
@@ -63,6 +65,7 @@ ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "E
 
 _AREA_WIDTH: Final = 23
 _STATUS_WIDTH: Final = 6
+_PROBE_LABELS: Final = {INJECT_LABEL: "true"}
 _COLOURS: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
 
 
@@ -113,7 +116,9 @@ class Checker:
                 findings += self._guarded(
                     "strict", "list namespaces", lambda: self._strict(configuration, serving=serving)
                 )
-        findings += self._guarded("dry run", "create pods, and list storageconfigs", self._probe)
+        findings += self._guarded(
+            "dry run", "create pods, and list storageconfigs", lambda: self._probe(configuration)
+        )
         for resource in (
             STORAGE_CONFIGS,
             CLUSTER_STORAGE_CONFIGS,
@@ -197,14 +202,15 @@ class Checker:
         finding = judge_strict(self.client.list(NAMESPACES).items, configuration, serving=serving)
         return [] if finding is None else [finding]
 
-    def _probe(self) -> list[Finding]:
+    def _probe(self, configuration: JsonObject | None) -> list[Finding]:
         """Create a pod where a config applies, without leaving one."""
-        namespace = self._namespace_with_config()
+        namespace = self._namespace_with_config(configuration)
         if not namespace:
             return [
                 warn(
                     "dry run",
-                    "not tried: no namespace has a StorageConfig that a pod would get",
+                    "not tried: no namespace that the webhook is asked about has a StorageConfig that a pod "
+                    "would get",
                     "create one (docs/examples), or name a namespace by -n",
                 )
             ]
@@ -228,36 +234,49 @@ class Checker:
         made = json.loads(self.client.read(response, PODS.path(namespace)))
         return [judge_probe(made, warnings, namespace)]
 
-    def _namespace_with_config(self) -> str:
-        """The first namespace whose pods would get a StorageConfig by default; "" for none."""
+    def _namespace_with_config(self, configuration: JsonObject | None) -> str:
+        """The first namespace whose pods would get a StorageConfig by default; "" for none.
+
+        Args:
+            configuration: the webhook's, whose selectors may leave namespaces out; None where it is unknown.
+        """
         configs = list_configs(self.client, STORAGE_CONFIGS, self.namespace or None)
         for namespace in sorted({config.namespace for config in configs}):
             if namespace in (*SYSTEM_NAMESPACES, self.operator_namespace):
                 continue
             if select_config({}, namespace, {}, configs, ()).config is None:
                 continue
-            if self._is_active(namespace):
+            labels = self._labels_of(namespace)
+            if labels is None:
+                continue
+            if configuration is None or entry_for(configuration, _PROBE_LABELS, labels) is not None:
                 return namespace
         return ""
 
-    def _is_active(self, namespace: str) -> bool:
-        """Whether pods can be created in it; one that may not be read is taken as if."""
+    def _labels_of(self, namespace: str) -> dict[str, str] | None:
+        """Its labels, None where no pods can be created; of one that may not be read, its name alone."""
+        name = {NAME_LABEL: namespace}
         try:
             found = self._optional(NAMESPACES, namespace)
         except KubeForbiddenError:
-            return True
-        return found is not None and section(found, "status").get("phase") == "Active"
+            return name
+        if found is None or section(found, "status").get("phase") != "Active":
+            return None
+        return texts_of(metadata_of(found), "labels") | name
 
 
 def _probe_pod(namespace: str) -> JsonObject:
-    """A pod that the strictest pod security lets pass; it is never run."""
+    """A pod that the strictest pod security lets pass; it is never run.
+
+    Without a user's id: clusters that give each namespace a range of ids refuse any other.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "generateName": "bubu-check-",
             "namespace": namespace,
-            "labels": {INJECT_LABEL: "true"},
+            "labels": dict(_PROBE_LABELS),
         },
         "spec": {
             "restartPolicy": "Never",
@@ -274,7 +293,6 @@ def _probe_pod(namespace: str) -> JsonObject:
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
                         "capabilities": {"drop": ["ALL"]},
-                        "runAsUser": 65532,
                     },
                 }
             ],
