@@ -116,7 +116,8 @@ def read_values(text: str) -> list[Value]:
         value: Any = whole
         for part in path:
             value = value[part]
-        holds_keys = isinstance(value, dict) and bool(value)
+        # One that is written in its own line is a value as a whole: a map of labels.
+        holds_keys = isinstance(value, dict) and bool(value) and not key["rest"].strip()
         found.append(Value(tuple(path), " ".join(above), None if holds_keys else json.dumps(value)))
         above = []
     return found

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["MATRIX", "TENANT"]
+__all__ = ["MATRIX", "NODE_AFFINITY", "TENANT"]
 
 TENANT = "team-a"
 """A namespace that cases name; tests on an API server make it first."""
 
 _DIGEST = "sha256:" + "0" * 64
 _PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+NODE_AFFINITY: dict[str, Any] = {
+    "requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{"matchExpressions": [{"key": "spot", "operator": "DoesNotExist"}]}]
+    }
+}
+"""Which nodes: this one counts for hooks, too."""
+_ANTI_AFFINITY = {
+    "requiredDuringSchedulingIgnoredDuringExecution": [
+        {
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "controller"}},
+        }
+    ]
+}
 
 MATRIX: dict[str, dict[str, Any]] = {
     "default": {},
@@ -81,9 +96,9 @@ MATRIX: dict[str, dict[str, Any]] = {
         "log": {"level": "debug", "format": "console"},
         "controller": {
             "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
-            "nodeSelector": {"kubernetes.io/os": "linux"},
+            "nodeSelector": {"pool": "infra"},
             "tolerations": [{"operator": "Exists"}],
-            "affinity": {"nodeAffinity": {}},
+            "affinity": {"nodeAffinity": NODE_AFFINITY, "podAntiAffinity": _ANTI_AFFINITY},
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -113,7 +128,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         },
         "webhook": {
             "replicas": 3,
-            "nodeSelector": {"kubernetes.io/os": "linux"},
+            "nodeSelector": {"pool": "infra"},
             "tolerations": [{"operator": "Exists"}],
             "podAnnotations": {"note": "true"},
             "podLabels": {"mesh": "off", "team": "storage"},

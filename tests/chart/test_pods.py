@@ -9,7 +9,7 @@ import pytest
 from click.core import Context
 
 from bubu_operator.cli import cli
-from tests.chart.matrix import MATRIX, TENANT
+from tests.chart.matrix import MATRIX, NODE_AFFINITY, TENANT
 from tests.chart.rendering import Rendered, render
 
 Object = dict[str, Any]
@@ -152,6 +152,38 @@ def test_names_of_ports_and_selectors_fit(all_cases: dict[str, Rendered], case: 
         (chosen,) = [one for one in templates if selector <= one["metadata"]["labels"].items()]
         ports = {port["name"] for port in chosen["spec"]["containers"][0]["ports"]}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+
+
+@pytest.mark.parametrize("case", MATRIX)
+def test_pods_run_on_linux_nodes(all_cases: dict[str, Rendered], case: str):
+    """Also those of hooks: a cluster may have nodes that cannot run the image."""
+    for label, pod in pods_of(all_cases[case]).items():
+        assert "linux" == pod["spec"]["nodeSelector"]["kubernetes.io/os"], label
+
+
+def test_hooks_run_where_the_controller_does(all_cases: dict[str, Rendered]):
+    """On the same nodes and as urgent; rules about other pods would keep a hook from full nodes."""
+    pods = pods_of(all_cases["everything"])
+
+    assert {"nodeAffinity", "podAntiAffinity"} == set(
+        pods["Deployment/second-controller"]["spec"]["affinity"]
+    )
+    for label in ("Job/second-unregister", "Pod/second-test"):
+        spec = pods[label]["spec"]
+        assert {"kubernetes.io/os": "linux", "pool": "infra"} == spec["nodeSelector"]
+        assert [{"operator": "Exists"}] == spec["tolerations"]
+        assert "system-cluster-critical" == spec["priorityClassName"]
+        assert {"nodeAffinity": NODE_AFFINITY} == spec["affinity"]
+    for label in ("Job/bubu-storage-unregister", "Pod/bubu-storage-test"):
+        spec = pods_of(all_cases["default"])[label]["spec"]
+        assert {"affinity", "priorityClassName", "tolerations"}.isdisjoint(spec)
+
+
+def test_a_hook_that_failed_is_removed_at_last(all_cases: dict[str, Rendered]):
+    """Helm keeps its Job, and forgets it with the release."""
+    (job,) = all_cases["default"].of("Job")
+
+    assert 3600 == job["spec"]["ttlSecondsAfterFinished"]
 
 
 def test_the_nearest_label_wins(all_cases: dict[str, Rendered]):

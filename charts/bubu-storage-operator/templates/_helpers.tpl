@@ -138,6 +138,13 @@ topologySpreadConstraints:
   {{- end }}
 {{- end }}
 
+{{/* Where pods of hooks run: on the controller's nodes, but not kept away from other pods, for the full ones will do, too. */}}
+{{- define "bubu.placement" -}}
+{{- with .Values.controller -}}
+{{- dict "nodeSelector" .nodeSelector "tolerations" .tolerations "priorityClassName" .priorityClassName "affinity" (pick .affinity "nodeAffinity") | toYaml -}}
+{{- end -}}
+{{- end }}
+
 {{/* A binding. Call with (dict "root" $ "kind" "RoleBinding" "name" N "namespace" NS "component" C "role" R "roleKind" K "account" A). */}}
 {{- define "bubu.binding" -}}
 apiVersion: rbac.authorization.k8s.io/v1
@@ -177,11 +184,14 @@ subjects:
 {{- end }}
 
 {{- define "bubu.dnsEgress" -}}
+# 5353: where OpenShift's DNS pods listen. Policies see the pods' port, not the Service's.
 - ports:
-    - port: 53
+    {{- range list 53 5353 }}
+    - port: {{ . }}
       protocol: UDP
-    - port: 53
+    - port: {{ . }}
       protocol: TCP
+    {{- end }}
 {{- end }}
 
 {{- define "bubu.apiServerEgress" -}}
