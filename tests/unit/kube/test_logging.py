@@ -6,6 +6,7 @@ import io
 import json
 import logging
 
+import kopf
 import pytest
 
 from bubu_operator.errors import OptionsError
@@ -78,13 +79,13 @@ def test_lines_of_kopf_name_their_object_and_nothing_else(restore_logging, plant
     ref = {"kind": "StorageConfig", "namespace": "flows", "name": "main", "uid": "u"}
 
     logging.getLogger("kopf.objects").warning(
-        "odd", extra={"settings": object(), "k8s_skip": 1, "k8s_ref": ref}
+        "odd", extra={"settings": kopf.OperatorSettings(), "k8s_skip": 1, "k8s_ref": ref}
     )
     logging.getLogger("ours").warning("fine", extra={"settings": "kept"})
 
-    kopf, ours = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert kopf.keys() == {"time", "level", "logger", "message", "object"}
-    assert kopf["object"] == "StorageConfig flows/main"
+    theirs, ours = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert theirs.keys() == {"time", "level", "logger", "message", "object"}
+    assert theirs["object"] == "StorageConfig flows/main"
     assert ours["settings"] == "kept"
 
 
