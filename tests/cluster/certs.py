@@ -62,8 +62,13 @@ def private_key_pem(key: ec.EllipticCurvePrivateKey | None = None) -> str:
     ).decode("ascii")
 
 
-def write_serving_files(folder: Path, names: list[str], addresses: list[str]) -> ServingFiles:
-    """Make an authority and a serving certificate for DNS names and IP addresses, as files."""
+def write_serving_files(
+    folder: Path, names: list[str], addresses: list[str], *, key_identifiers: bool = True
+) -> ServingFiles:
+    """Make an authority and a serving certificate for DNS names and IP addresses, as files.
+
+    Without key identifiers they are as the authorities of some old clusters are.
+    """
     now = datetime.now(UTC)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bubu-test-ca")])
@@ -84,9 +89,9 @@ def write_serving_files(folder: Path, names: list[str], addresses: list[str]) ->
         builder(ca_name, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .add_extension(ca_identifier, critical=False)
-        .sign(ca_key, hashes.SHA256())
     )
+    if key_identifiers:
+        ca = ca.add_extension(ca_identifier, critical=False)
     alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
     alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
     certificate = (
@@ -95,14 +100,14 @@ def write_serving_files(folder: Path, names: list[str], addresses: list[str]) ->
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .add_extension(
+    )
+    if key_identifiers:
+        certificate = certificate.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_identifier), critical=False
         )
-        .sign(ca_key, hashes.SHA256())
-    )
 
-    def pem(item: x509.Certificate) -> str:
-        return item.public_bytes(serialization.Encoding.PEM).decode("ascii")
+    def pem(item: x509.CertificateBuilder) -> str:
+        return item.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode("ascii")
 
     return ServingFiles(
         ca=write_private(folder / "ca.crt", pem(ca)),

@@ -30,6 +30,7 @@ from bubu_operator.injection.ownership import read_record
 from bubu_operator.injection.patch import apply_patch
 from bubu_operator.injection.podspec import child, items_of, texts_of
 from bubu_operator.kube.resources import MUTATING_WEBHOOKS, JsonObject
+from bubu_operator.kube.trust import accept_old_authorities, tls_reason
 from bubu_operator.webhook.review import dry_run_review
 
 __all__ = ["WebhookProof", "proof_problem", "review_for"]
@@ -69,7 +70,7 @@ class WebhookProof:
             status, answer = _post(client, json.dumps(review).encode())
         except (urllib3.exceptions.HTTPError, ssl.SSLError, OSError, ValueError) as error:
             cause = getattr(error, "reason", None) or error
-            return f"the webhook cannot be asked: {type(cause).__name__}"
+            return f"the webhook cannot be asked: {tls_reason(cause) or type(cause).__name__}"
         return proof_problem(review, status, answer, config)
 
 
@@ -135,7 +136,7 @@ def _post(client: JsonObject, body: bytes) -> tuple[int, bytes]:
         raise ValueError("the webhook's address is no https URL")
     bundle = client.get("caBundle")
     authority = base64.b64decode(bundle).decode("ascii") if isinstance(bundle, str) and bundle else None
-    context = ssl.create_default_context(cadata=authority)
+    context = accept_old_authorities(ssl.create_default_context(cadata=authority))
     with urllib3.PoolManager(ssl_context=context, retries=False) as pool:
         response: Any = pool.request(
             "POST",

@@ -7,6 +7,7 @@ state, so a custom resource never waits for an operator that is not there.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from bubu_operator.kube.resources import (
     JsonObject,
     Resource,
 )
+from bubu_operator.kube.trust import accept_old_authorities
 
 __all__ = ["WATCHED", "EventSink", "Watcher", "build_registry", "build_settings"]
 
@@ -54,7 +56,7 @@ def build_registry(
     async def login(**_kwargs: Any) -> kopf.ConnectionInfo:
         connection = await asyncio.to_thread(client.connection)
         scheme, _, token = connection.authorization.partition(" ")
-        return kopf.ConnectionInfo(
+        return _ClusterConnection(
             server=connection.server,
             ca_path=connection.ca_path,
             insecure=connection.insecure,
@@ -72,6 +74,13 @@ def build_registry(
             resource.group, resource.version, resource.plural, registry=registry, id=f"hear-{resource.plural}"
         )(_hear(resource, sink))
     return registry
+
+
+class _ClusterConnection(kopf.ConnectionInfo):
+    """Takes the authorities that our own connections take."""
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        return accept_old_authorities(super().as_ssl_context())
 
 
 def _hear(resource: Resource, sink: EventSink) -> Callable[..., Any]:

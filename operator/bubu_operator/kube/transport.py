@@ -34,6 +34,7 @@ from bubu_operator.errors import (
 )
 from bubu_operator.kube.identity import PlainIdentity, in_cluster_identity, plain_kubeconfig
 from bubu_operator.kube.resources import JsonObject
+from bubu_operator.kube.trust import take_old_authorities, tls_reason
 
 if TYPE_CHECKING:
     from kubernetes.client.configuration import Configuration
@@ -130,6 +131,7 @@ class Transport:
     ) -> None:
         self._configuration: Any = configuration
         self._pool = _pool(configuration)
+        take_old_authorities(self._pool)
         if guard is not None:
             _stand_guard(self._pool, guard)
         self._user_agent = user_agent
@@ -389,7 +391,8 @@ def _unreachable(what: str, server: str, error: BaseException) -> KubeUnreachabl
     )
     if timed_out:
         return KubeTimeoutError(f"{what}: {server} did not answer in time")
-    return KubeUnreachableError(f"{what}: cannot reach {server}: {type(cause).__name__}")
+    why = tls_reason(cause) or type(cause).__name__
+    return KubeUnreachableError(f"{what}: cannot reach {server}: {why}")
 
 
 def _api_error(what: str, response: urllib3.HTTPResponse, data: bytes) -> KubeApiError:

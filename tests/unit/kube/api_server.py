@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.cluster.certs import ServingFiles
 
 Reply = Callable[["Handler"], None]
 
@@ -60,9 +64,15 @@ class ScriptedServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, script: Reply) -> None:
+    def __init__(self, script: Reply, tls: ServingFiles | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.script = script
+        self.scheme = "http" if tls is None else "https"
+        if tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls.certificate, tls.key)
+            # A client that refuses the certificate ends the thread of its request, not the server.
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
         self.lock = threading.Lock()
         self.release = threading.Event()
@@ -72,7 +82,7 @@ class ScriptedServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients may break off; that is what some tests do."""
