@@ -100,11 +100,34 @@ def test_the_values_reach_the_controller(all_cases: dict[str, Rendered]):
         "webhook_service": "second-webhook",
         "webhook_configuration": "second-webhook",
         "rollout_timeout_seconds": 300.0,
+        "exclude_namespaces": ("observability", "kube-system"),
+        "secret_reader_role": "second-secret-reader",
+        "prober_role": "second-prober",
         "log_level": "debug",
         "log_format": "console",
     }
     assert expected == {key: options[key] for key in expected}
     assert ["/stores"] == [str(root) for root in options["allow_local_roots"]]
+
+
+@pytest.mark.parametrize("case", [case for case in MATRIX if case != "smallest"])
+def test_messages_name_roles_that_are_there(all_cases: dict[str, Rendered], case: str):
+    """The controller says which role to bind; one that is not made by the values is no way out."""
+    options = options_of(all_cases[case], "controller")
+    rendered = all_cases[case]
+    roles = {obj["metadata"]["name"] for obj in rendered.of("Role") + rendered.of("ClusterRole")}
+
+    assert options["secret_reader_role"] in roles
+    assert options["prober_role"] in roles
+
+
+def test_empty_maps_may_be_null():
+    """A values file that takes a map away takes nothing else with it."""
+    knobs = {"affinity": None, "podAnnotations": None, "podLabels": None, "nodeSelector": None}
+    rendered = render({"commonLabels": None, "controller": knobs, "webhook": knobs})
+
+    for label, pod in pods_of(rendered).items():
+        assert {"affinity", "nodeSelector"}.isdisjoint(pod["spec"]), label
 
 
 def test_the_values_reach_the_webhook(all_cases: dict[str, Rendered]):

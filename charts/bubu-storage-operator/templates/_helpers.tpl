@@ -28,7 +28,7 @@ app.kubernetes.io/component: {{ .component }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with merge (dict) (.more | default dict) .root.Values.commonLabels }}
+{{- with merge (dict) (.more | default dict) (.root.Values.commonLabels | default dict) }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
@@ -37,7 +37,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "bubu.podLabels" -}}
 {{ include "bubu.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-{{- with merge (dict) (.more | default dict) .root.Values.commonLabels }}
+{{- with merge (dict) (.more | default dict) (.root.Values.commonLabels | default dict) }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
@@ -141,7 +141,7 @@ topologySpreadConstraints:
 {{/* Where pods of hooks run: on the controller's nodes, but not kept away from other pods, for the full ones will do, too. */}}
 {{- define "bubu.placement" -}}
 {{- with .Values.controller -}}
-{{- dict "nodeSelector" .nodeSelector "tolerations" .tolerations "priorityClassName" .priorityClassName "affinity" (pick .affinity "nodeAffinity") | toYaml -}}
+{{- dict "nodeSelector" .nodeSelector "tolerations" .tolerations "priorityClassName" .priorityClassName "affinity" (pick (.affinity | default dict) "nodeAffinity") | toYaml -}}
 {{- end -}}
 {{- end }}
 
