@@ -48,7 +48,6 @@ FINISHED_TTL_SECONDS: Final = 300
 
 PROBE_DEADLINE_SECONDS: Final = 60
 GRACE_SECONDS: Final = 5
-USER_ID: Final = 65532
 MAX_NAME_CHARACTERS: Final = 40
 
 _TMP_VOLUME: Final = "bubu-probe-tmp"
@@ -180,12 +179,8 @@ def restricted_pod(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        # The image has a numeric user; a cluster with a range of ids for each namespace refuses all others.
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [
             *(volume for _, volume in plan.volumes),
             {"name": _TMP_VOLUME, "emptyDir": {"sizeLimit": "16Mi"}},

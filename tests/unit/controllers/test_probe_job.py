@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from bubu_operator.api.v1alpha1.storage_config import StorageConfig
 from bubu_operator.controllers.probe_job import job_manifest, job_name, place_problem, wants_job
 from bubu_operator.injection.config import load_config
 
+ROOT = Path(__file__).parents[3]
 S3 = {
     "s3": {
         "bucket": "flows",
@@ -96,15 +98,21 @@ def test_the_pod_is_restricted_and_has_no_token():
 
     assert spec["automountServiceAccountToken"] is False
     assert spec["serviceAccountName"] == "runner"
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["securityContext"]["runAsUser"] > 0
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
     assert set(container["resources"]) == {"requests", "limits"}
+
+
+def test_it_asks_for_no_user_of_its_own():
+    """The image has one by number; clusters with a range of ids for each namespace refuse all others."""
+    spec = pod(manifest())
+    for context in (spec["securityContext"], *(item["securityContext"] for item in spec["containers"])):
+        assert not {"runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"} & context.keys()
+    assert "\nUSER 65532:65532\n" in (ROOT / "Dockerfile").read_text("utf-8")
 
 
 def test_it_ends_by_itself():
