@@ -179,6 +179,8 @@ def restricted_pod(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
+        # The image is for Linux; a cluster may have nodes of other systems, without a taint.
+        "nodeSelector": {"kubernetes.io/os": "linux"},
         # The image has a numeric user; a cluster with a range of ids for each namespace refuses all others.
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [

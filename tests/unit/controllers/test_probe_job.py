@@ -115,6 +115,12 @@ def test_it_asks_for_no_user_of_its_own():
     assert "\nUSER 65532:65532\n" in (ROOT / "Dockerfile").read_text("utf-8")
 
 
+@pytest.mark.parametrize("spec", [S3, CLAIM])
+def test_it_runs_where_its_image_can(spec):
+    """Nodes of another system are no place for it."""
+    assert pod(manifest(spec))["nodeSelector"] == {"kubernetes.io/os": "linux"}
+
+
 def test_it_ends_by_itself():
     """One try, a deadline, and a time to live: nothing is left when the controller is not there."""
     spec = manifest()["spec"]
