@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.chart.matrix import MATRIX
 from tests.chart.rendering import NAMESPACE, Rendered, helm, render
 from tests.unit.docs.pages import PAGES, Command, commands_of, values_of
 from tests.unit.docs.test_security import rights_of, shown
@@ -47,6 +48,8 @@ def test_helm_has_these_options(command: Command):
 def test_commands_name_objects_that_the_chart_makes(plain: Rendered):
     """Where a page asks for something in the operator's namespace."""
     made = {(obj["kind"].lower(), obj["metadata"]["name"]) for obj in plain.objects} | CONSTANT
+    certificates = render(MATRIX["cert-manager"]).of("Certificate")
+    made |= {("secret", certificate["spec"]["secretName"]) for certificate in certificates}
     named: set[tuple[str, str]] = set()
     for command in KUBECTL:
         for kind, name in re.findall(r"([a-z]+)[/ ](bubu-[\w-]+)", " ".join(command.words)):

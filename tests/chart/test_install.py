@@ -127,6 +127,34 @@ def test_an_upgrade_leaves_the_authority_that_the_controller_wrote(
     assert written == authorities(bare)
 
 
+def test_an_authority_of_the_users_own_takes_the_place_of_the_controllers(bare: Cluster, tmp_path: Path):
+    """Helm says who wrote caBundle and stops; with --force-conflicts the user's is there, and stays."""
+    release = HelmCluster(bare)
+    release.install()
+    with ControllerProcess(
+        bare,
+        tmp_path,
+        leader_elect=True,
+        arguments=("--webhook-authority", "--authority-lifetimes", "propagation=1s"),
+    ):
+        until(lambda: len(authorities(bare)) == 1 and authorities(bare) != {""}, "caBundle to be written")
+    ca = write_serving_files(tmp_path, ["a"], []).ca.read_text("ascii")
+    values = {"webhook": {"certificates": {"mode": "secret", "secret": {"name": "my-tls"}, "caBundle": ca}}}
+
+    bare.kubectl("scale", "-n", NAMESPACE, "deployment/bubu-storage-controller", "--replicas=0")
+
+    with pytest.raises(ChartError, match="conflict"):
+        release.upgrade(values)
+    release.upgrade(values, "--force-conflicts")
+
+    assert 2 == bare.get("deployment", "bubu-storage-controller", "-n", NAMESPACE)["spec"]["replicas"]
+
+    own = {base64.b64encode(ca.encode("ascii")).decode("ascii")}
+    assert own == authorities(bare)
+    release.upgrade(values)
+    assert own == authorities(bare)
+
+
 @BUILDS_HELM_3
 def test_the_upgrade_from_helm_3_leaves_it_too(bare: Cluster, tmp_path: Path):
     """Helm 3 installs, Helm 4 goes on; what another wrote is not theirs."""
