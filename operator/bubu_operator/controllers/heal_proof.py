@@ -20,17 +20,16 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import urllib3
-from pydantic import ValidationError
 
-from bubu_operator.api.v1alpha1.common import LabelSelector
 from bubu_operator.controllers.context import Context
 from bubu_operator.errors import KubeApiError, KubeNotFoundError
 from bubu_operator.injection.config import InjectionConfig
 from bubu_operator.injection.ownership import read_record
 from bubu_operator.injection.patch import apply_patch
-from bubu_operator.injection.podspec import child, items_of, texts_of
+from bubu_operator.injection.podspec import child, texts_of
 from bubu_operator.kube.resources import MUTATING_WEBHOOKS, JsonObject
 from bubu_operator.kube.trust import accept_old_authorities, tls_reason
+from bubu_operator.webhook.entries import entry_for
 from bubu_operator.webhook.review import dry_run_review
 
 __all__ = ["WebhookProof", "proof_problem", "review_for"]
@@ -62,12 +61,12 @@ class WebhookProof:
         except KubeApiError as error:
             return f"MutatingWebhookConfiguration {name} cannot be read: {error}"
         labels = texts_of(child(template, "metadata"), "labels")
-        client = _client_config(configuration, labels, namespace_labels)
-        if client is None:
+        entry = entry_for(configuration, labels, namespace_labels)
+        if entry is None:
             return f"no entry of MutatingWebhookConfiguration {name} matches its pods"
         review = review_for(template, namespace)
         try:
-            status, answer = _post(client, json.dumps(review).encode())
+            status, answer = _post(child(entry, "clientConfig"), json.dumps(review).encode())
         except (urllib3.exceptions.HTTPError, ssl.SSLError, OSError, ValueError) as error:
             cause = getattr(error, "reason", None) or error
             return f"the webhook cannot be asked: {tls_reason(cause) or type(cause).__name__}"
@@ -110,20 +109,6 @@ def proof_problem(review: JsonObject, status: int, answer: bytes, config: Inject
     if plan is None or record.config_name != config.config_name or record.hash != plan.hash:
         return "the webhook does not know the config as it is now"
     return ""
-
-
-def _client_config(
-    configuration: JsonObject, labels: Mapping[str, str], namespace_labels: Mapping[str, str]
-) -> JsonObject | None:
-    for entry in items_of(configuration, "webhooks"):
-        try:
-            objects = LabelSelector.model_validate(entry.get("objectSelector") or {})
-            namespaces = LabelSelector.model_validate(entry.get("namespaceSelector") or {})
-        except ValidationError:
-            continue
-        if objects.matches(labels) and namespaces.matches(namespace_labels):
-            return child(entry, "clientConfig")
-    return None
 
 
 def _post(client: JsonObject, body: bytes) -> tuple[int, bytes]:
