@@ -17,7 +17,6 @@ from typing import Any, Final
 import click
 
 from bubu_operator.cli_options import (
-    EVERYWHERE,
     check_address,
     check_dns_names,
     check_lifetimes,
@@ -32,6 +31,7 @@ from bubu_operator.cli_options import (
 )
 from bubu_operator.defaults import (
     AUTHORITY_SECRET,
+    EVERYWHERE,
     OPERATOR_NAMESPACE,
     PROBER_ROLE,
     SECRET_READER_ROLE,
@@ -74,7 +74,7 @@ def cli() -> None:
     help="Directory below which local file stores may be used; repeatable. Default: none.",
 )
 @seconds_option("--probe-interval-seconds", 60.0, "Time between two probes of a healthy store.", least=1.0)
-@shown_option("--health-host", EVERYWHERE, "Address of health and metrics.")
+@shown_option("--health-host", EVERYWHERE, "Address of health and metrics; * is every one, IPv4 and IPv6.")
 @port_option("--health-port", 8080, "Port of /healthz, /readyz and /metrics; 0 picks a free one.")
 @shown_option(
     "--operator-namespace",
@@ -205,9 +205,9 @@ def controller(**options: Any) -> None:
     callback=check_dns_names,
     help="One more DNS name or IP address of its own certificate; repeatable.",
 )
-@shown_option("--host", EVERYWHERE, "Address to listen on.")
+@shown_option("--host", EVERYWHERE, "Address to listen on; * is every one, IPv4 and IPv6.")
 @port_option("--port", 10250, "Port to listen on; 0 picks a free one.")
-@shown_option("--metrics-host", EVERYWHERE, "Address of metrics and health.")
+@shown_option("--metrics-host", EVERYWHERE, "Address of metrics and health; * as above.")
 @port_option(
     "--metrics-port", 8081, "Port of /metrics, /healthz and /readyz, plain HTTP; 0 picks a free one."
 )

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 __all__ = [
-    "EVERYWHERE",
     "check_address",
     "check_dns_names",
     "check_lifetimes",
@@ -26,8 +25,6 @@ __all__ = [
     "shown_option",
     "switch_option",
 ]
-
-EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - the kubelet, Prometheus and the API server ask from outside the pod
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]

@@ -6,6 +6,7 @@ from typing import Final
 
 __all__ = [
     "AUTHORITY_SECRET",
+    "EVERYWHERE",
     "LEASE_NAME",
     "OPERATOR_NAME",
     "OPERATOR_NAMESPACE",
@@ -13,6 +14,9 @@ __all__ = [
     "SECRET_READER_ROLE",
     "WEBHOOK_NAME",
 ]
+
+EVERYWHERE: Final = "*"
+"""In place of an address to listen on: every one of the machine, IPv4 and IPv6."""
 
 OPERATOR_NAME: Final = "bubu-storage-operator"
 """What registrations in stores say for people."""

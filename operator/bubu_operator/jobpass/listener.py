@@ -39,6 +39,7 @@ from bubu_operator.jobpass.pump import keep_alive
 from bubu_operator.jobpass.tls import ServerIdentity
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import JsonObject, Resource, section
+from bubu_operator.listening import open_listener
 
 __all__ = ["HELLO_SECONDS", "Admission", "Expected", "Listener", "PodIdentity", "Review", "review_token"]
 
@@ -164,8 +165,7 @@ class Listener:
         self._lobby = Lobby()
         self._logged: dict[str, float] = {}
         self._stop = threading.Event()
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._socket = socket.create_server(address, family=family, backlog=BACKLOG)
+        self._socket = open_listener(*address, backlog=BACKLOG)
         self._socket.setblocking(False)
         self._thread = threading.Thread(target=self._accept, name="agents", daemon=True)
 

@@ -16,12 +16,14 @@ from typing import Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from bubu_operator.listening import open_listener
 from bubu_operator.observability.process_metrics import process_registry
 
 __all__ = ["MetricsServer"]
 
 MAX_REQUESTS: Final = 8
 REQUEST_SECONDS: Final = 5.0
+WAITING_CONNECTIONS: Final = 16
 
 
 class MetricsServer:
@@ -73,10 +75,7 @@ class MetricsServer:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
                 pass
 
-        class Server(_BoundedServer):
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-
-        self._server = Server((host, port), Handler)
+        self._server = _BoundedServer(open_listener(host, port, backlog=WAITING_CONNECTIONS), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
 
@@ -95,11 +94,12 @@ class MetricsServer:
 class _BoundedServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    allow_reuse_address = True
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, listener: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:
         self._places = threading.BoundedSemaphore(MAX_REQUESTS)
-        super().__init__(*args)
+        super().__init__(listener.getsockname(), handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve in a thread; over the limit, hang up at once."""

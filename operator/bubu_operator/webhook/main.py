@@ -24,13 +24,14 @@ from typing import Any, Final
 import uvicorn
 
 from bubu_operator.certificates.issuing import serving_names
-from bubu_operator.defaults import AUTHORITY_SECRET, OPERATOR_NAMESPACE, WEBHOOK_NAME
+from bubu_operator.defaults import AUTHORITY_SECRET, EVERYWHERE, OPERATOR_NAMESPACE, WEBHOOK_NAME
 from bubu_operator.errors import OperatorError, OptionsError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.events import EventRecorder
 from bubu_operator.kube.resources import GROUP
 from bubu_operator.kube.scrub import Redactor
 from bubu_operator.kube.server_clock import ServerClock
+from bubu_operator.listening import open_listener
 from bubu_operator.observability.logging import setup_logging
 from bubu_operator.observability.metrics_server import MetricsServer
 from bubu_operator.observability.webhook_metrics import WebhookMetrics
@@ -89,9 +90,9 @@ class WebhookOptions:
     webhook_service: str = WEBHOOK_NAME
     dns_names: tuple[str, ...] = ()
     kubeconfig: Path | None = None
-    host: str = "0.0.0.0"  # noqa: S104 - the API server calls from outside the pod
+    host: str = EVERYWHERE
     port: int = 10250
-    metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet ask from outside the pod
+    metrics_host: str = EVERYWHERE
     metrics_port: int = 8081
     cert_poll_seconds: float = 10.0
     log_format: str = "json"
@@ -308,22 +309,9 @@ async def _announce_readiness(app: WebhookApp, cache: ConfigCache) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket; IPv6 when the address is one.
-
-    asyncio turns Nagle's algorithm off only where a socket says that it speaks TCP, which one
-    made by ``socket.create_server`` does not: each answer then waits 40 ms for the client's
-    delayed acknowledgement (measured).
+    """Open the listening socket; see `open_listener`.
 
     Raises:
         OSError: the address cannot be had.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+    return open_listener(host, port, backlog=BACKLOG)
