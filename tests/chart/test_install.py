@@ -186,6 +186,51 @@ def test_crds_and_what_is_of_them_survive_the_release(bare: Cluster):
     assert "main" == bare.get("storageconfig", "main", "-n", TENANT)["metadata"]["name"]
 
 
+def test_a_release_can_be_moved_to_another_namespace(bare: Cluster):
+    """What stayed of the old one is taken over when Helm is told so, and only then."""
+    HelmCluster(bare).install()
+    bare.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in CRD_NAMES))
+    bare.apply(CONFIG)
+    HelmCluster(bare).uninstall(NO_HOOKS)
+    moved = HelmCluster(bare, "moved", "elsewhere")
+
+    with pytest.raises(ChartError, match="cannot be imported into the current release"):
+        moved.install()
+    moved.install(None, "--take-ownership", "--force-conflicts")
+
+    assert "main" == bare.get("storageconfig", "main", "-n", TENANT)["metadata"]["name"]
+    moved.uninstall(NO_HOOKS)
+
+
+def test_a_binding_made_by_hand_stays_beside_the_charts(bare: Cluster):
+    """First by the command that messages show, then by the values; neither is in the other's way."""
+    release = HelmCluster(bare)
+    release.install()
+    role = "bubu-storage-secret-reader"
+    account = f"{NAMESPACE}:bubu-storage-controller"
+    by_hand = (
+        "create",
+        "rolebinding",
+        role,
+        "-n",
+        TENANT,
+        "--clusterrole",
+        role,
+        "--serviceaccount",
+        account,
+    )
+    bare.kubectl(*by_hand)
+
+    release.upgrade({"tenantSecrets": {"namespaces": [TENANT]}})
+
+    names = {one["metadata"]["name"] for one in bare.get("rolebinding", "-n", TENANT)["items"]}
+    assert {role, "bubu-storage-controller-secrets"} <= names
+    release.uninstall(NO_HOOKS)
+    names = {one["metadata"]["name"] for one in bare.get("rolebinding", "-n", TENANT)["items"]}
+    assert {role} == names
+    bare.kubectl("delete", "rolebinding", role, "-n", TENANT)
+
+
 def test_crds_stay_when_they_are_switched_off(bare: Cluster):
     """crds.enabled is changed to false: whoever does that takes them over, and loses nothing."""
     release = HelmCluster(bare)
