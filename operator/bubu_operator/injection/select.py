@@ -11,6 +11,7 @@ ClusterStorageConfig of that name, if its selector offers it to the namespace.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,7 @@ from bubu_operator.injection.names import CONFIG_LABEL, ENGRAM_LABEL, INJECT_LAB
 __all__ = ["Demand", "Selection", "SelectionReason", "demand_for", "select_config"]
 
 _LISTED_NAMES = 5
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 class Demand(StrEnum):
@@ -194,6 +196,14 @@ def _named(
             None,
             SelectionReason.NAMESPACE_NOT_SELECTED,
             f"{same_name[0]} does not select namespace {namespace} (spec.namespaceSelector), and {why}",
+        )
+    if not _OBJECT_NAME.fullmatch(name):
+        # Anybody who reaches the webhook may write the label, and events in other namespaces quote this.
+        return Selection(
+            None,
+            SelectionReason.CONFIG_NOT_FOUND,
+            f"the label {CONFIG_LABEL} of {place} is no name that a config can have: "
+            "lower-case letters, digits, '-' and '.'",
         )
     return Selection(
         None,

@@ -176,6 +176,18 @@ def test_a_named_cluster_config_of_others_is_refused():
 
 
 @pytest.mark.parametrize("where", ["pod", "namespace"])
+@pytest.mark.parametrize("text", ["CALL +1-555 your storage is gone", "Main", "a\nb", "-x-", "x" * 254])
+def test_a_label_that_can_be_no_name_is_not_quoted(where: str, text: str):
+    """Whoever reaches the webhook may send any text, and the message becomes an event in that namespace."""
+    selection = select(config("a"), **{where: {CONFIG: text}})
+
+    assert (selection.config, selection.reason) == (None, SelectionReason.CONFIG_NOT_FOUND)
+    assert f"the label {CONFIG} of" in selection.message
+    assert "is no name that a config can have" in selection.message
+    assert text not in selection.message
+
+
+@pytest.mark.parametrize("where", ["pod", "namespace"])
 def test_a_named_config_that_is_missing_is_explained(where: str):
     """The message names config, namespace, and whose label it is; nothing else is chosen instead."""
     selection = select(config("a"), **{where: {CONFIG: "gone"}})
