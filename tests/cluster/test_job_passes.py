@@ -430,8 +430,18 @@ def test_a_claim_that_is_not_bound(team: Team, claim: Files) -> None:
 
 
 def test_without_the_right_the_message_is_the_command(team: Team, claim: Files) -> None:
-    """Run as it stands, it lets the pass run."""
+    """Run as it stands, it lets the pass run; this controller is for one namespace, which has the role."""
     keep = claim.fill(old=5, young=5)
+    role: dict[str, Any] = team.cluster.get("clusterrole", "bubu-storage-prober")
+    metadata = {"name": "bubu-storage-prober", "namespace": team.namespace}
+    team.cluster.apply(
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": metadata,
+            "rules": role["rules"],
+        }
+    )
     team.controller().start()
     with team.kubelet(claims={"flows": claim.root}):
         team.store(CLAIM)

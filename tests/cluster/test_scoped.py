@@ -248,3 +248,27 @@ def test_the_controller_probes_injects_cleans_and_heals(scoped: Scoped):
     assert "ClusterStorageConfigs may not be read" in problems[0]
     assert "by the uid of namespace" in controller.log
     assert "forbidden" not in controller.log
+
+
+def test_the_command_of_a_message_names_the_role_of_the_namespace(scoped: Scoped):
+    """Run as it stands, it lets the controller read the Secret; a ClusterRole of that name there is not."""
+    cluster, place = scoped.cluster, scoped.namespace
+    s3 = {"bucket": "flows", "endpoint": "http://127.0.0.1:9", "authentication": {"secretRef": {"name": "k"}}}
+    keyed = config_of("keyed", place)
+    cluster.apply(keyed | {"spec": {"s3": s3}})
+    controller = scoped.controller()
+
+    def ready() -> Json:
+        return condition(cluster.get("storageconfig", "keyed", "-n", place), "Ready")
+
+    try:
+        controller.start()
+        until(lambda: ready().get("reason") == "SecretForbidden", "the refusal")
+        _, _, command = ready()["message"].partition("kubectl ")
+        assert "--role bubu-storage-secret-reader" in command
+        cluster.kubectl(*command.split())
+
+        until(lambda: ready().get("reason") == "SecretNotFound", "the right to read it")
+    finally:
+        controller.stop()
+        cluster.kubectl("delete", "storageconfig", "keyed", "-n", place)
