@@ -127,7 +127,8 @@ class OwnerEvents:
         if offered is not None and now - offered < REPEAT_SECONDS:
             self._count[EventOutcome.REPEATED]()
             return
-        text = verdict.warnings[0] if verdict.warnings else f"no storage was injected: {verdict.reason}"
+        # The last warning is why it goes without; those before may quote the pod, whoever sent it.
+        text = verdict.warnings[-1] if verdict.warnings else f"no storage was injected: {verdict.reason}"
         try:
             self._queue.put_nowait(
                 _Note(owner, request.namespace, str(verdict.reason), text[:MAX_NOTE_CHARACTERS])

@@ -14,10 +14,12 @@ from bubu_operator.api.v1alpha1.conditions import EventReason
 from bubu_operator.injection import InjectionReason, SelectionReason
 from bubu_operator.kube.events import EventType
 from bubu_operator.observability.webhook_metrics import WebhookMetrics
-from bubu_operator.webhook.mutate import SkipReason, Verdict
+from bubu_operator.webhook.mutate import SkipReason, Verdict, decide
 from bubu_operator.webhook.owner_events import QUEUE_LENGTH, OwnerEvents, controller_of
 from bubu_operator.webhook.review import parse_review
+from bubu_storage.wire import VOLUME_NAME
 from tests.cluster.processes import wait_until
+from tests.unit.injection.builders import config
 from tests.unit.webhook.asgi import review_of
 
 Json = dict[str, Any]
@@ -121,6 +123,38 @@ def test_the_owner_is_named_from_the_reference_alone():
         }
     ]
     assert counts(metrics) == {"posted": 1}
+
+
+def test_the_event_says_why_and_quotes_nothing_of_the_pod():
+    """What is in the pod may be text of somebody who only reached the webhook; the reason is ours."""
+    chosen = config(
+        file={"volumeClaimName": "data"},
+        injection={"containers": ["worker"]},
+    )
+    pod = {
+        "metadata": {
+            "name": "p",
+            "labels": {"storage.bubustack.io/inject": "true"},
+            "ownerReferences": [OWNER],
+        },
+        "spec": {
+            "containers": [{"name": "main", "image": "i"}],
+            "volumes": [{"name": VOLUME_NAME, "CALL +1-555 your storage is gone": {}}],
+        },
+    }
+    asked = parse_review(review_of(pod))
+    verdict = decide(asked, {}, [chosen], [])
+    recorder = Recorder()
+    events = OwnerEvents(recorder, WebhookMetrics())
+    events.start()
+    events.offer(asked, verdict)
+    wait_until(lambda: bool(recorder.posted), 10, "the event")
+    events.stop()
+
+    assert any("CALL" in warning for warning in verdict.warnings)
+    (posted,) = recorder.posted
+    assert "names no container of this pod" in posted["note"]
+    assert "CALL" not in posted["note"]
 
 
 @pytest.mark.parametrize(
