@@ -36,7 +36,7 @@ def controller(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Con
 
 def written(workload: Workload) -> dict[str, Any]:
     """Return what people and we write: Kubernetes' own controllers may write after every change."""
-    found = workload.read()
+    found = workload.cluster.get(workload.reference, "-n", workload.namespace, "--show-managed-fields")
     metadata = found["metadata"]
     managers = [entry for entry in metadata["managedFields"] if entry["manager"] != "kube-controller-manager"]
     notes = {

@@ -413,3 +413,8 @@ class _Start:
             node.machine.wait_for(
                 lambda name=node.name: is_ready(name), "kubelet", f"{node.name} to be ready", _READY_SECONDS
             )
+        # Pods of the namespace `default` are refused until the controller manager has made its account.
+        cluster.kubectl(
+            *("wait", "-n", "default", "--for=create", "serviceaccount/default"),
+            f"--timeout={_READY_SECONDS:g}s",
+        )
