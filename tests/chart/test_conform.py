@@ -15,6 +15,7 @@ from tests.chart.programs import ensure_kubeconform
 from tests.chart.rendering import NAMESPACE, render
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cluster.cluster import Cluster
@@ -62,8 +63,8 @@ def conform(schemas: Path, objects: list[dict[str, Any]]) -> tuple[int, dict[str
 
 
 @pytest.fixture(scope="module")
-def prepared(cluster: Cluster) -> Cluster:
-    """The cluster with the namespaces that cases name.
+def prepared(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with the namespaces that cases name; the tenant's is gone afterwards.
 
     And with the accounts of bare pods: unlike a Deployment, a pod is refused without its account, and
     a dry run makes none.
@@ -80,7 +81,8 @@ def prepared(cluster: Cluster) -> Cluster:
     for namespace, name in accounts:
         metadata = {"name": name, "namespace": namespace}
         cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
-    return cluster
+    yield cluster
+    cluster.kubectl("delete", "namespace", TENANT, timeout_seconds=120.0)
 
 
 @pytest.mark.parametrize("case", MATRIX)

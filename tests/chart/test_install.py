@@ -72,7 +72,9 @@ def _clear(cluster: Cluster) -> None:
     release = HelmCluster(cluster)
     if release.run("list", "--short").strip():
         release.uninstall(NO_HOOKS)
-    cluster.kubectl("delete", "crd", *CRD_NAMES, "--ignore-not-found", "--timeout=30s")
+    # The API server finalizes CRDs by and by, and pauses when one was made a moment ago.
+    deletion = ("delete", "crd", *CRD_NAMES, "--ignore-not-found", "--timeout=150s")
+    cluster.kubectl(*deletion, timeout_seconds=160.0)
 
 
 def crds_of(cluster: Cluster) -> list[str]:
