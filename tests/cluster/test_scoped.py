@@ -272,3 +272,7 @@ def test_the_command_of_a_message_names_the_role_of_the_namespace(scoped: Scoped
     finally:
         controller.stop()
         cluster.kubectl("delete", "storageconfig", "keyed", "-n", place)
+        # The other tests of this installation are about what it may do by itself.
+        cluster.kubectl(
+            "delete", "rolebinding", "bubu-storage-secret-reader", "-n", place, "--ignore-not-found"
+        )

@@ -13,9 +13,11 @@ from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.retention.cycle import (
     StageKind,
     acknowledged_owners,
+    approval_of,
     covered_namespaces,
     covers,
     due_percent,
+    is_approved,
     is_over_share,
     plan_hash,
     share_of,
@@ -234,6 +236,72 @@ def test_any_other_approval_counts_for_nothing(value):
     assert ("does not count" in step.stage.message) == bool(value)
 
 
+@pytest.mark.parametrize(
+    ("annotation", "status", "expected"),
+    [
+        ("now", {"planHash": "now", "approvedPlan": "before"}, "now"),
+        ("now", {"planHash": "now"}, "now"),
+        ("else", {"planHash": "now", "approvedPlan": "before"}, "before"),
+        ("else", {"planHash": "now"}, None),
+        ("", {"approvedPlan": "before"}, "before"),
+        (None, {"approvedPlan": "before"}, "before"),
+        ("", {}, None),
+    ],
+)
+def test_the_status_keeps_the_approval_of_the_present_plan_or_the_one_before(annotation, status, expected):
+    """An annotation that names another plan approves nothing, and takes no approval away."""
+    made = life()
+    made.status = status
+    made.annotations = {} if annotation is None else {APPROVE: annotation}
+
+    assert approval_of(made.policy) == expected
+
+
+def test_a_rehearsal_without_a_name_is_never_approved():
+    """Nobody can have meant it: no annotation and no approval from before are no approval of nothing."""
+    made = life(old=6, young=4)
+    made.look()
+    rehearsal = made.policy.status.rehearsal.model_copy(update={"plan_hash": None})
+
+    assert not is_approved(made.policy, rehearsal)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "kind"),
+    [
+        (None, StageKind.APPROVAL_REQUIRED),
+        ({"after": ""}, StageKind.APPROVAL_REQUIRED),
+        ({"after": "outputs/a/old-001/o"}, StageKind.REHEARSE),
+        ({"after": "", "run": {"prefix": "outputs/a/old-001/", "phase": "Scanning"}}, StageKind.REHEARSE),
+        ({"after": "outputs/a/old-001/o", "fingerprint": "of other rules"}, StageKind.APPROVAL_REQUIRED),
+    ],
+    ids=["none", "at the start", "after a key", "in a run", "of other rules"],
+)
+def test_a_dry_cycle_under_way_is_ended_before_an_approval_is_waited_for(cursor, kind):
+    """Only a cursor of these rules, in the middle of the store, is one under way."""
+    made = life(old=6, young=4)
+    made.look()
+    if cursor is None:
+        made.status.pop("dryRunCursor", None)
+    else:
+        made.status["dryRunCursor"] = {"fingerprint": made.plan().fingerprint, **cursor}
+
+    assert made.look(run=False).stage.kind is kind
+
+
+def test_an_approval_without_a_limit_is_no_bound():
+    """Where everything may go, an approval from before brings no bound back."""
+    made = life(old=6, young=4)
+    made.look()
+    made.annotations[APPROVE] = made.status["planHash"]
+    made.change(safety={"maxDuePercent": 100})
+
+    stage = made.look(run=False).stage
+
+    assert stage.kind is StageKind.ENFORCE
+    assert stage.max_due_objects is None
+
+
 def test_an_approval_is_of_one_plan_only():
     """The same share of other runs is another plan."""
     made = life(old=6, young=4)
@@ -405,6 +473,11 @@ def test_shares(due_of, percent, over, share, shown):
         assert not is_over_share(share, decided, percent)
 
 
+def test_a_share_of_less_than_nothing_is_nothing():
+    """What a last cycle found due may be more than what it decided."""
+    assert share_of(-3, 50) == 0
+
+
 def test_a_plan_is_named_by_all_that_it_says():
     """Another number, another run, another fingerprint: another name."""
     tally = CycleTally(10, 2, 20, "a" * 64)
@@ -418,6 +491,7 @@ def test_a_plan_is_named_by_all_that_it_says():
     names = {plan_hash("f", tally), plan_hash("g", tally), *(plan_hash("f", other) for other in others)}
 
     assert len(names) == 6
+    assert {len(name) for name in names} == {16}
     assert plan_hash("f", tally) == plan_hash("f", replace(tally))
 
 
@@ -456,9 +530,11 @@ def test_an_approved_plan_is_due_at_once():
     ("annotation", "owners", "expected"),
     [
         ("h", {"problemHash": "h", "problemToken": "t"}, "t"),
+        ("h", {"problemHash": "h"}, ""),
         ("t", {"problemHash": "h", "problemToken": "t"}, ""),
         ("", {"problemHash": "h", "problemToken": "t"}, ""),
         ("h", {"problemToken": "t"}, ""),
+        (None, {"problemToken": "t"}, ""),
         ("h", {}, ""),
     ],
 )
@@ -466,7 +542,7 @@ def test_a_problem_with_owners_is_acknowledged_by_its_hash_alone(annotation, own
     """What the operator calls it inside is no approval."""
     made = life()
     made.status = {"owners": owners} if owners else {}
-    made.annotations[APPROVE] = annotation
+    made.annotations = {} if annotation is None else {APPROVE: annotation}
 
     assert acknowledged_owners(made.policy) == expected
 

@@ -199,6 +199,19 @@ def test_what_another_policy_keeps_is_kept(extra):
     assert due(guarded, "outputs/team-b/run-1/", LONG_AGO)
 
 
+def test_what_another_policy_keeps_of_inputs_is_kept():
+    """The other of a config's two prefixes counts as the first one does."""
+    own = place("team-b")
+    mine = plan(own, "inputs/")
+    ten_days_old = datetime(2025, 12, 23, tzinfo=UTC)
+
+    guarded = guard_plan(mine, own, "team-b", [own], [other_policy("inputs/", "30d")])
+
+    assert due(mine, "inputs/team-b/run-1/", ten_days_old)
+    assert not due(guarded, "inputs/team-b/run-1/", ten_days_old)
+    assert due(guarded, "inputs/team-b/run-1/", LONG_AGO)
+
+
 def test_another_policys_minimum_age_is_kept_too():
     """`safety.minAge` says that nothing younger is deleted: by nobody."""
     own = place("team-b")

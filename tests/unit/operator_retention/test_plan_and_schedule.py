@@ -118,7 +118,7 @@ def test_a_prefix_outside_is_refused_with_both_prefixes_named():
     made = plan(policy(rules=[{"prefix": "output/", "keep": {"within": "1d"}}]))
 
     assert isinstance(made, PlanProblem)
-    assert made.reason is Reason.PREFIX_OUTSIDE_STORE
+    assert (made.reason, made.quiet) == (Reason.PREFIX_OUTSIDE_STORE, False)
     assert "outputs/" in made.message
     assert "inputs/" in made.message
 
