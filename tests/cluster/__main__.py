@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.cluster.errors import ClusterError
-from tests.cluster.processes import exit_on_signals
+from tests.cluster.command_line import run_command
 from tests.cluster.providers import choose_provider
 from tests.cluster.standing import REPOSITORY, StandingCluster
 
@@ -62,15 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        with exit_on_signals():
-            return _run(options)
-    except ClusterError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return run_command(lambda: _run(options), when_interrupted="interrupted")
 
 
 def _run(options: argparse.Namespace) -> int:

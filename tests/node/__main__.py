@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.cluster.errors import ClusterError
-from tests.cluster.processes import exit_on_signals
+from tests.cluster.command_line import run_command
 from tests.node.base_image import ensure_base_image
 from tests.node.packages import ensure_packages
 from tests.node.programs import ensure_programs
@@ -57,15 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        with exit_on_signals():
-            return _run(options)
-    except ClusterError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return run_command(lambda: _run(options), when_interrupted="interrupted")
 
 
 def _run(options: argparse.Namespace) -> int:
