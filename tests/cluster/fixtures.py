@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cluster.errors import ClusterError
+from tests.cluster.leftovers import Leftovers
 from tests.cluster.providers import choose_provider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from tests.cluster.cluster import Cluster
 
 __all__ = ["cluster", "namespace", "prepare_before_tests"]
 
 _TEST_SECONDS = 900
+_LEFTOVERS = pytest.StashKey["Leftovers"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,6 +63,15 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         prepare_before_tests(session, lambda: choose_provider().prepare())
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """Behind a module's last test, when its fixtures are gone, remove what it left on the cluster."""
+    yield
+    leftovers = item.session.stash.get(_LEFTOVERS, None)
+    if leftovers is not None and nextitem is not None and nextitem.path != item.path:
+        leftovers.remove()
+
+
 def prepare_before_tests(session: pytest.Session, prepare: Any) -> None:
     """Run a preparation with pytest's capturing off; if it fails, its message ends the session."""
     if session.config.option.collectonly:
@@ -79,7 +90,13 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     failed_before = request.session.testsfailed
     running = choose_provider().start()
     try:
-        yield running
+        leftovers = Leftovers(running)
+        request.session.stash[_LEFTOVERS] = leftovers
+        try:
+            yield running
+        finally:
+            del request.session.stash[_LEFTOVERS]
+            leftovers.close()
     finally:
         failed = request.session.testsfailed > failed_before
         running.stop(keep_logs=failed)

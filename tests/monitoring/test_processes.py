@@ -93,7 +93,7 @@ def test_prometheus_takes_the_alerts_and_keeps_our_labels(
     store = tmp_path / "store"
     store.mkdir()
     spec = {"file": {"path": str(store)}}
-    here = {"name": "main", "namespace": namespace}
+    here = {"name": f"in-{namespace}", "namespace": namespace}
     everywhere = {"name": f"of-{namespace}"}
     selector = {"namespaceSelector": {"matchLabels": {"nobody": "has-this"}}}
     cluster.apply(
@@ -107,7 +107,7 @@ def test_prometheus_takes_the_alerts_and_keeps_our_labels(
             found = server.query("bubu_store_ready")
             return {one["metric"]["name"]: one["metric"].get("namespace") for one in found}
 
-        until(lambda: {"main", everywhere["name"]} <= stores().keys(), "both stores are scraped", 30)
+        until(lambda: {here["name"], everywhere["name"]} <= stores().keys(), "both stores are scraped", 30)
         seen = stores()
         until(lambda: len(server.query("up == 1")) == 2, "both are scraped", 30)
         (leader,) = server.query("bubu_controller_leader")
@@ -117,7 +117,7 @@ def test_prometheus_takes_the_alerts_and_keeps_our_labels(
                 server.query(filled(target["expr"]))
     cluster.kubectl("delete", "clusterstorageconfig", everywhere["name"])
 
-    assert (seen["main"], seen[everywhere["name"]]) == (namespace, None)
+    assert (seen[here["name"]], seen[everywhere["name"]]) == (namespace, None)
     assert leader["metric"]["namespace"] == OPERATOR_NAMESPACE
     assert {rule["name"] for rule in rules} == {alert.name for alert in alerts()}
     assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
