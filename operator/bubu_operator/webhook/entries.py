@@ -2,19 +2,19 @@
 
 Pure, over what the API server sent. Match conditions are left out: ours say no more about
 namespaces than the selectors do, and the rest of them is about pods that nobody creates.
+Selectors are read as they stand, without the limits that our own kinds set: a hundred
+namespaces in one list are fine here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
-from pydantic import ValidationError
-
-from bubu_operator.api.v1alpha1.common import LabelSelector
-from bubu_operator.injection.podspec import items_of
+from bubu_operator.injection.podspec import child, items_of
 from bubu_operator.kube.resources import JsonObject
 
-__all__ = ["entry_for"]
+__all__ = ["entry_for", "selects"]
 
 
 def entry_for(
@@ -28,11 +28,32 @@ def entry_for(
         namespace_labels: of its namespace, the one with its name included.
     """
     for entry in items_of(configuration, "webhooks"):
-        try:
-            objects = LabelSelector.model_validate(entry.get("objectSelector") or {})
-            namespaces = LabelSelector.model_validate(entry.get("namespaceSelector") or {})
-        except ValidationError:
-            continue
-        if objects.matches(pod_labels) and namespaces.matches(namespace_labels):
+        if selects(entry, "objectSelector", pod_labels) and selects(
+            entry, "namespaceSelector", namespace_labels
+        ):
             return entry
     return None
+
+
+def selects(entry: JsonObject, field: str, labels: Mapping[str, str]) -> bool:
+    """Tell whether a label selector of an entry selects such labels; none at all selects everything."""
+    selector = child(entry, field)
+    return all(labels.get(key) == value for key, value in child(selector, "matchLabels").items()) and all(
+        _meets(requirement, labels) for requirement in items_of(selector, "matchExpressions")
+    )
+
+
+def _meets(requirement: JsonObject, labels: Mapping[str, str]) -> bool:
+    key = requirement.get("key")
+    values = cast("list[str]", requirement.get("values") or [])
+    match requirement.get("operator"):
+        case "In":
+            return labels.get(str(key)) in values
+        case "NotIn":
+            return labels.get(str(key)) not in values
+        case "Exists":
+            return key in labels
+        case "DoesNotExist":
+            return key not in labels
+        case _:
+            return False
