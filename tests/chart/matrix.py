@@ -76,7 +76,11 @@ MATRIX: dict[str, dict[str, Any]] = {
         "commonLabels": {"release": "storage", "grafana_dashboard": "no"},
         "monitoring": {
             "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-            "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+            "prometheusRule": {
+                "enabled": True,
+                "labels": {"release": "prometheus"},
+                "runbookBaseUrl": "https://git.example/~storage/docs/",
+            },
             "dashboard": {"enabled": True},
         },
     },

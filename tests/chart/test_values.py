@@ -99,6 +99,23 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}}, "apiServerCIDRs"),
     ({"networkPolicy": {"apiServerPorts": []}}, "apiServerPorts"),
     ({"monitoring": {"podMonitor": True}}, "podMonitor"),
+    *(
+        ({"monitoring": {"prometheusRule": {"runbookBaseUrl": url}}}, "runbookBaseUrl")
+        for url in (
+            "docs",
+            "//git.example/docs",
+            "ftp://git.example/docs",
+            "https://",
+            "https:///docs",
+            "https://git.example/docs\n",
+            " https://git.example/docs",
+            "https://git.example/docs//",
+            "https://git.example/docs?ref=main",
+            "https://git.example/docs#top",
+            "https://user:password@git.example/docs",
+            "https://git.example/{{ $labels.pod }}",
+        )
+    ),
     ({"uninstallHook": {"enabled": None, "x": 1}}, "uninstallHook"),
     ({"helmTest": {"namespace": "A"}}, "namespace"),
 ]

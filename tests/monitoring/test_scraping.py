@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,7 +22,19 @@ MONITORS = {"PodMonitor": "podMonitor", "ServiceMonitor": "serviceMonitor"}
 def everything() -> Rendered:
     """The chart with all of monitoring."""
     switches = ("podMonitor", "serviceMonitor", "prometheusRule", "dashboard")
-    return render({"monitoring": {name: {"enabled": True} for name in switches}})
+    monitoring: dict[str, dict[str, Any]] = {name: {"enabled": True} for name in switches}
+    monitoring["prometheusRule"]["runbookBaseUrl"] = "https://git.example/v1"
+    return render({"monitoring": monitoring})
+
+
+def alerts_with_links(base: str | None) -> dict[str, Any]:
+    """Return the file of alerts with its links below an address, or with none of them."""
+    document = yaml.safe_load(ALERTS_FILE.read_text("utf-8"))
+    for rule in (rule for group in document["groups"] for rule in group["rules"]):
+        link = rule["annotations"].pop("runbook_url")
+        if base:
+            rule["annotations"]["runbook_url"] = base + link
+    return document
 
 
 @pytest.mark.chart
@@ -77,8 +90,16 @@ def test_rules_and_dashboard_are_the_files(everything: Rendered):
         one for one in everything.of("ConfigMap") if one["metadata"]["labels"].get("grafana_dashboard")
     )
 
-    assert rule["spec"] == yaml.safe_load(ALERTS_FILE.read_text("utf-8"))
+    assert rule["spec"] == alerts_with_links("https://git.example/v1/")
     assert [json.loads(text) for text in shown["data"].values()] == [dashboard()]
+
+
+@pytest.mark.chart
+def test_no_alert_has_a_link_that_leads_nowhere():
+    """Half an address is none: a receiver that makes a button of it may refuse the notification."""
+    (rule,) = render({"monitoring": {"prometheusRule": {"enabled": True}}}).of("PrometheusRule")
+
+    assert rule["spec"] == alerts_with_links(None)
 
 
 @pytest.mark.chart
