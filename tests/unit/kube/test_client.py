@@ -184,22 +184,26 @@ def test_an_answer_that_is_no_json_names_the_proxy(serve):
 
 def test_a_server_that_hangs_is_a_timeout(serve):
     """A call comes back when its time is over, and the error says so."""
-    _, client = serve(lambda handler: handler.server.release.wait(10))
+    _, client = serve(lambda handler: handler.server.release.wait(120))
     began = time.monotonic()
 
     with pytest.raises(KubeTimeoutError, match="did not answer in time"):
         client.create(SECRETS, {}, "a", timeout_seconds=0.2)
 
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60, "long before the server would have answered"
 
 
 def test_a_silent_server_is_asked_once(serve):
     """A timeout is one timeout: the request is not sent again behind the caller's back."""
-    server, client = serve(lambda handler: handler.server.release.wait(5))
+    server, client = serve(lambda handler: handler.server.release.wait(120))
 
     with pytest.raises(KubeTimeoutError):
         client.get(SECRETS, "a", "b", timeout_seconds=0.2)
 
+    deadline = time.monotonic() + 60
+    while not server.seen:  # its thread may come later than the client's patience ends
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.005)
     assert len(server.seen) == 1
 
 
@@ -289,7 +293,7 @@ def test_a_silent_watch_times_out(serve):
 
     def script(handler):
         handler.stream({"type": "ADDED", "object": {}})
-        handler.server.release.wait(10)
+        handler.server.release.wait(120)
 
     _, client = serve(script)
 
@@ -305,11 +309,11 @@ def test_a_watch_can_be_ended_from_another_thread(serve):
 
     def script(handler):
         handler.stream({"type": "ADDED", "object": {}})
-        handler.server.release.wait(10)
+        handler.server.release.wait(120)
 
     _, client = serve(script)
     began = time.monotonic()
-    with client.watch(SECRETS, resource_version="4", inactivity_seconds=30) as stream:
+    with client.watch(SECRETS, resource_version="4", inactivity_seconds=120) as stream:
         first = threading.Event()
         ended: list[int] = []
 
@@ -322,12 +326,12 @@ def test_a_watch_can_be_ended_from_another_thread(serve):
 
         reader = threading.Thread(target=read)
         reader.start()
-        assert first.wait(5)
+        assert first.wait(60)
         stream.close()
-        reader.join(5)
+        reader.join(60)
 
     assert ended == [1]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 100, "before the server, or the watch's own patience, ended it"
 
 
 def test_a_guard_stands_before_everything_but_reading(serve):
@@ -355,13 +359,13 @@ def test_a_guard_stands_before_everything_but_reading(serve):
 
 def test_a_guard_says_how_long_a_request_may_take(serve):
     """A request of one whose leadership ends soon does not wait for its answer beyond that."""
-    server, _ = serve(lambda handler: handler.server.release.wait(10))
+    server, _ = serve(lambda handler: handler.server.release.wait(120))
     configuration = Configuration(host=server.url, api_key={"BearerToken": "Bearer sesame-token"})
     with KubeClient(configuration, guard=lambda _what: 0.3) as client:
         began = time.monotonic()
         with pytest.raises(KubeTimeoutError):
             client.patch(SECRETS, "s", {}, "a")
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 60
     server.release.set()
 
 

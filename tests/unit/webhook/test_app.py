@@ -298,7 +298,7 @@ def test_what_was_created_just_before_the_pod_is_waited_for(late: str):
             await asyncio.sleep(0)
         assert not pending.done()
         view.configs, view.namespaces = configs, namespaces
-        return (await asyncio.wait_for(pending, 10)).review
+        return (await asyncio.wait_for(pending, 29)).review
 
     assert asyncio.run(run())["auditAnnotations"]["reason"] == "Injected"
 
@@ -346,7 +346,7 @@ def test_a_label_that_the_api_server_has_seen_first_is_waited_for(before: dict[s
             await asyncio.sleep(0)
         assert not pending.done()
         view.namespaces = {"flows": {"storage.bubustack.io/inject": "true"}}
-        return (await asyncio.wait_for(pending, 10)).review
+        return (await asyncio.wait_for(pending, 29)).review
 
     assert asyncio.run(run())["auditAnnotations"]["reason"] == "Injected"
 
@@ -358,7 +358,7 @@ def test_a_large_review_does_not_wait():
 
     async def run() -> Json:
         app = WebhookApp(View(), lag_seconds=600.0)
-        return (await asyncio.wait_for(call_async(app, review_of(item)), 10)).review
+        return (await asyncio.wait_for(call_async(app, review_of(item)), 29)).review
 
     assert asyncio.run(run())["auditAnnotations"]["reason"] == "NoConfig"
 

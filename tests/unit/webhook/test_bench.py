@@ -25,7 +25,7 @@ def test_all_goals_are_measured_beside_a_no_op():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 

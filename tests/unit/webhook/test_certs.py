@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import threading
 from datetime import UTC, datetime, timedelta
@@ -401,18 +400,18 @@ class TlsServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._up.wait(10)
+        assert self._up.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 def test_metrics_say_how_the_certificate_does(files: ServingFiles):
     """Loads and refusals counted, a trouble as long as it lasts; never a text."""
     metrics = WebhookMetrics()
-    source = FileSource(files.certificate, files.key, server_context(), poll_seconds=60)
+    source = FileSource(files.certificate, files.key, server_context(), poll_seconds=300)
 
     def shown() -> tuple[float | None, ...]:
         names = ("loads_total", "refusals_total", "trouble")
@@ -438,7 +437,17 @@ def look(source: FileSource) -> None:
     """Have it look at the files once."""
 
     async def once() -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(source.follow(), 0.2)
+        with pytest.MonkeyPatch.context() as patched:
+            looked, pause = asyncio.Event(), asyncio.sleep
+
+            async def paused(seconds: float) -> None:
+                looked.set()
+                await pause(seconds)
+
+            patched.setattr("bubu_operator.webhook.certs.asyncio.sleep", paused)
+            following = asyncio.create_task(source.follow())
+            await asyncio.wait_for(looked.wait(), 60)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
     asyncio.run(once())

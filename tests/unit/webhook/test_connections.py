@@ -11,7 +11,18 @@ import pytest
 from bubu_operator.webhook import connections, server_loop
 from bubu_operator.webhook.certs import server_context
 from bubu_operator.webhook.server_loop import ServerLoop
-from tests.unit.webhook.sockets import CHUNKED, HEAD, PATIENCE_SECONDS, Server, echo, ended, hurry, run, until
+from tests.unit.webhook.sockets import (
+    CHUNKED,
+    HEAD,
+    IDLE_SECONDS,
+    PATIENCE_SECONDS,
+    Server,
+    echo,
+    ended,
+    hurry,
+    run,
+    until,
+)
 
 
 def test_a_head_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch):
@@ -72,20 +83,23 @@ def test_a_connection_that_is_never_used_is_closed():
     run(test)
 
 
-def test_a_connection_serves_many_requests(monkeypatch: pytest.MonkeyPatch):
+def test_a_connection_serves_many_requests():
     """The deadlines start anew with each request, also with those that come in one piece."""
-    hurry(monkeypatch, head=0.2, request=0.2)
 
     async def test() -> None:
-        async with Server(echo) as server:
+        async with Server(echo, stands_still=True) as server:
             reader, writer = await server.connect()
             for _ in range(3):
-                for part in (HEAD[:20], HEAD[20:], b"o", b"k"):
+                for part, phase in ((HEAD[:20], "HEAD"), (HEAD[20:] + b"o", "REQUEST")):
                     writer.write(part)
-                    await asyncio.sleep(0.03)
+                    await until(
+                        lambda phase=phase: any(c._phase.name == phase for c in server.state.connections)
+                    )
+                    server.clock.advance(connections._SECONDS[connections._Phase[phase]] - 1)
+                writer.write(b"k")
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200")
-            await asyncio.sleep(0.3)  # idle for longer than either deadline
+            server.clock.advance(IDLE_SECONDS - 1)  # longer than either deadline
             writer.write((HEAD + b"ok") * 3)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 for _ in range(3):
@@ -96,16 +110,17 @@ def test_a_connection_serves_many_requests(monkeypatch: pytest.MonkeyPatch):
     run(test)
 
 
-def test_requests_in_one_piece_have_their_own_time(monkeypatch: pytest.MonkeyPatch):
-    """Five that take a third of the time each; together they take longer than one may."""
-    hurry(monkeypatch, request=0.6)
+def test_requests_in_one_piece_have_their_own_time():
+    """Five that take almost all of the time each; together they take longer than one may."""
+    servers: list[Server] = []
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(0.2)
+        servers[0].clock.advance(connections.REQUEST_SECONDS - 1)
         await echo(scope, receive, send)
 
     async def test() -> None:
-        async with Server(slow) as server:
+        async with Server(slow, stands_still=True) as server:
+            servers.append(server)
             reader, writer = await server.connect()
             writer.write((HEAD + b"ok") * 5)
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -169,7 +184,7 @@ def test_a_handshake_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatc
         async with server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
             try:
-                return await asyncio.wait_for(reader.read(), 5)
+                return await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
             except ConnectionError:
                 return b""
             finally:
@@ -290,9 +305,8 @@ def test_a_malformed_end_of_an_answered_request_closes_the_connection():
     run(test)
 
 
-def test_the_rest_of_an_answered_request_is_read_away(monkeypatch: pytest.MonkeyPatch):
+def test_the_rest_of_an_answered_request_is_read_away():
     """Within the time of a head; then the next request has its turn."""
-    hurry(monkeypatch, head=0.2)
 
     async def hasty(scope: Any, receive: Any, send: Any) -> None:
         del scope, receive
@@ -300,15 +314,17 @@ def test_the_rest_of_an_answered_request_is_read_away(monkeypatch: pytest.Monkey
         await send({"type": "http.response.body", "body": b"ok"})
 
     async def test() -> None:
-        async with Server(hasty) as server:
+        async with Server(hasty, stands_still=True) as server:
             reader, writer = await server.connect()
-            for _ in range(2):
+            for rest in (b"ok", b"ok", b""):
                 writer.write(HEAD)
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    await reader.readuntil(b"\r\n\r\nok")
-                writer.write(b"ok")
-            writer.write(HEAD)
-            assert b" 200 " in await ended(reader)
+                    assert b" 200 " in await reader.readuntil(b"\r\n\r\nok")
+                server.clock.advance(connections.HEAD_SECONDS - 1)
+                writer.write(rest)
+            assert len(server.state.connections) == 1
+            server.clock.advance(1)
+            assert await ended(reader) == b""
 
     run(test)
 

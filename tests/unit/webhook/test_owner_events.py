@@ -67,7 +67,7 @@ class Recorder:
         self, resource: Any, obj: Json, *, type_: EventType, reason: str, note: str, action: str
     ) -> bool:
         """Note one."""
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         if self._fails:
             raise RuntimeError("planted fault")
         self.posted.append(
@@ -274,7 +274,7 @@ def test_stopping_does_not_wait_for_the_queue():
     stopper = threading.Thread(target=events.stop)
     stopper.start()
     recorder.go.set()
-    stopper.join(10)
+    stopper.join(60)
 
     assert not stopper.is_alive()
 
