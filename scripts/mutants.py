@@ -94,18 +94,25 @@ SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "approval": ("bubu_storage.retention.approval", _files("retention", "tally", "owned_passes")),
     "scan": ("bubu_storage.retention.scan", _files("retention", "scan", "prefetch", "runner")),
     "owners": ("bubu_storage.retention.owners", _files("retention", "judge", "late_knowledge")),
-    "belief": ("bubu_operator.owners.belief", _files("operator_owners", "census", "gather", "source")),
-    "census": ("bubu_operator.owners.census", _files("operator_owners", "census", "gather")),
-    "extract": ("bubu_operator.owners.extract", _files("operator_owners", "extract")),
+    "belief": ("bubu_operator.owners.belief", _files("operator_owners", "belief", "source")),
+    "census": ("bubu_operator.owners.census", _files("operator_owners", "census", "belief", "source")),
+    "extract": ("bubu_operator.owners.extract", _files("operator_owners", "extract", "kin_and_texts")),
     "relations": ("bubu_operator.owners.relations", _files("operator_owners", "relations")),
-    "joined": ("bubu_operator.owners.joined", (*_files("operator_owners", "gather"), *_NEIGHBOURS)),
-    "kinds": ("bubu_operator.owners.kinds", _files("operator_owners", "extract", "relations", "gather")),
+    "joined": ("bubu_operator.owners.joined", (*_files("operator_owners", "joined"), *_NEIGHBOURS)),
+    "kinds": (
+        "bubu_operator.owners.kinds",
+        _files("operator_owners", "census", "ended", "joined", "extract"),
+    ),
+    "gather": ("bubu_operator.owners.gather", _files("operator_owners", "gather", "source")),
+    "reading": ("bubu_operator.owners.reading", (*_files("operator_owners", "source"), *_NEIGHBOURS)),
+    "served": ("bubu_operator.owners.served", _files("operator_owners", "source")),
+    "source": ("bubu_operator.owners.source", (*_files("operator_owners", "source"), *_NEIGHBOURS)),
     "cycle": ("bubu_operator.retention.cycle", _files("operator_retention", "cycle", "cycle_status")),
     "overlap": ("bubu_operator.retention.overlap", (*_files("operator_retention", "overlap"), *_NEIGHBOURS)),
     "plan": ("bubu_operator.retention.plan", _PLAN),
     "schedule": ("bubu_operator.retention.schedule", _PLAN),
 }
-"""Modules that decide and do nothing else, each with the tests that are to notice."""
+"""Modules that decide, and those that list what they decide by, each with the tests that are to notice."""
 
 NAMES: Final = {"any": "all", "all": "any", "min": "max", "max": "min"}
 
