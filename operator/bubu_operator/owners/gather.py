@@ -85,9 +85,12 @@ class ListLength:
         """Note a page of so many objects, and how many are said to remain; the server may not say it.
 
         Raises:
-            _OtherSnapshotError: the page before had announced another number.
+            _OtherSnapshotError: the page before had announced another number, or the last page announces
+                objects that nothing leads to.
         """
         left = remaining if isinstance(remaining, int) else 0 if is_last else None
+        if is_last and left:
+            raise _OtherSnapshotError(f"its last page leaves out {left} objects")
         if self.announced is not None and left is not None and self.announced != count + left:
             raise _OtherSnapshotError(
                 f"{self.announced} objects were announced, {count} came and {left} remain"
