@@ -103,8 +103,11 @@ SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "bubu_operator.owners.kinds",
         _files("operator_owners", "census", "ended", "joined", "extract"),
     ),
-    "gather": ("bubu_operator.owners.gather", _files("operator_owners", "gather", "source")),
-    "reading": ("bubu_operator.owners.reading", (*_files("operator_owners", "source"), *_NEIGHBOURS)),
+    "gather": ("bubu_operator.owners.gather", _files("operator_owners", "gather", "list_edges", "source")),
+    "reading": (
+        "bubu_operator.owners.reading",
+        (*_files("operator_owners", "reading", "source"), *_NEIGHBOURS),
+    ),
     "served": ("bubu_operator.owners.served", _files("operator_owners", "source")),
     "source": ("bubu_operator.owners.source", (*_files("operator_owners", "source"), *_NEIGHBOURS)),
     "cycle": ("bubu_operator.retention.cycle", _files("operator_retention", "cycle", "cycle_status")),
