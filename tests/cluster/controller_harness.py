@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import yaml
 
 from tests.cluster.errors import ClusterError
-from tests.cluster.processes import PATIENCE, free_port
+from tests.cluster.processes import PATIENCE, Stopwatch, free_port
 
 if TYPE_CHECKING:
     from tests.cluster.cluster import Cluster
@@ -29,9 +29,12 @@ __all__ = [
     "allow_election",
     "children_of",
     "condition",
+    "ensure_namespace",
     "install",
+    "install_crds",
     "only_child",
     "until",
+    "wait_served",
     "within",
 ]
 
@@ -39,6 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RBAC = ROOT / "charts" / "bubu-storage-operator" / "files" / "controller-rbac.yaml"
 NAMESPACE = "bubu-storage-system"
 ACCOUNT = "bubu-storage-controller"
+KINDS = ("storageconfigs", "clusterstorageconfigs", "retentionpolicies", "clusterretentionpolicies")
 
 
 def until(check: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
@@ -52,21 +56,26 @@ def until(check: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
     Raises:
         AssertionError: there was none in time.
     """
-    return within(check, what, seconds * PATIENCE)
+    began = time.monotonic()
+    return _poll(check, what, seconds * PATIENCE, lambda: time.monotonic() - began)
 
 
 def within(check: Callable[[], Any], what: str, seconds: float) -> Any:
-    """Do as ``until``, for what the operator promises: the time is not stretched.
+    """Do as ``until``, for what the operator promises: the time is a `Stopwatch`'s.
 
     Raises:
         AssertionError: there was no truthy answer in time.
     """
-    deadline = time.monotonic() + seconds
+    watch = Stopwatch()
+    return _poll(check, what, seconds, lambda: watch.seconds)
+
+
+def _poll(check: Callable[[], Any], what: str, seconds: float, passed: Callable[[], float]) -> Any:
     while True:
         answer = check()
         if answer:
             return answer
-        if time.monotonic() > deadline:
+        if passed() > seconds:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         time.sleep(0.05)
 
@@ -112,12 +121,42 @@ def only_child(pid: int) -> int:
     return found[0]
 
 
+def install_crds(cluster: Cluster) -> None:
+    """Apply our CRDs and wait until their objects can be listed."""
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", ROOT / "crds")
+    wait_served(cluster, *KINDS)
+
+
+def wait_served(cluster: Cluster, *plurals: str) -> None:
+    """Wait until objects of kinds can be listed, the CRDs of which were applied.
+
+    That a CRD is established is not all: the API server tells of its kinds a moment later.
+    """
+
+    def served() -> bool:
+        done = cluster.kubectl("get", ",".join(plurals), "-n", "default", "-o", "name", check=False)
+        return done.returncode == 0
+
+    until(served, f"{', '.join(plurals)} to be served", 30)
+
+
+def ensure_namespace(cluster: Cluster) -> None:
+    """Make sure of the operator's namespace; one that is just ending is waited for."""
+
+    def there() -> bool:
+        phase = "jsonpath={.status.phase}"
+        found = cluster.kubectl("get", "namespace", NAMESPACE, "-o", phase, "--ignore-not-found").stdout
+        if not found:
+            cluster.kubectl("create", "namespace", NAMESPACE)
+        return found == "Active"
+
+    until(there, f"namespace {NAMESPACE}", 30)
+
+
 def install(cluster: Cluster) -> None:
     """Apply the CRDs and the controller's account and rights, exactly as shipped."""
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", ROOT / "crds")
-    cluster.kubectl("wait", "--for=condition=Established", "-f", ROOT / "crds", "--timeout=30s")
-    if cluster.kubectl("get", "namespace", NAMESPACE, check=False).returncode != 0:
-        cluster.create_namespace(NAMESPACE)
+    install_crds(cluster)
+    ensure_namespace(cluster)
     documents = yaml.safe_load_all(RBAC.read_text(encoding="utf-8"))
     cluster.apply(*(cast("dict[str, Any]", document) for document in documents if document))
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-from bubu_operator.api.v1alpha1 import API_VERSION, GROUP, KINDS
+from bubu_operator.api.v1alpha1 import API_VERSION, KINDS
+from tests.cluster.controller_harness import until, wait_served
 
 if TYPE_CHECKING:
     from tests.cluster import Cluster
@@ -64,7 +65,14 @@ CASES: tuple[CrdCase, ...] = tuple(
 
 
 def install_crds(cluster: Cluster) -> None:
-    """Apply our CRDs and wait until the API server serves them."""
+    """Apply our CRDs and wait until the API server serves and explains them."""
     cluster.kubectl("apply", "-f", CRDS)
-    names = [f"crd/{kind.PLURAL}.{GROUP}" for kind in KINDS]
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    wait_served(cluster, *(kind.PLURAL for kind in KINDS))
+
+    def explained() -> bool:
+        # Descriptions come later than the kinds themselves, in two forms that are made apart.
+        forms = ("plaintext", "plaintext-openapiv2")
+        words = [("explain", kind.PLURAL, f"--output={form}") for kind in KINDS for form in forms]
+        return all(cluster.kubectl(*one, check=False).returncode == 0 for one in words)
+
+    until(explained, "the kinds to be explained", 30)

@@ -65,11 +65,16 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
-    """Behind a module's last test, when its fixtures are gone, remove what it left on the cluster."""
-    yield
-    leftovers = item.session.stash.get(_LEFTOVERS, None)
-    if leftovers is not None and nextitem is not None and nextitem.path != item.path:
-        leftovers.remove()
+    """Behind a module's last test, when its fixtures are gone, remove what it left on the cluster.
+
+    Fixtures that fail when they end leave the most.
+    """
+    try:
+        yield
+    finally:
+        leftovers = item.session.stash.get(_LEFTOVERS, None)
+        if leftovers is not None and nextitem is not None and nextitem.path != item.path:
+            leftovers.remove()
 
 
 def prepare_before_tests(session: pytest.Session, prepare: Any) -> None:

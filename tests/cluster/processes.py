@@ -33,6 +33,7 @@ __all__ = [
     "PATIENCE",
     "ManagedProcess",
     "PortReservation",
+    "Stopwatch",
     "exit_on_signals",
     "free_port",
     "is_running",
@@ -46,6 +47,7 @@ __all__ = [
 PATIENCE = 4.0
 """By how much deadlines of tests are stretched beyond what an idle machine needs."""
 
+_PRESSURE = Path("/proc/pressure/cpu")
 _LAUNCHER = Path(__file__).with_name("_launch.py")
 _spawner: list[ThreadPoolExecutor] = []
 
@@ -184,7 +186,7 @@ def wait_until(condition: Callable[[], bool], timeout_seconds: float, what: str)
         condition: what is asked.
         timeout_seconds: what is more than enough on a machine that does nothing else. Deadlines end what
             hangs; they are stretched by ``PATIENCE``, because two cores may be at work on two suites and
-            all that they start. A test to which the time itself matters measures it.
+            all that they start. A test to which the time itself matters has a `Stopwatch`.
         what: what is waited for, for the message.
 
     Raises:
@@ -201,6 +203,41 @@ def _poll(condition: Callable[[], bool], timeout_seconds: float, what: str) -> N
             raise TimeoutError(f"waited {timeout_seconds:g} s for {what}")
         time.sleep(pause)
         pause = min(pause * 1.5, 0.2)
+
+
+class Stopwatch:
+    """Runs from its making and shows the time that would have passed on a machine with a CPU for everybody.
+
+    For times that are promised: what the test machine was too busy for is no fault of what is measured.
+
+    - While nothing waits for a CPU it is any other clock.
+    - While something does (the kernel counts that) it stands, so that a crowded machine gets longer; but
+      never more than ``PATIENCE`` times as long, and exactly that where the kernel does not count.
+    """
+
+    def __init__(self, pressure: Path = _PRESSURE) -> None:
+        self._pressure = pressure
+        self._began = time.monotonic()
+        self._stalled = _stalled_seconds(pressure)
+
+    @property
+    def seconds(self) -> float:
+        """What it shows."""
+        elapsed, stalled = time.monotonic() - self._began, _stalled_seconds(self._pressure)
+        least = elapsed / PATIENCE
+        if stalled is None or self._stalled is None:
+            return least
+        return max(elapsed - (stalled - self._stalled), least)
+
+
+def _stalled_seconds(pressure: Path) -> float | None:
+    """Return for how long something has waited for a CPU since the machine came up; None if nobody knows."""
+    try:
+        some = pressure.read_text(encoding="ascii").splitlines()[0]
+    except (OSError, IndexError):
+        return None
+    name, _, total = some.rpartition(" total=")
+    return int(total) / 1e6 if name.startswith("some ") else None
 
 
 def tail(log: Path, lines: int = 15) -> str:

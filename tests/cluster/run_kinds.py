@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.controller_harness import wait_served
 
 __all__ = ["RUNS_API", "install_run_kinds", "story_run"]
 
@@ -17,7 +18,7 @@ def install_run_kinds(cluster: Cluster) -> None:
         name = f"{plural}.runs.bubustack.io"
         if cluster.kubectl("get", "crd", name, check=False).returncode != 0:
             cluster.apply(_definition(kind, plural, name))
-        cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+        wait_served(cluster, plural)
 
 
 def story_run(name: str, namespace: str, story: str = "nightly", **spec: Any) -> dict[str, Any]:

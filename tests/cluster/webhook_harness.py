@@ -31,7 +31,8 @@ from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import PODS
 from bubu_operator.webhook.configuration import render_webhook_configuration
 from tests.cluster.certs import ServingFiles, write_private
-from tests.cluster.processes import ManagedProcess, free_port, spawn, tail, wait_until
+from tests.cluster.controller_harness import ensure_namespace, install_crds
+from tests.cluster.processes import PATIENCE, ManagedProcess, free_port, spawn, tail, wait_until
 
 if TYPE_CHECKING:
     from tests.cluster.cluster import Cluster
@@ -72,9 +73,8 @@ Json = dict[str, Any]
 
 def install_webhook(cluster: Cluster) -> None:
     """Apply the CRDs and the webhook's account and rights, exactly as shipped."""
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", ROOT / "crds")
-    cluster.kubectl("wait", "--for=condition=Established", "-f", ROOT / "crds", "--timeout=30s")
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}})
+    install_crds(cluster)
+    ensure_namespace(cluster)
     cluster.apply(*(doc for doc in yaml.safe_load_all((FILES / "webhook-rbac.yaml").read_text()) if doc))
 
 
@@ -180,16 +180,16 @@ class Webhook:
         self.running.popen.send_signal(number)
 
     def exit_code(self, timeout_seconds: float = 20.0) -> int:
-        """Wait for the end of the process."""
+        """Wait for the end of the process; the time is stretched as ``wait_until`` does."""
         assert self.running.popen is not None
-        return self.running.popen.wait(timeout_seconds)
+        return self.running.popen.wait(timeout_seconds * PATIENCE)
 
     def stop(self) -> None:
         """End the process."""
         if self.process is not None:
             self.process.stop(grace_seconds=10)
 
-    def connect(self, timeout_seconds: float = 10.0) -> http.client.HTTPSConnection:
+    def connect(self, timeout_seconds: float = 30.0) -> http.client.HTTPSConnection:
         """A connection that trusts the authority in use."""
         context = ssl.create_default_context(cafile=str(self.files.ca))
         return http.client.HTTPSConnection(self.host, self.port, context=context, timeout=timeout_seconds)
@@ -232,7 +232,7 @@ class Webhook:
 
     def metric(self, name: str, **labels: str) -> float:
         """A sample of ``/metrics``; 0 for one that is not there."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=30)
         try:
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode()
@@ -252,7 +252,7 @@ class Webhook:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         with (
-            socket.create_connection((self.host, self.port), timeout=5) as plain,
+            socket.create_connection((self.host, self.port), timeout=30) as plain,
             context.wrap_socket(plain) as secured,
         ):
             leaf = secured.getpeercert(binary_form=True)

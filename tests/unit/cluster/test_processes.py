@@ -15,7 +15,9 @@ import pytest
 
 from tests.cluster.errors import StartError
 from tests.cluster.processes import (
+    PATIENCE,
     PortReservation,
+    Stopwatch,
     exit_on_signals,
     free_port,
     is_running,
@@ -180,6 +182,33 @@ def test_waiting_has_a_deadline_and_names_its_object():
     """A condition that never holds is a timeout that says what was waited for."""
     with pytest.raises(TimeoutError, match=r"waited [0-9.]+ s for the moon"):
         wait_until(lambda: False, 0.1, "the moon")
+
+
+def test_a_stopwatch_stands_while_something_waits_for_a_cpu(tmp_path: Path):
+    """What the kernel says was a wait is not counted, up to three parts of four; without its word neither."""
+    pressure = tmp_path / "cpu"
+
+    def said(stalled_seconds: float) -> None:
+        line = f"avg10=0.00 avg60=0.00 avg300=0.00 total={int(stalled_seconds * 1e6)}"
+        pressure.write_text(
+            f"some {line}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n", encoding="ascii"
+        )
+
+    said(5.0)
+    watches = [Stopwatch(pressure), Stopwatch(tmp_path / "no-such-file")]
+    began = time.monotonic()
+    wait_until(lambda: time.monotonic() - began > 0.4, 1, "some time")
+    idle, unknown = (watch.seconds for watch in watches)
+    said(5.3)
+    crowded = watches[0].seconds
+    said(900.0)
+    starved = watches[0].seconds
+    elapsed = time.monotonic() - began
+
+    assert 0.4 < idle
+    assert 0.1 < unknown <= elapsed / PATIENCE + 0.01
+    assert idle - 0.3 < crowded <= elapsed - 0.29
+    assert starved <= elapsed / PATIENCE + 0.01
 
 
 def test_reserved_port_is_kept_from_others_but_shared_with_us():
