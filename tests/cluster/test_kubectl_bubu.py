@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.cluster.certs import write_serving_files
 from tests.cluster.processes import wait_until
 from tests.cluster.webhook_harness import (
     ACCOUNT,
+    INJECTED,
     OPERATOR_NAMESPACE,
     Webhook,
     config_of,
@@ -189,7 +191,9 @@ def test_explain_finds_stale_and_missing_injection(
     assert "generation 2" in " ".join(old.split())
 
 
-def test_explain_a_file_against_the_cluster(cluster: Cluster, namespace: str, bubu: Plugin) -> None:
+def test_explain_a_file_against_the_cluster(
+    cluster: Cluster, webhook: Webhook, namespace: str, bubu: Plugin
+) -> None:
     """A workload from standard input, with the cluster's configs; a refusal names the candidates."""
     cluster.apply(config_of("one", namespace), config_of("two", namespace))
     workload = {
@@ -259,8 +263,78 @@ def test_what_the_user_may_not_see_is_said(
     done = bubu("explain", "pod/mine", kubeconfig=tenant)
 
     assert 3 == done.returncode
-    for text in ("you may not list storageconfigs", "you may not list clusterstorageconfigs"):
+    for text in (
+        "you may not list storageconfigs",
+        "you may not list clusterstorageconfigs",
+        "you may not get mutatingwebhookconfigurations",
+    ):
         assert text in " ".join(done.stdout.split())
+    assert "yes: the pod has the label bubustack.io/engram" in done.stdout
+
+
+def told_by(done: subprocess.CompletedProcess[str]) -> str:
+    """What was answered, without the line breaks."""
+    return " ".join(done.stdout.split())
+
+
+def test_explain_knows_what_the_api_server_asks_nobody_about(
+    *,
+    cluster: Cluster,
+    webhook: Webhook,
+    namespace: str,
+    bubu: Plugin,
+    tenant: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    """A namespace of `webhook.excludedNamespaces`: its pods get nothing, and that is said to who may know."""
+    cluster.apply(config_of("main", namespace))
+    wait_until_called(cluster, namespace)
+    configuration = render_webhook_configuration(
+        url=f"https://{webhook.host}:{webhook.port}/mutate",
+        ca_bundle_pem=webhook.files.ca.read_text(encoding="ascii"),
+    )
+    for entry in configuration["webhooks"]:
+        entry["namespaceSelector"]["matchExpressions"][0]["values"].append(namespace)
+    request.addfinalizer(webhook.register)
+    cluster.apply(configuration)
+    pod = json.dumps(pod_of("left-out", namespace, ENGRAM))
+
+    def is_left_out() -> bool:
+        made = cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", input=pod)
+        return INJECTED not in json.loads(made.stdout)["metadata"]["labels"]
+
+    wait_until(is_left_out, 20, "the API server to leave the namespace out")
+    cluster.kubectl("create", "-f", "-", input=pod)
+
+    done = bubu("explain", "pod/left-out", "-n", namespace)
+    elsewhere = bubu("explain", "pod/left-out", "-n", namespace, "--webhook-configuration", "nowhere")
+    unknown = bubu("explain", "pod/left-out", kubeconfig=tenant)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "it gets no storage (NotSelected)" in told_by(done)
+    assert f"bubu-storage-webhook leaves namespace {namespace} out by its name" in told_by(done)
+    assert "webhook.excludedNamespaces" in told_by(done)
+    assert "it gets no storage (NoWebhook)" in told_by(elsewhere)
+    assert "there is no MutatingWebhookConfiguration nowhere" in told_by(elsewhere)
+    assert 3 == unknown.returncode
+    assert "is taken for granted" in told_by(unknown)
+    reader = f"registration-reader-{namespace}"
+    for kind in ("clusterrole", "clusterrolebinding"):
+        request.addfinalizer(partial(cluster.kubectl, "delete", kind, reader, "--ignore-not-found"))
+    cluster.kubectl(
+        *("create", "clusterrole", reader, "--verb", "get", "--resource", "mutatingwebhookconfigurations"),
+        *("--resource-name", "bubu-storage-webhook"),
+    )
+    cluster.kubectl(
+        *("create", "clusterrolebinding", reader, "--clusterrole", reader),
+        *("--serviceaccount", f"{namespace}:tenant"),
+    )
+
+    def is_told() -> bool:
+        """The API server learns of bindings by a watch."""
+        return "(NotSelected)" in bubu("explain", "pod/left-out", kubeconfig=tenant).stdout
+
+    wait_until(is_told, 20, "the tenant to be told")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from bubu_operator.defaults import OPERATOR_NAMESPACE
@@ -30,12 +29,11 @@ from bubu_operator.injection.names import (
     CONFIG_LABEL,
     ENGRAM_LABEL,
     INJECT_LABEL,
-    MIRROR_ANNOTATION,
-    SYSTEM_NAMESPACES,
 )
 from bubu_operator.injection.ownership import InjectionRecord, read_record
 from bubu_operator.injection.podspec import CONTAINER_FIELDS, child, items_of, pod_problem, texts_of
 from bubu_operator.injection.select import Demand, Selection, SelectionReason, demand_for, select_config
+from bubu_operator.injection.unasked import ExcludedReason, Unasked, never_asked
 from bubu_storage.apply_env import Json
 
 __all__ = [
@@ -45,6 +43,7 @@ __all__ = [
     "ContainerExplanation",
     "ExcludedReason",
     "Explanation",
+    "Unasked",
     "Variable",
     "explain_pod",
     "source_of",
@@ -57,14 +56,6 @@ _BY_LABEL: Final = (
     SelectionReason.CONFIG_DELETING,
     SelectionReason.NAMESPACE_NOT_SELECTED,
 )
-
-
-class ExcludedReason(StrEnum):
-    """Why the API server does not even ask the webhook about a pod that asks for storage."""
-
-    SYSTEM_NAMESPACE = "SystemNamespace"
-    OPERATOR_NAMESPACE = "OperatorNamespace"
-    MIRROR_POD = "MirrorPod"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +146,7 @@ def explain_pod(
     cluster_storage_configs: Iterable[InjectionConfig],
     *,
     operator_namespace: str = OPERATOR_NAMESPACE,
+    unasked: Unasked | None = None,
 ) -> Explanation:
     """Explain what happens to a pod (or a pod template) when it is created now.
 
@@ -165,6 +157,7 @@ def explain_pod(
         storage_configs: StorageConfigs; those of other namespaces are ignored.
         cluster_storage_configs: all ClusterStorageConfigs.
         operator_namespace: where the operator runs; its pods are never injected.
+        unasked: why the API server does not ask about a pod that asks for storage; None where it does.
 
     Raises:
         ValueError: it is no pod; the message says what is wrong with it.
@@ -178,10 +171,11 @@ def explain_pod(
     name = str(metadata.get("name") or metadata.get("generateName") or "(unnamed)")
     asked = _demand_text(demand, labels, namespace, namespace_labels)
     exists = bool(metadata.get("uid"))
-    excluded = _excluded(pod, namespace, operator_namespace)
+    excluded = never_asked(pod, namespace, operator_namespace) or (unasked if demand.wanted else None)
     if excluded is not None or not demand.wanted:
-        outcome, text = (demand.value, "") if excluded is None else (excluded[0].value, excluded[1])
-        carried = carried_in_vain(pod, text or "it does not ask for storage", exists=exists)
+        outcome, text = (demand.value, "") if excluded is None else (excluded.reason.value, excluded.text)
+        why = "it does not ask for storage" if excluded is None else "the webhook is not asked about it"
+        carried = carried_in_vain(pod, why, exists=exists)
         if excluded is None and demand is Demand.NOT_ASKED and carried.state is CarriedState.LEFT_OVER:
             carried = carried_from_template(carried, [*storage_configs, *cluster_storage_configs])
         return Explanation(
@@ -261,22 +255,6 @@ def _demand_text(
         if said is not None and said not in ("true", "false"):
             text += f"; the label {INJECT_LABEL} of {whose} is {said!r}, which says nothing"
     return text
-
-
-def _excluded(pod: Json, namespace: str, operator_namespace: str) -> tuple[ExcludedReason, str] | None:
-    if namespace in SYSTEM_NAMESPACES:
-        return ExcludedReason.SYSTEM_NAMESPACE, f"nothing is ever injected in {namespace}, the cluster's own"
-    if namespace == operator_namespace:
-        return (
-            ExcludedReason.OPERATOR_NAMESPACE,
-            f"nothing is ever injected in {namespace}, where the operator itself runs",
-        )
-    if MIRROR_ANNOTATION in texts_of(child(pod, "metadata"), "annotations"):
-        return (
-            ExcludedReason.MIRROR_POD,
-            "it is a mirror pod: it only shows what a kubelet runs from a file, and is never injected",
-        )
-    return None
 
 
 def _candidates(

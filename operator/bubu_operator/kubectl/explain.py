@@ -12,8 +12,8 @@ from typing import Final
 
 import click
 
-from bubu_operator.defaults import OPERATOR_NAMESPACE
-from bubu_operator.injection.explain import ExcludedReason, Explanation, explain_pod
+from bubu_operator.defaults import OPERATOR_NAMESPACE, WEBHOOK_NAME
+from bubu_operator.injection.explain import ExcludedReason, Explanation, Unasked, explain_pod
 from bubu_operator.injection.names import CONFIG_LABEL, INJECT_LABEL, STRICT_LABEL
 from bubu_operator.injection.podspec import child, texts_of
 from bubu_operator.injection.template import TEMPLATE_PATHS, select_for_template
@@ -34,6 +34,7 @@ from bubu_operator.kubectl.explain_text import as_document, as_text
 from bubu_operator.kubectl.facts import Facts, facts_of_cluster, facts_of_documents
 from bubu_operator.kubectl.failures import BadInputError, ExitCode, one_line, reported
 from bubu_operator.kubectl.output import output_option, print_documents
+from bubu_operator.kubectl.registration import unasked_by
 from bubu_operator.kubectl.verdict import verdict_of
 from bubu_operator.webhook.mutate import denial_of
 
@@ -50,6 +51,11 @@ _SHORT: Final = {
 }
 _TEMPLATE: Final = ("spec", "template")
 _EXCLUDED: Final = frozenset(reason.value for reason in ExcludedReason)
+_NOT_SELECTED: Final = ExcludedReason.NOT_SELECTED.value
+_LET_ALONE: Final = (
+    "the controller does not write its pod template either: the chart tells it the same namespaces "
+    "(--exclude-namespace, or --namespace)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,12 @@ Examples:
     show_default=True,
     help="Where the operator runs; nothing is injected there.",
 )
+@click.option(
+    "--webhook-configuration",
+    default=WEBHOOK_NAME,
+    show_default=True,
+    help="Name of the webhook's object, which says what pods it is asked about.",
+)
 @cluster_options
 @output_option
 def explain(
@@ -117,6 +129,7 @@ def explain(
     filename: str,
     config_files: tuple[str, ...],
     operator_namespace: str,
+    webhook_configuration: str,
     namespace: str,
     context: str,
     kubeconfig: str,
@@ -131,16 +144,23 @@ def explain(
         raise click.UsageError("name one object as KIND/NAME, or a file by -f")
     if config_files and not filename:
         raise click.UsageError("--config goes with -f: an object of the cluster has the cluster's configs")
-    if filename:
-        judged = _of_file(filename, config_files, namespace, context, kubeconfig)
+    if config_files:
+        judged = _of_files(filename, config_files, namespace)
     else:
-        resource, name = _parse_target(targets)
+        looked_up = None if filename else _parse_target(targets)
+        given = _subjects_of(filename) if filename else []
         with reported():
             access = open_access(kubeconfig, context, namespace)
             with access.client as client:
-                obj = client.get(resource, name, access.namespace)
-                facts = facts_of_cluster(client, access.namespace)
-        judged = [({**obj, "kind": resource.kind}, facts)]
+                if looked_up is not None:
+                    resource, name = looked_up
+                    obj = client.get(resource, name, access.namespace)
+                    given = [({**obj, "kind": resource.kind})]
+                places = [_namespace_of(item, namespace, access.namespace) for item in given]
+                facts = {
+                    place: facts_of_cluster(client, place, webhook_configuration) for place in set(places)
+                }
+        judged = [(item, facts[place]) for item, place in zip(given, places, strict=True)]
     answers = [answer_for(obj, facts, operator_namespace=operator_namespace) for obj, facts in judged]
     if output == "text":
         click.echo("\n\n".join(as_text(answer) for answer in answers))
@@ -165,8 +185,13 @@ def answer_for(obj: JsonObject, facts: Facts, *, operator_namespace: str = OPERA
     what = f"{kind.lower()}/{_name_of(obj)}"
     subject = _Subject(obj, obj) if kind == PODS.kind else _template_of(obj, what)
     known = (facts.namespace, facts.labels, facts.configs, facts.cluster_configs)
+    unasked = _unasked(subject.seen, facts)
+    # What the controller writes does not depend on the webhook, but for namespaces that both let alone.
+    decisive = None if subject.by_controller and unasked and not unasked.by_name else unasked
     try:
-        explanation = explain_pod(subject.pod, *known, operator_namespace=operator_namespace)
+        explanation = explain_pod(
+            subject.pod, *known, operator_namespace=operator_namespace, unasked=decisive
+        )
         verdict = verdict_of(subject.pod, facts)
         admitted = verdict_of(subject.seen, facts) if subject.by_controller else verdict
     except (ValueError, TypeError, RecursionError) as error:
@@ -181,43 +206,48 @@ def answer_for(obj: JsonObject, facts: Facts, *, operator_namespace: str = OPERA
         )
     if explanation.outcome in _EXCLUDED:
         # Neither the webhook nor the controller looks at it: there is nothing to say about its labels.
-        return Answer(what, explanation, facts.notes, facts.gaps)
+        alone = (_LET_ALONE,) if subject.by_controller and explanation.outcome == _NOT_SELECTED else ()
+        return Answer(what, explanation, (*alone, *facts.notes), facts.gaps)
     notes = subject.notes
-    if subject.by_controller:
+    if unasked is not None and admitted.wanted:
+        notes += (f"its pods keep what the pod template holds: {unasked.text}",)
+    if unasked is None and subject.by_controller:
         admission = select_for_template(obj, *known).admission
         notes += (admission,) if admission else ()
-    denial = denial_of(admitted) if admitted.wanted else None
+    denial = denial_of(admitted) if admitted.wanted and unasked is None else None
     if facts.labels.get(STRICT_LABEL) == "true" and denial is not None:
         notes += (f"the pod is refused: {denial.message}",)
     return Answer(what, explanation, (*notes, *facts.notes), facts.gaps)
 
 
-def _of_file(
-    filename: str, config_files: Sequence[str], namespace: str, context: str, kubeconfig: str
-) -> list[tuple[JsonObject, Facts]]:
+def _unasked(pod: JsonObject, facts: Facts) -> Unasked | None:
+    """Why the API server does not ask about pods with these labels, as far as its registration is known."""
+    if facts.registration is None:
+        return None
+    labels = texts_of(child(pod, "metadata"), "labels")
+    return unasked_by(facts.registration, labels, facts.namespace, facts.labels)
+
+
+def _subjects_of(filename: str) -> list[JsonObject]:
+    """The pods and workloads of a file.
+
+    Raises:
+        BadInputError: there are none.
+    """
     documents = read_documents(filename)
     kinds = {resource.kind for resource in _RESOURCES}
     wanted = [document for document in documents if document["kind"] in kinds]
     if not wanted:
         found = ", ".join(sorted({str(document["kind"]) for document in documents}))
         raise BadInputError(f"{filename} holds no pod and no workload, only: {one_line(found)}")
-    if config_files:
-        given = [document for name in config_files for document in read_documents(name)]
-        return [
-            (document, facts_of_documents(given, _namespace_of(document, namespace, "default")))
-            for document in wanted
-        ]
-    with reported():
-        access = open_access(kubeconfig, context, namespace)
-        with access.client as client:
-            known: dict[str, Facts] = {}
-            judged: list[tuple[JsonObject, Facts]] = []
-            for document in wanted:
-                place = _namespace_of(document, namespace, access.namespace)
-                if place not in known:
-                    known[place] = facts_of_cluster(client, place)
-                judged.append((document, known[place]))
-            return judged
+    return wanted
+
+
+def _of_files(filename: str, config_files: Sequence[str], namespace: str) -> list[tuple[JsonObject, Facts]]:
+    """What a file asks about, with what other files know; no cluster is asked."""
+    wanted = _subjects_of(filename)
+    given = [document for name in config_files for document in read_documents(name)]
+    return [(item, facts_of_documents(given, _namespace_of(item, namespace, "default"))) for item in wanted]
 
 
 def _parse_target(targets: tuple[str, ...]) -> tuple[Resource, str]:

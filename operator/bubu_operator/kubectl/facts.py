@@ -17,6 +17,7 @@ from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.configs import list_configs
 from bubu_operator.kube.resources import (
     CLUSTER_STORAGE_CONFIGS,
+    MUTATING_WEBHOOKS,
     NAMESPACES,
     STORAGE_CONFIGS,
     JsonObject,
@@ -24,6 +25,7 @@ from bubu_operator.kube.resources import (
     metadata_of,
     section,
 )
+from bubu_operator.kubectl.registration import Registration
 
 __all__ = ["Facts", "facts_of_cluster", "facts_of_documents"]
 
@@ -39,6 +41,7 @@ class Facts:
         cluster_configs: all ClusterStorageConfigs.
         gaps: what could not be looked at, one sentence each; an answer may be wrong because of it.
         notes: what was taken for granted.
+        registration: of the webhook; None where nobody looked, or could.
     """
 
     namespace: str
@@ -47,10 +50,16 @@ class Facts:
     cluster_configs: tuple[InjectionConfig, ...] = ()
     gaps: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    registration: Registration | None = None
 
 
-def facts_of_cluster(client: KubeClient, namespace: str) -> Facts:
+def facts_of_cluster(client: KubeClient, namespace: str, webhook: str = "") -> Facts:
     """Ask the API server; what the present user may not see becomes a gap.
+
+    Args:
+        client: as the present user.
+        namespace: the one in question.
+        webhook: name of the webhook's registration; "" does not look at it.
 
     Raises:
         KubeApiError: it cannot be asked at all.
@@ -68,7 +77,8 @@ def facts_of_cluster(client: KubeClient, namespace: str) -> Facts:
         labels,
         _configs(client, STORAGE_CONFIGS, namespace, gaps),
         _configs(client, CLUSTER_STORAGE_CONFIGS, None, gaps),
-        tuple(gaps),
+        registration=_registration(client, webhook, namespace, gaps) if webhook else None,
+        gaps=tuple(gaps),
     )
 
 
@@ -104,6 +114,19 @@ def _configs(
     except KubeNotFoundError:
         gaps.append(f"the cluster does not know {resource.plural}: install the CRDs (crds/ of the operator)")
     return ()
+
+
+def _registration(client: KubeClient, name: str, namespace: str, gaps: list[str]) -> Registration | None:
+    try:
+        return Registration(name, client.get(MUTATING_WEBHOOKS, name))
+    except KubeNotFoundError:
+        return Registration(name, None)
+    except KubeForbiddenError:
+        gaps.append(
+            "you may not get mutatingwebhookconfigurations: that the API server asks the webhook about pods "
+            f"of namespace {namespace} is taken for granted"
+        )
+        return None
 
 
 def _texts(labels: Mapping[str, object]) -> dict[str, str]:

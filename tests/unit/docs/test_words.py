@@ -13,10 +13,10 @@ import yaml
 from bubu_operator.api.v1alpha1 import KINDS, ConditionType, Reason
 from bubu_operator.api.v1alpha1.conditions import EventReason
 from bubu_operator.injection import Demand, InjectionReason
-from bubu_operator.injection.explain import CarriedState
+from bubu_operator.injection.explain import CarriedState, ExcludedReason
 from bubu_operator.injection.select import SelectionReason
 from bubu_operator.webhook.mutate import SkipReason
-from bubu_storage.retention import rules
+from bubu_storage.retention import reasons
 from bubu_storage.retention.report import StoppedBy
 from tests.unit.docs.pages import CHART, DOCS, PAGES, ROOT, name_of
 
@@ -25,7 +25,7 @@ NOW = [page for page in PAGES if page.parent.name != "adr" and page.name != "CHA
 
 VOCABULARIES: tuple[type[StrEnum], ...] = (
     ConditionType, Reason, EventReason, Demand, InjectionReason, CarriedState, SelectionReason, SkipReason,
-    rules.Reason, StoppedBy,
+    ExcludedReason, reasons.Reason, StoppedBy,
 )  # fmt: skip
 KUBERNETES = {
     "ClusterRole", "ConfigMap", "CreateContainerConfigError", "DaemonSet", "DaemonSets", "Deployment",

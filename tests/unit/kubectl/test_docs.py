@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from bubu_operator.injection import load_config
-from bubu_operator.injection.explain import CarriedState
+from bubu_operator.injection.explain import CarriedState, ExcludedReason
 from bubu_operator.kubectl.failures import ExitCode
 from bubu_operator.kubectl.main import COMMANDS, cli
 from bubu_operator.kubectl.shell import render_exports
@@ -63,3 +63,5 @@ def test_every_command_code_and_state_is_on_the_page():
         assert re.search(rf"^\| {code.value} \|", PAGE, re.MULTILINE)
     for state in set(CarriedState) - {CarriedState.NOTHING}:
         assert f"*{state}*" in PAGE
+    for reason in ExcludedReason:
+        assert f"`{reason}`" in PAGE

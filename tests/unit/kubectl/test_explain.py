@@ -19,7 +19,9 @@ from bubu_operator.kubectl.explain import answer_for
 from bubu_operator.kubectl.explain_text import as_document, as_text
 from bubu_operator.kubectl.facts import Facts
 from bubu_operator.kubectl.main import cli
+from bubu_operator.kubectl.registration import Registration
 from bubu_operator.kubectl.verdict import verdict_of
+from bubu_operator.webhook.configuration import NAME_LABEL, render_webhook_configuration
 from tests.unit.injection.builders import config, config_object, container, pod
 from tests.unit.injection.strategies import configs, pods
 
@@ -281,6 +283,89 @@ def test_nothing_is_said_of_the_labels_of_what_is_excluded(namespace: str):
         answer = answer_for({**item, "kind": kind}, facts, operator_namespace=place)
         assert answer.explanation.outcome in ("SystemNamespace", "OperatorNamespace")
         assert answer.notes == ()
+
+
+def registered(**excluded: Any) -> Registration:
+    """The webhook's, with one more demand on namespaces."""
+    made = render_webhook_configuration()
+    for entry in made["webhooks"]:
+        entry["namespaceSelector"]["matchExpressions"].append(excluded)
+    return Registration("bubu-storage-webhook", made)
+
+
+BY_NAME = registered(key=NAME_LABEL, operator="NotIn", values=["flows"])
+BY_LABEL = registered(key="team", operator="Exists")
+NO_WEBHOOK = Registration("bubu-storage-webhook", None)
+
+
+@pytest.mark.parametrize(
+    ("registration", "outcome"),
+    [(BY_NAME, "NotSelected"), (BY_LABEL, "NotSelected"), (NO_WEBHOOK, "NoWebhook")],
+)
+def test_a_pod_that_nobody_is_asked_about_gets_nothing(registration: Registration, outcome: str):
+    """Not even a refusal where the namespace is strict; what it carries it would not get again."""
+    facts = Facts("flows", STRICT, (config(),), registration=registration)
+    plain, injected = running(pod()), inject_pod(running(pod()), config()).pod
+
+    bare, carries, opted = (
+        answer_for({**item, "kind": "Pod"}, facts)
+        for item in (plain, injected, running(pod(), labels={INJECT: "false"}))
+    )
+
+    assert (bare.explanation.outcome, bare.explanation.injected, bare.notes) == (outcome, False, ())
+    text = as_text(bare)
+    assert f"it gets no storage ({outcome})" in text
+    assert "MutatingWebhookConfiguration bubu-storage-webhook" in text
+    assert "it runs without its storage" not in text
+    assert carries.explanation.carried.state is CarriedState.LEFT_OVER
+    assert "the webhook is not asked about it" in carries.explanation.carried.note
+    assert opted.explanation.outcome == "PodOptedOut"
+
+
+def test_a_pod_that_the_webhook_is_asked_about_is_told_as_before():
+    """Whether the registration was seen makes no difference then."""
+    seen = Registration("bubu-storage-webhook", render_webhook_configuration())
+
+    known, unknown = (
+        answer_for({**running(pod()), "kind": "Pod"}, Facts("flows", {}, (config(),), registration=found))
+        for found in (seen, None)
+    )
+
+    assert known == unknown
+    assert known.explanation.outcome == "Injected"
+
+
+@pytest.mark.parametrize("registration", [BY_LABEL, NO_WEBHOOK])
+def test_the_controller_writes_templates_without_the_webhook(registration: Registration):
+    """Its pods, which ask by themselves, keep what stands there, and nobody refuses them: that is said."""
+    configs = (config("one", default=True), config("two"))
+    facts = Facts("flows", STRICT, configs, registration=registration)
+
+    answer = answer_for(deployment({INJECT: "true", CONFIG: "two"}, ENGRAM), facts)
+
+    assert answer.explanation.config == "StorageConfig flows/two"
+    assert answer.explanation.injected
+    (note,) = answer.notes[1:]
+    assert note.startswith("its pods keep what the pod template holds: ")
+    asks_nothing = answer_for(
+        deployment({INJECT: "true"}, {}), Facts("flows", {}, configs, registration=registration)
+    )
+    assert len(asks_nothing.notes) == 1
+
+
+@pytest.mark.parametrize("template", [{}, ENGRAM])
+def test_a_namespace_left_out_by_name_is_left_alone_by_the_controller(template: dict[str, str]):
+    """The chart tells both the same names."""
+    facts = Facts("flows", {}, (config(),), registration=BY_NAME)
+
+    answer = answer_for(deployment({INJECT: "true"}, template), facts)
+
+    assert answer.explanation.outcome == "NotSelected"
+    assert not answer.explanation.injected
+    (note,) = answer.notes
+    assert "the controller does not write its pod template either" in note
+    without = answer_for(deployment({}, ENGRAM), facts)
+    assert (without.explanation.outcome, without.notes) == ("NotSelected", ())
 
 
 def test_a_config_label_that_the_webhook_does_not_see():
