@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -16,8 +17,9 @@ from bubu_operator.webhook.configuration import render_webhook_configuration
 from tests.cluster.certs import write_serving_files
 from tests.cluster.cluster import Cluster
 from tests.cluster.controller_harness import ControllerProcess, condition, install, until
+from tests.cluster.kubelet import MiniKubelet
 from tests.cluster.retention_world import World, finished
-from tests.cluster.template_harness import ASKED, Workload
+from tests.cluster.template_harness import ASKED, Workload, events_about
 from tests.cluster.webhook_harness import (
     FILES,
     INJECTED,
@@ -34,6 +36,10 @@ pytestmark = pytest.mark.cluster
 OPERATOR_NAMESPACE = "bubu-storage-system"
 ASKS = {"bubustack.io/engram": "resize"}
 KIND = "mutatingwebhookconfiguration"
+JOBS = (
+    *("--job-image", "registry.test/bubu-storage:1"),
+    *("--job-pass-address", "127.0.0.1:0", "--job-pass-advertise", "127.0.0.1"),
+)
 
 
 @dataclass
@@ -81,10 +87,9 @@ def rights(namespace: str, operator_namespace: str, configuration: str) -> Itera
         yield document
 
 
-@pytest.fixture(scope="module")
-def scoped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scoped]:
-    """Rights, one config, the webhook, ready and registered for the namespace alone."""
-    folder = tmp_path_factory.mktemp("scoped")
+@contextmanager
+def installation(cluster: Cluster, folder: Path) -> Generator[Scoped]:
+    """Rights, one config, the webhook, ready and registered for the namespace alone; gone afterwards."""
     install(cluster)
     host = cluster.callback_host
     if host is None:
@@ -124,6 +129,22 @@ def scoped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             if document["kind"].startswith("Cluster"):
                 cluster.kubectl("delete", document["kind"], document["metadata"]["name"])
         cluster.kubectl("delete", "namespace", namespace, operator_namespace, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def scoped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scoped]:
+    """One that most of the tests share."""
+    with installation(cluster, tmp_path_factory.mktemp("scoped")) as made:
+        yield made
+
+
+@pytest.fixture
+def fresh(cluster: Cluster, tmp_path: Path) -> Iterator[Scoped]:
+    """One of a test's own, which plays the kubelet there."""
+    if cluster.provider != "local":
+        pytest.skip("these tests play the kubelet")
+    with installation(cluster, tmp_path) as made:
+        yield made
 
 
 def test_no_right_reaches_beyond_the_namespace(scoped: Scoped):
@@ -276,3 +297,109 @@ def test_the_command_of_a_message_names_the_role_of_the_namespace(scoped: Scoped
         cluster.kubectl(
             "delete", "rolebinding", "bubu-storage-secret-reader", "-n", place, "--ignore-not-found"
         )
+
+
+def problems(controller: ControllerProcess) -> list[str]:
+    """What it complained about, but for drift, and for the kind that such an installation goes without."""
+    found = [
+        str(item["message"])
+        for item in controller.messages
+        # That a pod lacks its storage is what was to be found.
+        if item["level"] not in ("debug", "info") and not item["logger"].endswith(".heal_report")
+    ]
+    return [message for message in found if "ClusterStorageConfigs may not be read" not in message]
+
+
+def restarted(workload: Workload) -> str:
+    """What the last restart for healing has written on the pod template, "" without one."""
+    annotations: Json = workload.template()["metadata"].get("annotations") or {}
+    return str(annotations.get("storage.bubustack.io/restarted-at", ""))
+
+
+def test_owners_of_missed_and_of_stale_pods_are_restarted(fresh: Scoped):
+    """By `rolloutOnChange`, once each: pods came while the webhook was away, and then the config changes."""
+    cluster, place, world = fresh.cluster, fresh.namespace, fresh.world
+    web = Workload(cluster, place)
+    template = {"metadata": {"labels": {"app": web.name, **ASKS}}, "spec": pod_of("x", place)["spec"]}
+    fresh.webhook.stop()
+    web.create(web.manifest(replicas=1, template=template))
+    web.roll_until_done()
+    fresh.webhook.start()
+    world.config(injection={"rolloutOnChange": True})
+
+    def healed() -> bool:
+        web.make_ready()
+        found = condition(cluster.get("storageconfig", "main", "-n", place), "InjectionDrift")
+        return found.get("reason") == "PodsUpToDate"
+
+    controller = fresh.controller("--heal-interval-seconds", "1")
+    controller.start()
+    first = until(lambda: restarted(web), "the restart of what was missed", 30)
+    until(healed, "its new pod", 40)
+    world.config(injection={"rolloutOnChange": True}, timeoutSeconds=77)
+    until(lambda: restarted(web) != first, "the restart of what is stale", 30)
+    until(healed, "its newer pod", 40)
+
+    expected = {"InjectionMissing", "RestartedForInjection", "InjectionStale"}
+    until(lambda: expected <= {reason for reason, _ in events_about(web)}, "an event of each")
+    assert problems(controller) == []
+    assert "forbidden" not in controller.log
+
+
+def bind_claim(scoped: Scoped) -> str:
+    """Make claim ``flows`` and a volume for it that many nodes may mount; returns the volume's name."""
+    volume = f"pv-{scoped.namespace}"
+    spec: Json = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    scoped.cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": volume},
+            "spec": {
+                **spec,
+                "capacity": {"storage": "1Gi"},
+                "persistentVolumeReclaimPolicy": "Retain",
+                "nfs": {"server": "nfs.test", "path": "/flows"},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "flows", "namespace": scoped.namespace},
+            "spec": {**spec, "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}},
+        },
+    )
+    return volume
+
+
+def test_jobs_probe_and_clean_a_claim(fresh: Scoped, request: pytest.FixtureRequest):
+    """Once the command of the condition has run, which names the Role: one Job probes, others clean."""
+    cluster, place, world = fresh.cluster, fresh.namespace, fresh.world
+    cluster.kubectl("label", "namespace", place, "pod-security.kubernetes.io/enforce=restricted")
+    volume = bind_claim(fresh)
+    request.addfinalizer(lambda: cluster.kubectl("delete", "pv", volume, "--wait=false"))
+    world.fill(old=20, young=5)
+    spec = {"file": {"volumeClaimName": "flows"}}
+    cluster.kubectl("delete", "storageconfig", "main", "-n", place)
+    cluster.apply(config_of("main", place) | {"spec": spec})
+    controller = fresh.controller(*JOBS)
+
+    def ready() -> Json:
+        return condition(cluster.get("storageconfig", "main", "-n", place))
+
+    controller.start()
+    with MiniKubelet(cluster, place, fresh.folder / "kubelet", claims={"flows": world.store}) as node:
+        until(lambda: "kubectl " in ready().get("message", ""), "the controller to ask for the right")
+        command = ready()["message"].partition("kubectl ")[2].partition(". ")[0]
+        assert "--role bubu-storage-prober" in command
+        cluster.kubectl(*command.split())
+        until(lambda: ready().get("status") == "True", "the probe by a Job", 60)
+        world.policy(mode="Enforce", interval="1h", storageRef={"name": "main"})
+        world.wait(finished, "a pass by a Job", 60)
+
+    assert len(world.objects()) == 5
+    for job in ("bubu-probe", "bubu-pass"):
+        assert any(name.startswith(job) for name in node.environments), node.environments.keys()
+    assert node.errors == []
+    assert problems(controller) == []
+    assert "forbidden" not in controller.log
