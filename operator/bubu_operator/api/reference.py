@@ -26,7 +26,7 @@ from bubu_operator.api.v1alpha1.conditions import EventReason
 from bubu_operator.observability.controller_metrics import ControllerMetrics
 from bubu_operator.observability.process_metrics import process_registry
 from bubu_operator.observability.webhook_metrics import WebhookMetrics
-from bubu_storage.retention import rules
+from bubu_storage.retention import reasons
 from bubu_storage.retention.report import StoppedBy
 
 __all__ = ["check_reference", "render_reference", "write_reference"]
@@ -201,7 +201,7 @@ def _conditions_page() -> str:
             _table(("Reason", "Meaning"), ((f"`{word}`", word.meaning) for word in EventReason)),
             "## Why a pass kept or deleted objects\n",
             "The keys of `status.lastPass.byReason` of a retention policy.\n",
-            _table(("Reason", "Meaning"), _documented(rules.Reason)),
+            _table(("Reason", "Meaning"), _documented(reasons.Reason)),
             "## What ended a pass\n",
             f"The values of `status.lastPass.stoppedBy`; `{Reason.PASS_FAILED}` when its process was lost.\n",
             _table(("Value", "Meaning"), _documented(StoppedBy)),

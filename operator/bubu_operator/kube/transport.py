@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 from urllib.parse import urlencode
 
 import urllib3
-from urllib3.connection import HTTPConnection
 from yaml import YAMLError
 
 from bubu_operator.errors import (
@@ -33,6 +30,7 @@ from bubu_operator.errors import (
     kube_error,
 )
 from bubu_operator.kube.identity import PlainIdentity, in_cluster_identity, plain_kubeconfig
+from bubu_operator.kube.pool import Guard, connection_pool, stand_guard
 from bubu_operator.kube.resources import JsonObject
 from bubu_operator.kube.trust import take_old_authorities, tls_reason
 
@@ -42,16 +40,11 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Guard", "JsonPatch", "Observer", "Transport"]
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
-POOL_CONNECTIONS: Final = 32
 LOWEST_ERROR_STATUS: Final = 400
 USER_AGENT: Final = "bubu-operator"
 
 JsonPatch: TypeAlias = list[JsonObject]
 """The operations of a JSON patch (RFC 6902)."""
-
-Guard: TypeAlias = Callable[[str], float]
-"""Asked before each request that is no GET, and again when its connection stands and it is about to
-go out: returns the seconds it may take, or raises `KubeApiError`."""
 
 Observer: TypeAlias = Callable[[str, str], None]
 """Told of each request that was sent: its method, and "ok", or the word of the error that it came to."""
@@ -79,38 +72,6 @@ class Connection:
     proxy_url: str | None
 
 
-class _OnceOnClosed(urllib3.Retry):
-    """Sends a GET again when its pooled connection turns out to be closed, not when the server is silent."""
-
-    def _is_read_error(self, err: Exception) -> bool:
-        return isinstance(err, urllib3.exceptions.ProtocolError)
-
-
-# A connection that cannot be made must show at once: callers have their own back-off.
-_RETRIES: Final = _OnceOnClosed(
-    total=1,
-    connect=0,
-    read=1,
-    redirect=0,
-    status=0,
-    other=0,
-    allowed_methods=frozenset({"GET"}),
-    respect_retry_after_header=False,
-    raise_on_status=False,
-)
-
-# As client-go: a peer that vanished without a word is noticed, even on a connection that only waits.
-_SOCKET_OPTIONS: Final[list[tuple[int, int, int]]] = [
-    *cast("list[tuple[int, int, int]]", HTTPConnection.default_socket_options),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 9))
-        if hasattr(socket, name)
-    ),
-]
-
-
 class Transport:
     """One API server, one identity. Share it between threads; close it once.
 
@@ -130,10 +91,10 @@ class Transport:
         observe: Observer | None = None,
     ) -> None:
         self._configuration: Any = configuration
-        self._pool = _pool(configuration)
+        self._pool = connection_pool(configuration)
         take_old_authorities(self._pool)
         if guard is not None:
-            _stand_guard(self._pool, guard)
+            stand_guard(self._pool, guard)
         self._user_agent = user_agent
         self._guard = guard
         self._observe = observe
@@ -301,65 +262,6 @@ class Transport:
         if self._configuration.username:
             return {"Authorization": str(self._configuration.get_basic_auth_token())}
         return {}
-
-
-class _GuardedConnection(HTTPConnection):
-    """Asks the guard when nothing is left to do but to send."""
-
-    def request(self, method: str, url: str, *args: Any, **options: Any) -> None:
-        """Send a request.
-
-        Raises:
-            KubeApiError: the guard's; nothing was sent.
-        """
-        if method != "GET":
-            # Names, connections and handshakes may take longer than the guard's answer is good for.
-            if self.is_closed:
-                self.connect()
-            self.guard(f"{method} {url}")
-        super().request(method, url, *args, **options)
-
-    @staticmethod
-    def guard(what: str) -> float:
-        """Stand in for the guard of the pool that a connection belongs to."""
-        raise NotImplementedError(what)
-
-
-def _stand_guard(pool: urllib3.PoolManager, guard: Guard) -> None:
-    kinds: dict[str, Any] = dict(pool.pool_classes_by_scheme)
-    for scheme, kind in kinds.items():
-        bases = (_GuardedConnection, kind.ConnectionCls)
-        connection = type(f"Guarded{kind.ConnectionCls.__name__}", bases, {"guard": staticmethod(guard)})
-        kinds[scheme] = type(f"Guarded{kind.__name__}", (kind,), {"ConnectionCls": connection})
-    pool.pool_classes_by_scheme = kinds
-
-
-def _pool(config: Any) -> urllib3.PoolManager:
-    """The connections to one server; the attributes of both kinds of configuration agree."""
-    if config.proxy:
-        from kubernetes.client.rest import RESTClientObject  # noqa: PLC0415 - see the module
-
-        config.retries, config.connection_pool_maxsize, config.keep_alive = _RETRIES, POOL_CONNECTIONS, True
-        return cast("Any", RESTClientObject)(config).pool_manager
-    more: dict[str, Any] = {}
-    for name, option in (
-        ("ca_cert_data", "ca_cert_data"),
-        ("tls_server_name", "server_hostname"),
-        ("assert_hostname", "assert_hostname"),
-    ):
-        value = getattr(config, name, None)
-        if value is not None:
-            more[option] = value
-    return urllib3.PoolManager(
-        cert_reqs=ssl.CERT_REQUIRED if config.verify_ssl else ssl.CERT_NONE,
-        ca_certs=config.ssl_ca_cert,
-        cert_file=config.cert_file,
-        key_file=config.key_file,
-        retries=_RETRIES,
-        maxsize=POOL_CONNECTIONS,
-        socket_options=_SOCKET_OPTIONS,
-        **more,
-    )
 
 
 def _library_configuration(path: str | None) -> Configuration:

@@ -16,7 +16,7 @@ from bubu_operator.api.v1alpha1.retention_policy import RetentionMode, Retention
 from bubu_operator.kubectl.failures import one_line
 from bubu_operator.kubectl.output import row
 from bubu_operator.retention.cycle import is_over_share
-from bubu_storage.retention.rules import KEPT_REASONS
+from bubu_storage.retention.reasons import KEPT_REASONS
 
 __all__ = ["AnyPolicy", "Pending", "PendingKind", "as_document", "as_text", "bytes_text", "pending_approval"]
 

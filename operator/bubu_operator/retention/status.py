@@ -24,8 +24,8 @@ from bubu_operator.retention.cycle_status import (
 )
 from bubu_operator.retention.pass_start import PassStart
 from bubu_operator.retention.plan import CURSOR_FIELDS
+from bubu_storage.retention.reasons import Reason as Kept
 from bubu_storage.retention.report import PassReport, StoppedBy, Tally
-from bubu_storage.retention.rules import Reason as Kept
 
 __all__ = [
     "PassStart",

@@ -23,8 +23,8 @@ from bubu_storage.cli.retention_show import counter_of
 from bubu_storage.cli.show import Out, human_bytes, plural
 from bubu_storage.errors import ConfigurationError
 from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.report import PassReport, Tally
-from bubu_storage.retention.rules import Reason
 from bubu_storage.retention.spec import PassSpec
 
 __all__ = ["Apply"]

@@ -16,9 +16,9 @@ from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.gate import Permit
 from bubu_storage.retention.owners import OwnerSource
+from bubu_storage.retention.reasons import PROVISIONAL_REASONS, Reason
 from bubu_storage.retention.references import ReferenceCache
 from bubu_storage.retention.report import PassReport, RunOutcome, StoppedBy, Tally
-from bubu_storage.retention.rules import PROVISIONAL_REASONS, Reason
 from bubu_storage.retention.runner import DEFAULT_CONCURRENCY, run_pass
 from bubu_storage.retention.spec import PassSpec
 

@@ -139,8 +139,8 @@ def print_plan(
 
 def tell_end(totals: CycleTotals, *, interrupted: bool, quiet: bool) -> None:
     """Say how it ended, by a line and the exit code."""
+    from bubu_storage.retention.reasons import Reason  # noqa: PLC0415 - likewise
     from bubu_storage.retention.report import StoppedBy  # noqa: PLC0415 - loads the library
-    from bubu_storage.retention.rules import Reason  # noqa: PLC0415 - likewise
 
     deleted, failed = totals.tally(Reason.DELETED), totals.tally(Reason.DELETE_FAILED)
     summary = f"deleted {plural(deleted.objects, 'object')} ({human_bytes(deleted.size_bytes)})"

@@ -9,9 +9,9 @@ on, `PassReport` what it did.
 from __future__ import annotations
 
 from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.references import ReferenceCache
 from bubu_storage.retention.report import Mode, PassReport, RunOutcome, StoppedBy, Tally
-from bubu_storage.retention.rules import Reason
 from bubu_storage.retention.runner import run_pass
 from bubu_storage.retention.spec import PassSpec, RetentionRule
 from bubu_storage.retention.tally import CycleTally

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from bubu_storage.retention.ledger import Ledger
-from bubu_storage.retention.rules import Decision, Reason
+from bubu_storage.retention.reasons import Reason
+from bubu_storage.retention.rules import Decision
 from bubu_storage.retention.scan import OpenRun
 
 __all__ = ["Actor", "DryRun"]

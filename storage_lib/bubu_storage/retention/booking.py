@@ -15,9 +15,10 @@ from bubu_storage.retention.cursor import RunProgress
 from bubu_storage.retention.gate import PassStoppedError
 from bubu_storage.retention.ledger import Ledger
 from bubu_storage.retention.pending import Pending, outcome_of
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.relist import Looker, View
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import Decision, Reason, RunFacts
+from bubu_storage.retention.rules import Decision, RunFacts
 from bubu_storage.retention.spec import PassSpec
 
 __all__ = ["Booking"]

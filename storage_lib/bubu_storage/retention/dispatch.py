@@ -20,7 +20,8 @@ from bubu_storage.retention.gate import Gate
 from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
 from bubu_storage.retention.pending import Pending
-from bubu_storage.retention.rules import Decision, Reason
+from bubu_storage.retention.reasons import Reason
+from bubu_storage.retention.rules import Decision
 from bubu_storage.retention.scan import OpenRun
 from bubu_storage.retention.spec import PassSpec
 from bubu_storage.retention.sweep import Sweeper

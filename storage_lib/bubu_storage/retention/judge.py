@@ -30,16 +30,10 @@ from bubu_storage.retention.owners import (
     boot_seconds,
     run_name_of,
 )
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.references import Follower
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import (
-    NOTHING_KNOWN,
-    Decision,
-    Reason,
-    RunContext,
-    RunFacts,
-    decide_run,
-)
+from bubu_storage.retention.rules import NOTHING_KNOWN, Decision, RunContext, RunFacts, decide_run
 from bubu_storage.retention.spec import PassSpec, RuleIndex, run_prefix_of
 
 __all__ = ["Judge", "more_protective"]

@@ -13,6 +13,7 @@ from datetime import datetime
 from bubu_storage.errors import StorageError
 from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
 from bubu_storage.retention.gate import PassStoppedError
+from bubu_storage.retention.reasons import DUE_REASONS, PROVISIONAL_REASONS, Reason
 from bubu_storage.retention.report import (
     MAX_ERROR_SAMPLES,
     ErrorSample,
@@ -22,13 +23,7 @@ from bubu_storage.retention.report import (
     StoppedBy,
     Tally,
 )
-from bubu_storage.retention.rules import (
-    DUE_REASONS,
-    PROVISIONAL_REASONS,
-    Decision,
-    Reason,
-    RunFacts,
-)
+from bubu_storage.retention.rules import Decision, RunFacts
 from bubu_storage.retention.scan import MAX_PAGE_SIZE, ScanBudget
 from bubu_storage.retention.spec import PassSpec
 

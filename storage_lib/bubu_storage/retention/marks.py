@@ -1,7 +1,7 @@
 """Marks in the store that say since when a run has been without an owner.
 
 An orphan is a run that had no owner in two complete observations at least the grace apart. The
-first of them is a mark: an object below `MARKS_PREFIX` whose date, given by the store, is the
+first of them is a mark: an object below ``.bubu/retention/marks/`` whose date, given by the store, is the
 time of that observation. Marks sort like the runs that they are about, so one listing beside
 that of the runs finds them.
 
@@ -41,7 +41,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from bubu_storage.backend.types import EPOCH, BatchDeleter, ListedObject, ObjectBackend, ObjectInfo
+from bubu_storage.backend.types import EPOCH, ObjectBackend
 from bubu_storage.errors import (
     InvalidKeyError,
     ObjectNotFoundError,
@@ -53,59 +53,32 @@ from bubu_storage.errors import (
 from bubu_storage.retention.crew import send_each
 from bubu_storage.retention.gate import Gate, PassStoppedError
 from bubu_storage.retention.ledger import Ledger
+from bubu_storage.retention.mark_deletion import delete_marks
+from bubu_storage.retention.mark_keys import (
+    MARKS_PREFIX,
+    VOID_CONTENT,
+    mark_date,
+    mark_key,
+    marks_after,
+    run_of_mark,
+)
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.report import RunOutcome, StoppedBy
-from bubu_storage.retention.rules import Reason, has_date
 from bubu_storage.retention.scan import MAX_PAGE_SIZE, Listing
-from bubu_storage.retention.spec import PassSpec, run_prefix_of
-from bubu_storage.wire import CONTENT_TYPE_JSON, RESERVED_PREFIX
+from bubu_storage.retention.spec import PassSpec
+from bubu_storage.wire import CONTENT_TYPE_JSON
 
-__all__ = ["MARKS_PREFIX", "MARK_LIFE_SECONDS", "MarkBook", "mark_key", "run_beside_mark", "run_of_mark"]
-
-MARKS_PREFIX: Final = RESERVED_PREFIX + "retention/marks/"
-"""Where marks are."""
+__all__ = ["MARK_LIFE_SECONDS", "MarkBook"]
 
 MARK_LIFE_SECONDS: Final = 30 * 86_400.0
 """How long a mark counts after the longest grace of its policy is over."""
 
-_NAME: Final = "mark"
 _CONTENT: Final = b'{"kind":"retention-mark"}\n'
-_VOID_CONTENT: Final = b""
 _SHARE_OF_SCAN: Final = 10
 _SHARE_OF_REST: Final = 4
 _PAST_ALL: Final = chr(0x10FFFF)
 """Behind every run directory, in the order of keys."""
 _MAX_BATCH: Final = 1000
-
-
-def mark_key(run_prefix: str) -> str:
-    """Return the key of the mark of a run directory."""
-    return f"{MARKS_PREFIX}{run_prefix}{_NAME}"
-
-
-def run_beside_mark(key: str) -> str:
-    """Return the directory that a mark is about, in whatever scope; "" if this is no mark."""
-    if not key.startswith(MARKS_PREFIX) or not key.endswith("/" + _NAME):
-        return ""
-    return key[len(MARKS_PREFIX) : -len(_NAME)]
-
-
-def run_of_mark(key: str, scope: str) -> str:
-    """Return the run directory in this scope that a mark is about; "" if this is no such mark."""
-    run_prefix = run_beside_mark(key)
-    return run_prefix if run_prefix_of(run_prefix, scope) == run_prefix else ""
-
-
-def _marks_after(key: str, scope: str) -> str:
-    """Return the key before the marks of later runs; a mark may sort behind the members of its run."""
-    run_prefix = run_prefix_of(key, scope)
-    return mark_key(run_prefix) if run_prefix else MARKS_PREFIX + key
-
-
-def _date_in(entry: ListedObject | ObjectInfo) -> datetime | None:
-    """Return the date of a mark, `EPOCH` if it is void, None if the store gives none."""
-    if entry.size_bytes == len(_VOID_CONTENT):
-        return EPOCH
-    return entry.last_modified if has_date(entry.last_modified) else None
 
 
 def _nobody_owns(_run_prefix: str) -> bool:
@@ -237,7 +210,7 @@ class MarkBook:
             self._write()
         while self._refuse and self._ledger.delete_left > 0:
             most = min(_MAX_BATCH, self._ledger.delete_left, len(self._refuse))
-            self._delete([self._refuse.popleft() for _ in range(most)])
+            self._delete_marks([self._refuse.popleft() for _ in range(most)])
 
     @contextmanager
     def _tolerant(self) -> Generator[None]:
@@ -284,7 +257,7 @@ class MarkBook:
         left: deque[str] = deque()
         while todo and self._ledger.delete_left > 0:
             most = min(_MAX_BATCH, self._ledger.delete_left, len(todo))
-            left.extend(self._delete([todo.popleft() for _ in range(most)]))
+            left.extend(self._delete_marks([todo.popleft() for _ in range(most)]))
         left.extend(todo)
         refused: dict[str, StorageError | None] = {}
         for key, answer in send_each(self._gate, left, self._put_void, self._gate.turn_to_delete):
@@ -310,46 +283,13 @@ class MarkBook:
 
     def _put_void(self, key: str) -> str:
         return self._backend.put_object(
-            key, _VOID_CONTENT, size_bytes=len(_VOID_CONTENT), content_type=CONTENT_TYPE_JSON
+            key, VOID_CONTENT, size_bytes=len(VOID_CONTENT), content_type=CONTENT_TYPE_JSON
         )
 
-    def _delete(self, keys: list[str]) -> list[str]:
+    def _delete_marks(self, keys: Sequence[str]) -> list[str]:
         """Delete some marks; return those that may still be there, whose errors are noted."""
-        for key in keys:
-            if not key.startswith(MARKS_PREFIX) or not key.endswith("/" + _NAME):
-                raise ValueError(f"{key!r} is no mark")
         self._ledger.attempted += len(keys)
-        if isinstance(self._backend, BatchDeleter):
-            refused = self._delete_batch(self._backend, keys)
-            if refused is not None:
-                return refused
-        failed: list[str] = []
-        for key, answer in send_each(
-            self._gate, deque(keys), self._backend.delete_object, self._gate.turn_to_delete
-        ):
-            if isinstance(answer, StorageError):
-                self._ledger.note_error(answer, key)
-                failed.append(key)
-        return failed
-
-    def _delete_batch(self, batcher: BatchDeleter, keys: list[str]) -> list[str] | None:
-        """Delete in one request; None if the store has no such request."""
-        while True:
-            self._gate.turn_to_delete()
-            try:
-                failed = batcher.delete_objects(keys)
-            except UnsupportedOperationError:
-                return None
-            except ThrottledError as error:
-                self._gate.back_off(error)
-            except StorageError as error:
-                self._ledger.note_error(error, keys[0])
-                return keys
-            else:
-                self._gate.succeeded()
-                for key, error in failed.items():
-                    self._ledger.note_error(error, key)
-                return [key for key in keys if key in failed]
+        return delete_marks(self._backend, self._gate, keys, self._ledger.note_error)
 
     def _remove(self, run_prefix: str) -> None:
         if not self._spec.dry_run:
@@ -375,7 +315,7 @@ class MarkBook:
     def _bring_to(self, scope: str, run_prefix: str) -> bool:
         """Read on until the next mark is not before a run; False if that cannot be afforded."""
         if scope != self._scope:
-            start = _marks_after(self._start, scope) if self._start.startswith(scope) else ""
+            start = marks_after(self._start, scope) if self._start.startswith(scope) else ""
             self._scope, self._reached = scope, self._start if start else ""
             self._listing = Listing(self._backend, self._gate, MARKS_PREFIX + scope, start)
             self._page.clear()
@@ -410,7 +350,7 @@ class MarkBook:
         found = [
             (run_prefix, marked_at)
             for entry in entries
-            if (run_prefix := run_of_mark(entry.key, self._scope)) and (marked_at := _date_in(entry))
+            if (run_prefix := run_of_mark(entry.key, self._scope)) and (marked_at := mark_date(entry))
         ]
         # All at once, and before the runs are come to; what is refused is tried again, and told, then.
         owned = [
@@ -439,4 +379,4 @@ class MarkBook:
                     StoppedBy.STORE_ERROR, f"the mark {key!r} cannot be read: {error}", error
                 ) from error
             self._gate.succeeded()
-            return None if info is None else _date_in(info)
+            return None if info is None else mark_date(info)

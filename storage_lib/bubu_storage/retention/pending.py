@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from bubu_storage.retention.cursor import Phase, RunProgress
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.relist import View
-from bubu_storage.retention.rules import Decision, Reason, RunFacts
+from bubu_storage.retention.rules import Decision, RunFacts
 from bubu_storage.retention.scan import Member
 
 __all__ = ["Part", "Pending", "Sent", "instalment_of", "members_of", "outcome_of"]

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from bubu_storage.errors import ConfigurationError, StorageError
 from bubu_storage.retention.cursor import Cursor
-from bubu_storage.retention.rules import DUE_REASONS, KEPT_REASONS, Reason
+from bubu_storage.retention.reasons import DUE_REASONS, KEPT_REASONS, Reason
 from bubu_storage.retention.tally import CycleTally
 
 __all__ = [

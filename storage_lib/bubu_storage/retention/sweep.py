@@ -32,8 +32,9 @@ from bubu_storage.retention.gate import Gate, PassStoppedError
 from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
 from bubu_storage.retention.pending import Part, Pending, Sent, instalment_of, members_of, outcome_of
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.relist import Looker, View
-from bubu_storage.retention.rules import Decision, Reason
+from bubu_storage.retention.rules import Decision
 from bubu_storage.retention.scan import OpenRun
 from bubu_storage.retention.spec import PassSpec
 

@@ -31,7 +31,7 @@ from bubu_storage.backend.probe import PROBE_PREFIX
 from bubu_storage.backend.types import BatchDeleter, ListedObject, ObjectBackend
 from bubu_storage.errors import ObjectNotFoundError, StorageError, ThrottledError, UnsupportedOperationError
 from bubu_storage.retention.gate import Gate, PassStoppedError, Permit
-from bubu_storage.retention.marks import MARKS_PREFIX, run_beside_mark
+from bubu_storage.retention.mark_keys import MARKS_PREFIX, run_beside_mark
 from bubu_storage.retention.owners import boot_seconds
 from bubu_storage.retention.registration import REGISTRATION_PREFIX
 from bubu_storage.retention.report import StoppedBy

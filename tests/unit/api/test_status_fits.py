@@ -30,8 +30,8 @@ from bubu_operator.retention.plan import MAX_SCOPES
 from bubu_storage.backend.probe import Capability, ProbeReport
 from bubu_storage.errors import TransientError
 from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
+from bubu_storage.retention.reasons import Reason as Decided
 from bubu_storage.retention.report import ErrorSample, Mode, PassReport, StoppedBy, Tally
-from bubu_storage.retention.rules import Reason as Decided
 from bubu_storage.retention.rules import RunFacts
 from bubu_storage.retention.tally import CycleTally
 

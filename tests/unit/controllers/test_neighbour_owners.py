@@ -16,7 +16,7 @@ from bubu_operator.owners.census import Census
 from bubu_operator.retention.overlap import OtherPolicy, Place, guard_plan
 from bubu_operator.retention.plan import PassPlan, plan_cluster_pass, plan_pass
 from bubu_storage.retention.judge import Judge
-from bubu_storage.retention.rules import Reason as Verdict
+from bubu_storage.retention.reasons import Reason as Verdict
 from bubu_storage.retention.rules import RunFacts
 from tests.unit.operator_owners.world import GROUP, RUNS, STORY_RUNS, Api, entry, story_run
 

@@ -9,9 +9,10 @@ import time
 
 import pytest
 
+from bubu_operator.jobpass.agent_channel import START_SECONDS, AgentChannel
 from bubu_operator.jobpass.executor import Executor
 from bubu_operator.jobpass.frames import Frame, FrameReader, encode_frame
-from bubu_operator.jobpass.remote_backend import START_SECONDS, RemoteBackend
+from bubu_operator.jobpass.remote_backend import RemoteBackend
 from bubu_operator.jobpass.rights import Rights
 from bubu_operator.jobpass.serving import ServingEnd, serve
 from bubu_operator.kube.scrub import Redactor
@@ -172,7 +173,7 @@ def test_whatever_ends_the_reading_ends_all_calls(monkeypatch):
         raise RuntimeError("unthought of")
 
     with scripted(lambda frame: good(frame, {"time": 0})) as (remote, _):
-        monkeypatch.setattr(remote, "_take", broken)
+        monkeypatch.setattr(AgentChannel, "_take", broken)
         with pytest.raises(UnavailableError, match="RuntimeError"):
             remote.server_time()
 

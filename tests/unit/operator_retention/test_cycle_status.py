@@ -21,8 +21,8 @@ from bubu_operator.retention.owners_status import census_of, owners_status
 from bubu_operator.retention.pass_start import PassStart
 from bubu_operator.retention.status import finished_status, judge_report, progress_status
 from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.reasons import Reason as Decided
 from bubu_storage.retention.report import Mode, PassReport, StoppedBy, Tally
-from bubu_storage.retention.rules import Reason as Decided
 from bubu_storage.retention.tally import CycleTally
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -15,7 +15,7 @@ from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
 from bubu_operator.controllers.neighbours import place_of
 from bubu_operator.retention.overlap import OtherPolicy, Place, guard_plan
 from bubu_operator.retention.plan import PassPlan, PlanProblem, plan_cluster_pass, plan_pass
-from bubu_storage.retention.rules import Reason as Verdict
+from bubu_storage.retention.reasons import Reason as Verdict
 from bubu_storage.retention.rules import RunFacts, decide_run
 from bubu_storage.retention.spec import RetentionRule, run_prefix_of
 

@@ -20,8 +20,8 @@ from bubu_operator.retention.status import (
     started_status,
 )
 from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
+from bubu_storage.retention.reasons import Reason as Decided
 from bubu_storage.retention.report import ErrorSample, Mode, PassReport, StoppedBy, Tally
-from bubu_storage.retention.rules import Reason as Decided
 from bubu_storage.retention.rules import RunFacts
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bubu_storage.retention.rules import KEEP_CHAIN, Reason
+from bubu_storage.retention.reasons import Reason
+from bubu_storage.retention.rules import KEEP_CHAIN
 from tests.unit.retention import (
     test_claim,
     test_delete,

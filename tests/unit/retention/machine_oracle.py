@@ -20,8 +20,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bubu_storage.retention.owners import OwnerView
+from bubu_storage.retention.reasons import PROVISIONAL_REASONS, Reason
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import PROVISIONAL_REASONS, Reason
 from bubu_storage.retention.spec import PassSpec
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
-from bubu_storage.retention import claim, judge, rules, runner
+from bubu_storage.retention import claim, judge, rules
 from bubu_storage.retention.approval import DueBound
 from bubu_storage.retention.claim import StoreClaim
 from bubu_storage.retention.delete import Deleter
@@ -21,6 +21,8 @@ from bubu_storage.retention.gate import Gate
 from bubu_storage.retention.judge import Judge
 from bubu_storage.retention.ledger import Ledger
 from bubu_storage.retention.marks import MarkBook
+from bubu_storage.retention.one_pass import OnePass
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.references import Follower
 from bubu_storage.retention.relist import Looker
 from bubu_storage.retention.rules import Question
@@ -184,7 +186,7 @@ def marks_of_earlier_runs() -> Generator[None]:
 
 def _by_any_mark(self: Judge, facts: Any, context: Any, book: MarkBook) -> Any:
     decision = rules.decide_run(facts, self._spec, self._now, context)
-    if decision.reason is not rules.Reason.KEPT_ORPHAN_GRACE:
+    if decision.reason is not Reason.KEPT_ORPHAN_GRACE:
         return decision
     marked_at = book.date_of(facts.prefix)
     if marked_at is None:
@@ -216,13 +218,13 @@ def dry_runs_mark() -> Generator[None]:
 @sabotage
 def age_by_the_local_clock() -> Generator[None]:
     """Ages are reckoned by the clock of this machine."""
-    original = runner._Pass._server_time
+    original = OnePass._server_time
 
     def server_time(self: Any) -> datetime:
         original(self)
         return self._wall_clock()
 
-    with mock.patch.object(runner._Pass, "_server_time", server_time):
+    with mock.patch.object(OnePass, "_server_time", server_time):
         yield
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from bubu_storage.errors import ConfigurationError, UnavailableError
 from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.report import ErrorSample, Mode, PassReport, StoppedBy, Tally
-from bubu_storage.retention.rules import Reason, RunFacts
+from bubu_storage.retention.rules import RunFacts
 from tests.unit.retention.world import START
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

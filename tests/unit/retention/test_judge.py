@@ -12,8 +12,9 @@ from bubu_storage.retention.gate import PassStoppedError
 from bubu_storage.retention.judge import Judge, more_protective
 from bubu_storage.retention.marks import MARK_LIFE_SECONDS
 from bubu_storage.retention.owners import OWNERS_FRESH_SECONDS, OwnerFacts, OwnerView
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import Reason, RunFacts
+from bubu_storage.retention.rules import RunFacts
 from bubu_storage.retention.spec import RetentionRule
 from tests.unit.retention.world import DAY, START, FakeTime, spec_of
 

@@ -9,8 +9,8 @@ import pytest
 
 from bubu_storage.backend.types import ListPage
 from bubu_storage.retention.owners import OwnerFacts, OwnerView
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import Reason
 from bubu_storage.retention.runner import boot_seconds
 from tests.unit.retention.test_judge import LIVE
 from tests.unit.retention.test_owned_passes import OwnedWorld

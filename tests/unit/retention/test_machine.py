@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from bubu_storage.retention import crew
 from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import Reason
 from bubu_storage.retention.spec import PassSpec, RetentionRule
 from tests.unit.retention.machine_oracle import Oracle, run_of
 from tests.unit.retention.machine_sweeper import Sweeper

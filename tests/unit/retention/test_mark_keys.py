@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bubu_storage.retention.marks import MARKS_PREFIX, mark_key, run_of_mark
+from bubu_storage.retention.mark_keys import MARKS_PREFIX, mark_key, run_of_mark
 
 SCOPE = "outputs/team-a/"
 RUN = "outputs/team-a/run-1/"

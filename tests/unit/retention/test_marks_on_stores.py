@@ -14,7 +14,7 @@ from bubu_storage.backend.factory import open_backend
 from bubu_storage.backend.s3 import S3Backend
 from bubu_storage.backend.types import ObjectBackend
 from bubu_storage.retention import PassReport, Reason, ReferenceCache, RetentionRule, Tally, run_pass
-from bubu_storage.retention.marks import mark_key
+from bubu_storage.retention.mark_keys import mark_key
 from bubu_storage.retention.owners import OwnerFacts, OwnerView, boot_seconds
 from bubu_storage.settings import FileSettings
 from tests.unit.retention.world import DAY, spec_of

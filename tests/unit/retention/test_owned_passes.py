@@ -16,11 +16,11 @@ from bubu_storage.errors import (
 )
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.gate import PassStoppedError
-from bubu_storage.retention.marks import MARKS_PREFIX, mark_key, run_of_mark
+from bubu_storage.retention.mark_keys import MARKS_PREFIX, mark_key, run_of_mark
 from bubu_storage.retention.owners import OwnerFacts
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.references import ReferenceCache
 from bubu_storage.retention.report import PassReport, StoppedBy, Tally
-from bubu_storage.retention.rules import Reason
 from bubu_storage.retention.runner import run_pass
 from bubu_storage.retention.spec import PassSpec, RetentionRule
 from bubu_storage.testing.fakes import CountingBackend, FaultBackend, SimulatedCrash, crash_points

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.owners import OwnerFacts
-from bubu_storage.retention.rules import Reason
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.spec import PassSpec, RetentionRule
 from tests.unit.retention.test_owned_passes import OwnedWorld
 from tests.unit.retention.world import DAY, spec_of

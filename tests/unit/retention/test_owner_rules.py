@@ -10,11 +10,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bubu_storage.retention.owners import OwnerFacts
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.rules import (
     FUTURE_TOLERANCE_SECONDS,
     KEEP_CHAIN,
     Decision,
-    Reason,
     RunContext,
     RunFacts,
     decide_run,

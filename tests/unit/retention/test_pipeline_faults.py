@@ -16,8 +16,8 @@ from bubu_storage.errors import (
 )
 from bubu_storage.retention.cursor import Cursor
 from bubu_storage.retention.owners import OwnerFacts, OwnerView
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.report import PassReport, StoppedBy
-from bubu_storage.retention.rules import Reason
 from bubu_storage.retention.runner import boot_seconds
 from tests.unit.retention.test_pipeline import Busy, decided_before, no_thread_is_left
 

@@ -18,9 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bubu_storage.errors import PermissionDeniedError, ThrottledError, UnavailableError
 from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.relist import FRESH_SECONDS
 from bubu_storage.retention.report import PassReport, StoppedBy
-from bubu_storage.retention.rules import FUTURE_TOLERANCE_SECONDS, Reason
+from bubu_storage.retention.rules import FUTURE_TOLERANCE_SECONDS
 from bubu_storage.retention.spec import PassSpec, RetentionRule
 from bubu_storage.testing.fakes import SimulatedCrash
 from tests.unit.retention.world import DAY, World

@@ -8,11 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bubu_storage.retention.reasons import DUE_REASONS, KEPT_REASONS, PROVISIONAL_REASONS, Reason
 from bubu_storage.retention.rules import (
-    DUE_REASONS,
-    KEPT_REASONS,
-    PROVISIONAL_REASONS,
-    Reason,
     RetentionRule,
     RunFacts,
     decide_loose,

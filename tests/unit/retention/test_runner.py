@@ -16,8 +16,9 @@ from bubu_storage.errors import (
     UnavailableError,
 )
 from bubu_storage.retention.cursor import Cursor, Phase, RunProgress
+from bubu_storage.retention.reasons import PROVISIONAL_REASONS, Reason
 from bubu_storage.retention.report import Mode, StoppedBy, Tally
-from bubu_storage.retention.rules import PROVISIONAL_REASONS, Reason, RunFacts
+from bubu_storage.retention.rules import RunFacts
 from bubu_storage.retention.spec import RetentionRule
 from tests.unit.retention.world import DAY, START, World, spec_of
 

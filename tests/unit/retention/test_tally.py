@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from bubu_storage.errors import ConfigurationError
 from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.report import PassReport, StoppedBy
-from bubu_storage.retention.rules import Reason
 from bubu_storage.retention.tally import CycleTally
 from bubu_storage.testing.fakes import CountingBackend, FaultBackend, SimulatedCrash, crash_points
 from tests.unit.retention.world import World, spec_of

@@ -13,7 +13,7 @@ from bubu_storage.backend.file import FileBackend
 from bubu_storage.backend.types import EPOCH
 from bubu_storage.errors import PermissionDeniedError, ThrottledError, UnsupportedOperationError
 from bubu_storage.retention.gate import PassStoppedError
-from bubu_storage.retention.marks import MARKS_PREFIX, mark_key
+from bubu_storage.retention.mark_keys import MARKS_PREFIX, mark_key
 from bubu_storage.retention.registration import foreign_clusters
 from bubu_storage.retention.report import StoppedBy
 from bubu_storage.retention.tidy import BUDGET_SECONDS, MOST_ENTRIES, TIDIED_KEY, TidyReport, tidy_store

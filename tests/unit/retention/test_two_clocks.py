@@ -10,8 +10,8 @@ import pytest
 
 from bubu_storage.backend.file import FileBackend
 from bubu_storage.errors import PermissionDeniedError, ThrottledError
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import Reason
 from bubu_storage.retention.runner import run_pass
 from bubu_storage.retention.spec import RetentionRule
 from bubu_storage.testing.fakes import Fault, FaultBackend

@@ -14,9 +14,9 @@ from bubu_storage.errors import (
     UnsupportedOperationError,
 )
 from bubu_storage.retention.cursor import Cursor
-from bubu_storage.retention.marks import mark_key
+from bubu_storage.retention.mark_keys import mark_key
+from bubu_storage.retention.reasons import Reason
 from bubu_storage.retention.report import StoppedBy
-from bubu_storage.retention.rules import Reason
 from bubu_storage.testing.fakes import SimulatedCrash
 from tests.unit.retention.test_judge import ENDED
 from tests.unit.retention.test_owned_passes import GRACE, OwnedWorld, orphan_spec
