@@ -62,13 +62,13 @@ def start(environment, tmp_path):
 
 def ended(process, stdin=None):
     """Return exit code, standard output and standard error; nothing planted is in them."""
-    out, err = process.communicate(stdin, timeout=60)
+    out, err = process.communicate(stdin, timeout=120)
     assert PLANTED.encode() not in (out or b"") + err
     assert b"Traceback" not in err
     return process.returncode, out, err.decode()
 
 
-def wait_for(condition, what, seconds=30):
+def wait_for(condition, what, seconds=60):
     """Wait until something is so."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -87,7 +87,7 @@ def test_help_loads_no_sdk(environment):
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
     )
 
     assert "[]" == done.stdout.splitlines()[-1]
@@ -132,7 +132,7 @@ def test_closed_streams(environment, store, redirection):
     command = f"exec '{sys.executable}' -m bubu_storage.cli --store '{store.url}' ls {redirection}"
 
     done = subprocess.run(
-        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
 
     assert 1 == done.returncode
@@ -150,7 +150,7 @@ def test_output_that_nobody_gets(environment, arguments, redirection):
     command = f"exec '{sys.executable}' -m bubu_storage.cli {text} {redirection}"
 
     done = subprocess.run(
-        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
 
     assert (1, 1) == (done.returncode, done.stderr.count("\n"))
@@ -165,7 +165,7 @@ def test_a_closed_input(environment, store, arguments):
     command = f"exec '{sys.executable}' -m bubu_storage.cli --store '{store.url}' {arguments} <&-"
 
     done = subprocess.run(
-        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
 
     assert (1, 1) == (done.returncode, done.stderr.count("\n"))
@@ -194,6 +194,8 @@ def test_a_check_of_a_silent_store_asks_once(start):
     with scripted_server(hang) as server:
         options = ("--store", "s3://bucket", "--endpoint-url", server.endpoint, "--timeout", "300ms")
         code, out, _ = ended(start(*options, "-o", "json", "check"))
+
+        wait_for(lambda: "PUT" in asked, "the server to see what the client has given up")
 
     assert (1, False) == (code, json.loads(out)["reachable"])
     assert 1 == asked.count("PUT")
@@ -226,7 +228,7 @@ def test_a_signal_while_storing(start, store, tmp_path, number, expected):
     wait_for(lambda: list(tmp_path.glob("store/half/*")) or list(tmp_path.glob("store/half/.*")), "the write")
 
     process.send_signal(number)
-    process.wait(30)
+    process.wait(60)
 
     assert expected == process.returncode
     assert b"Traceback" not in process.stderr.read()
@@ -261,7 +263,7 @@ def test_a_signal_while_fetching(start, environment, tmp_path, *, number, expect
         code, _, _ = ended(process)
 
     assert expected == code
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 25
     assert [] == list((tmp_path / "out").iterdir())
 
 
@@ -275,7 +277,7 @@ def test_a_silent_store_is_bounded_by_the_timeout(start):
 
     assert (1, 1) == (code, err.count("\n"))
     assert "--timeout" in err
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
 
 
 def test_a_person_at_a_terminal(start, store):
@@ -311,7 +313,7 @@ def complete(start, environment, words, store):
         COMP_CWORD=str(2 + len(words.split(" "))),
     )
     script = Path(sys.executable).with_name("bubu-storage")
-    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert "" == done.stderr
     return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 

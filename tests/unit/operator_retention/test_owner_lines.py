@@ -254,12 +254,12 @@ def test_an_answer_that_is_too_old_is_refused(joined):
 def test_waiting_is_bounded(joined):
     """A controller that is stopped says nothing."""
     release = threading.Event()
-    ends = joined(Source(lambda _: release.wait(20) and view(1, 9.0)), answer_seconds=0.5)
+    ends = joined(Source(lambda _: release.wait(200) and view(1, 9.0)), answer_seconds=0.5)
     began = time.monotonic()
     try:
         with pytest.raises(OwnersUnknownError, match=r"not said within 0\.5 s"):
             ends.owners.observe(1.0)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
     finally:
         release.set()
 
@@ -267,7 +267,7 @@ def test_waiting_is_bounded(joined):
 def test_a_late_answer_is_passed_over(joined):
     """It belongs to a question that nobody waits for."""
     release = threading.Event()
-    answers = iter([lambda: release.wait(20) and view(1, 1.0, count=9), lambda: view(2, 2.0)])
+    answers = iter([lambda: release.wait(200) and view(1, 1.0, count=9), lambda: view(2, 2.0)])
     ends = joined(Source(lambda _: next(answers)()), answer_seconds=0.5)
     with pytest.raises(OwnersUnknownError):
         ends.owners.observe(1.0)
@@ -280,7 +280,7 @@ def test_a_late_answer_is_passed_over(joined):
 def test_a_stop_is_heard_while_it_waits(joined):
     """The pass ends as by any other stop, not as by an error."""
     release = threading.Event()
-    ends = joined(Source(lambda _: release.wait(20) and view()))
+    ends = joined(Source(lambda _: release.wait(200) and view()))
     threading.Timer(0.2, ends.stopped.set).start()
     try:
         with pytest.raises(PassStoppedError) as raised:
@@ -299,7 +299,7 @@ def test_callers_from_several_threads_share_a_question(joined):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
     assert results.qsize() == 8
     assert len(source.asked) == 1
@@ -308,7 +308,7 @@ def test_callers_from_several_threads_share_a_question(joined):
 def test_a_flood_of_questions_is_refused(joined):
     """A process asks one at a time; the controller's memory does not depend on that."""
     release = threading.Event()
-    ends = joined(Source(lambda _: release.wait(20) and view()))
+    ends = joined(Source(lambda _: release.wait(200) and view()))
     try:
         taken = [ends.answers.ask(OwnerQuestion(number, 0.0)) for number in range(100)]
         assert MAX_WAITING <= sum(taken) <= MAX_WAITING + 1
@@ -322,18 +322,18 @@ def test_closing_waits_for_nobody(joined):
 
     def answer(_):
         started.set()
-        release.wait(20)
+        release.wait(200)
         return view()
 
     ends = joined(Source(answer))
     for number in range(MAX_WAITING + 1):
         ends.answers.ask(OwnerQuestion(number, 0.0))
-    assert started.wait(10)
+    assert started.wait(60)
     began = time.monotonic()
     ends.answers.close()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 60
     release.set()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(t.name == "answers" for t in threading.enumerate()) and time.monotonic() < deadline:
         threading.Event().wait(0.01)
 

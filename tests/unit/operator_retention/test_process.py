@@ -59,12 +59,22 @@ def document(store, **fields):
     return PassDocument(FileSettings(str(store)), spec(**fields), Cursor())
 
 
+def long_document(store, *, valid_until=None):
+    """Make a pass that deletes soon and then has minutes to go: it lists many scopes, slowly."""
+    scopes = (SCOPE, *(f"outputs/team-b/{number:03d}/" for number in range(600)))
+    rules = tuple(RetentionRule(scope, 10 * DAY) for scope in scopes)
+    limits = {"requests_per_second": 3.0, "max_delete": 1_000}
+    return PassDocument(
+        FileSettings(str(store)), spec(scopes=scopes, rules=rules, **limits), Cursor(), valid_until
+    )
+
+
 def start(*args, **options):
     """Start a real process."""
     return PassProcess(*args, environment=child_environment(os.environ), **options)
 
 
-def wait_for(process, wanted, seconds=20.0):
+def wait_for(process, wanted, seconds=120.0):
     """Return the first line that is wanted, or the end; collects what came before."""
     deadline = time.monotonic() + seconds
     seen = []
@@ -140,7 +150,7 @@ def test_nothing_secret_is_visible_to_other_processes(store):
 
 def test_asked_to_stop_it_ends_in_good_order(store):
     """The report comes with a cursor that goes on exactly there."""
-    with start(document(store, requests_per_second=4.0, max_delete=1_000)) as process:
+    with start(long_document(store)) as process:
         wait_for(process, lambda line: line.report is not None)
         process.ask_to_stop()
         line, _ = wait_for(process, lambda line: line.type is LineType.REPORT)
@@ -160,20 +170,20 @@ def test_it_dies_with_its_parent(store, tmp_path):
         " environment=child_environment(os.environ))\n"
         "while p.next(0.2) is None: pass\n"
         "print(p.pid, flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(300)\n"
     )
     import subprocess
 
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
-        parent.stdin.write(document(store, requests_per_second=2.0).to_line())
+        parent.stdin.write(long_document(store).to_line())
         parent.stdin.flush()
         child = int(parent.stdout.readline())
         assert alive(child)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while alive(child) and time.monotonic() < deadline:
             threading.Event().wait(0.02)
 
@@ -182,10 +192,10 @@ def test_it_dies_with_its_parent(store, tmp_path):
 
 def test_it_ends_when_only_its_stdin_does(store):
     """The lifeline alone is enough: a pass that is waiting for its store writes nothing that could fail."""
-    with start(document(store, requests_per_second=0.2)) as process:
-        wait_for(process, lambda line: line.report is not None, seconds=30)
+    with start(long_document(store)) as process:
+        wait_for(process, lambda line: line.report is not None)
         process._process.stdin.close()
-        end, _ = wait_for(process, lambda _: False, seconds=5)
+        end, _ = wait_for(process, lambda _: False)
 
     assert end.exit_code == 4
 
@@ -241,10 +251,10 @@ def test_a_process_that_reads_nothing_blocks_nobody(store):
     big = PassDocument(S3Settings(bucket="b", ca_bundle_pem="x" * 1_000_000), spec(), Cursor())
     began = time.monotonic()
 
-    with start(big, command=[sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+    with start(big, command=[sys.executable, "-c", "import time; time.sleep(300)"]) as process:
         process.ask_to_stop()
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def test_a_flood_is_not_remembered(store):
@@ -256,7 +266,7 @@ def test_a_flood_is_not_remembered(store):
         "sys.stderr.write('e' * 20_000_000); sys.stderr.write('last')"
     )
     with start(document(store), command=[sys.executable, "-c", script]) as process:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while alive(process.pid) and time.monotonic() < deadline:
             threading.Event().wait(0.02)
         end, seen = wait_for(process, lambda line: isinstance(line, PassEnded))
@@ -274,7 +284,7 @@ def test_temporary_files_of_a_killed_process_go_with_it(store, tmp_path, monkeyp
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     error = PassLine(LineType.ERROR, message="ready").to_line()
     script = (
-        f"import tempfile, time; tempfile.mkstemp(); print({error.strip()!r}, flush=True); time.sleep(60)"
+        f"import tempfile, time; tempfile.mkstemp(); print({error.strip()!r}, flush=True); time.sleep(300)"
     )
     with start(document(store), command=[sys.executable, "-c", script]) as process:
         wait_for(process, lambda _: True)
@@ -333,27 +343,33 @@ def test_how_long_the_controller_leads_survives_the_pipe():
 
 def test_it_stops_when_its_controller_may_lead_no_longer(store):
     """A parent that says nothing more has been stopped: no request follows, the report says where it was."""
-    with start(bounded(store, 4.0, requests_per_second=0.4)) as process:
-        line, _ = wait_for(process, lambda line: getattr(line, "type", None) is LineType.REPORT)
-        ended = boot_seconds()
+    for seconds in (4.0, 12.0, 36.0):
+        with start(long_document(store, valid_until=boot_seconds() + seconds)) as process:
+            line, _ = wait_for(process, lambda line: getattr(line, "type", None) is LineType.REPORT)
+            late_seconds = boot_seconds() - process._granted_until
+        if isinstance(line, PassLine):
+            break
+        # Where the machine stalls at that moment the process is cut off before it has reported.
+        assert line.exit_code == child.EXIT_LEADERSHIP_OVER
 
     assert line.report.stopped_by is StoppedBy.STOPPED
     assert line.report.complete_cycle is False
-    assert ended < process._granted_until + 1.5
+    assert late_seconds < 60, "by itself it would go on for minutes"
 
 
 def test_it_goes_on_while_its_controller_leads(store):
     """Each renewal that it hears of gives it more time; an older one takes none away."""
-    document = bounded(store, 6.0, requests_per_second=0.3)
-    with start(document) as process:
-        for _ in range(60):
-            process.grant(document.valid_until + 60)
-            if process._granted_until > document.valid_until:
-                break
-            process.next(0.05)
-        process.grant(document.valid_until - 60)
-        line, _ = wait_for(process, lambda line: getattr(line, "type", None) is LineType.REPORT, 30)
-        ended = boot_seconds()
+    for seconds in (6.0, 30.0):
+        document = bounded(store, seconds, requests_per_second=1.8 / seconds)
+        with start(document) as process:
+            while process._granted_until == document.valid_until and boot_seconds() < document.valid_until:
+                process.grant(document.valid_until + 120)
+                process.next(0.05)
+            process.grant(document.valid_until - 60)
+            line, _ = wait_for(process, lambda line: getattr(line, "type", None) is LineType.REPORT)
+            ended = boot_seconds()
+        if isinstance(line, PassLine) and line.report.stopped_by is not StoppedBy.STOPPED:
+            break  # else the machine was so slow that it may have heard of the renewal too late
 
     assert ended > document.valid_until
     assert line.report.stopped_by is StoppedBy.END_OF_CYCLE
@@ -372,7 +388,7 @@ def test_a_request_that_hangs_does_not_keep_it_alive():
             endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}",
             access_key_id="a",
             secret_access_key="b",
-            timeout_seconds=60.0,
+            timeout_seconds=120.0,
         )
         document = PassDocument(settings, spec(), Cursor(), boot_seconds() + 5.0)
         with start(document) as process:
@@ -380,7 +396,7 @@ def test_a_request_that_hangs_does_not_keep_it_alive():
             late_seconds = boot_seconds() - document.valid_until
 
     assert end.exit_code == 5
-    assert late_seconds < 3.0
+    assert late_seconds < 60, "the request alone would last longer"
 
 
 def test_a_machine_that_slept_does_not_put_the_end_off(monkeypatch):
@@ -396,18 +412,18 @@ def test_a_machine_that_slept_does_not_put_the_end_off(monkeypatch):
     monkeypatch.setattr(child.os, "_exit", leave)
     reading, writing = os.pipe()
     began = time.monotonic()
-    alarm = threading.Timer(0.1, lambda: now.__setitem__(0, 1060.0))
+    alarm = threading.Timer(0.1, lambda: now.__setitem__(0, 1200.0))
     alarm.start()
     try:
         with pytest.raises(SystemExit):
-            child._lifeline(reading, b"", threading.Event(), child._Validity(1007.0))
+            child._lifeline(reading, b"", threading.Event(), child._Validity(1100.0))
     finally:
         alarm.join()
         os.close(reading)
         os.close(writing)
 
     assert exits == [child.EXIT_LEADERSHIP_OVER]
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < 60
 
 
 def test_a_pass_without_an_election_is_told_nothing(store):

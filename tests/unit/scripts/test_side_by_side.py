@@ -100,7 +100,7 @@ def test_a_failure_stops_nothing_and_is_told_whole_at_the_end(lanes):
     lanes.runs[0]._todo.append(second)
     lanes.tests("other", "import pytest\ndef test_fine(): pass\n@pytest.mark.skip\ndef test_away(): pass\n")
 
-    assert lanes.runner.run() == 1
+    assert lanes.runner.run(heartbeat_seconds=1000) == 1
 
     at_once, report, named = [
         index for index, text in enumerate(lanes.said) if "test_bad" in text and "collect" not in text
@@ -180,7 +180,7 @@ def test_a_signal_reaches_everything_and_is_waited_for(lanes):
         child = subprocess.Popen([sys.executable, "-c", '''
         import time
         try:
-            print("ready", flush=True); time.sleep(60)
+            print("ready", flush=True); time.sleep(300)
         except KeyboardInterrupt:
             time.sleep(0.3); print("child has stopped", flush=True)
         '''.replace("        ", "", 7)])
@@ -194,7 +194,7 @@ def test_a_signal_reaches_everything_and_is_waited_for(lanes):
     lanes.runs[0]._todo.append([sys.executable, "-c", "print('another run')"])
     lanes.answers = {"[one] ready": signal.SIGTERM}
 
-    assert lanes.runner.run() == 128 + signal.SIGTERM
+    assert lanes.runner.run(heartbeat_seconds=1000) == 128 + signal.SIGTERM
     assert lanes.said[-2:] == ["[one] child has stopped", "[one] parent has stopped"]
 
 
@@ -202,7 +202,7 @@ STUBBORN = """
 import signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 print("ready")
-time.sleep(60)
+time.sleep(300)
 """
 
 
@@ -232,7 +232,7 @@ def test_the_heartbeat_says_how_far_each_lane_is_and_what_runs(lanes):
         import pathlib, time
         def test_first(): pass
         def test_hangs():
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 120
             while not pathlib.Path(__file__).with_name("go").exists():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -274,7 +274,7 @@ def test_sigint_is_not_ignored_in_the_lanes(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
