@@ -8,7 +8,7 @@ template is such a field.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -67,11 +67,11 @@ def _collect(name: str, definitions: Mapping[str, Any], found: dict[str, Any]) -
 
 def _references(node: Any) -> Iterable[str]:
     if isinstance(node, dict):
-        for key, below in node.items():
+        for key, below in cast("dict[str, Any]", node).items():
             if key == "$ref" and isinstance(below, str):
                 yield below.removeprefix(_PREFIX)
             else:
                 yield from _references(below)
     elif isinstance(node, list):
-        for below in node:
+        for below in cast("list[Any]", node):
             yield from _references(below)

@@ -42,18 +42,21 @@ NAMESPACE = "bubu-storage-system"
 
 Object = dict[str, Any]
 
-# The CRDs are long, and the parser in C is ten times faster.
-_SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if TYPE_CHECKING:
+    _Safe = yaml.SafeLoader
+else:
+    # The CRDs are long, and the parser in C is ten times faster.
+    _Safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_SAFE):
+class _Loader(_Safe):
     """Refuses a key that is there twice, as YAML does; the parser alone would take the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := {key for key in keys if keys.count(key) > 1}:
             raise ChartError(f"key there twice:{node.start_mark}: {', '.join(sorted(twice))}")
-        return cast("dict[Any, Any]", super().construct_mapping(node, deep=deep))
+        return super().construct_mapping(node, deep=deep)
 
 
 class ChartError(Exception):
@@ -94,7 +97,8 @@ class Rendered:
 
 def hook_of(obj: Object) -> str:
     """Return the hook that an object belongs to, "" if to none."""
-    return str((obj["metadata"].get("annotations") or {}).get("helm.sh/hook", ""))
+    annotations: dict[str, str] = obj["metadata"].get("annotations") or {}
+    return annotations.get("helm.sh/hook", "")
 
 
 def helm_environment(folder: Path | str) -> dict[str, str]:

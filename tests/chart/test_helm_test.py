@@ -41,7 +41,11 @@ def answering(script: Any, monkeypatch: pytest.MonkeyPatch, *, warnings: list[st
     headers = Message()
     for warning in warnings:
         headers["Warning"] = warning
-    monkeypatch.setattr(script, "api", lambda _path, _body: (headers, {"metadata": {"labels": labels}}))
+
+    def answer(_path: str, _body: object) -> tuple[Message, dict[str, Any]]:
+        return headers, {"metadata": {"labels": labels}}
+
+    monkeypatch.setattr(script, "api", answer)
 
 
 def refusing(script: Any, monkeypatch: pytest.MonkeyPatch, code: int, text: str) -> None:
@@ -88,8 +92,12 @@ def test_a_pod_that_nobody_was_asked_about_is_a_failure(script: Any, monkeypatch
 def test_a_registration_without_authority_is_a_failure(script: Any, monkeypatch: pytest.MonkeyPatch):
     """It names the entry."""
     monkeypatch.setenv("CONFIGURATION", "bubu-storage-webhook")
-    entry = {"name": "pods.storage.bubustack.io", "clientConfig": {"service": {}}}
-    monkeypatch.setattr(script, "api", lambda _path: (Message(), {"webhooks": [entry]}))
+    entry: dict[str, Any] = {"name": "pods.storage.bubustack.io", "clientConfig": {"service": {}}}
+
+    def answer(_path: str) -> tuple[Message, dict[str, Any]]:
+        return Message(), {"webhooks": [entry]}
+
+    monkeypatch.setattr(script, "api", answer)
 
     with pytest.raises(ValueError, match=r"entry pods\.storage\.bubustack\.io of .* has no caBundle"):
         script.webhook_answers()
@@ -105,7 +113,7 @@ def unready() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(b"no serving certificate")
 
-        def log_message(self, *_arguments: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base's name
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:

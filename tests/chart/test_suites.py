@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 from tests.chart.programs import ensure_helm_unittest
 from tests.chart.rendering import CHART, helm_environment
 
 
-def test_the_suites_of_the_chart(tmp_path):
+def test_the_suites_of_the_chart(tmp_path: Path):
     """helm-unittest over charts/bubu-storage-operator/tests; no snapshot is left over or missing."""
     options = ["--update-snapshot"] if os.environ.get("BUBU_UPDATE_SNAPSHOTS") else ["--strict"]
     before = {path: path.read_text() for path in (CHART / "tests").rglob("*.snap")}

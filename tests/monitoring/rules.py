@@ -47,7 +47,7 @@ def dashboard() -> dict[str, Any]:
 
 def panels() -> list[dict[str, Any]]:
     """Return the dashboard's panels, those inside closed rows included, without the rows."""
-    found = []
+    found: list[dict[str, Any]] = []
     for panel in dashboard()["panels"]:
         found.extend([panel, *panel.get("panels", [])])
     return [panel for panel in found if panel["type"] != "row"]

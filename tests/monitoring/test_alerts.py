@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from bubu_operator.observability.controller_metrics import ControllerMetrics
 from bubu_operator.observability.process_metrics import process_registry
 from bubu_operator.observability.webhook_metrics import WebhookMetrics
-from tests.monitoring.rules import ALERTS_FILE, ROOT, alerts, metrics_of
+from tests.monitoring.rules import ALERTS_FILE, ROOT, Alert, alerts, metrics_of
 
 CASES_FILE = Path(__file__).with_name("alerts.test.yaml")
 NAMES = [alert.name for alert in alerts()]
@@ -25,7 +26,7 @@ def run(promtool: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
 
 
-def cases() -> list[dict]:
+def cases() -> list[dict[str, Any]]:
     """Return the test groups of promtool's file."""
     return yaml.safe_load(CASES_FILE.read_text("utf-8"))["tests"]
 
@@ -40,8 +41,8 @@ def exported() -> dict[str, set[str]]:
 
 def _names(registry: CollectorRegistry) -> dict[str, set[str]]:
     names: dict[str, set[str]] = {}
-    for collector in registry._collector_to_names:
-        labels = set(getattr(collector, "_labelnames", ()))
+    for collector in registry._collector_to_names:  # pyright: ignore[reportPrivateUsage] - there is no public list
+        labels = set[str](getattr(collector, "_labelnames", ()))
         for metric in collector.collect():
             name = metric.name + ("_total" if metric.type == "counter" else "")
             names[name] = labels
@@ -107,7 +108,7 @@ def test_the_healthy_system_is_one_of_everything_that_alerts_ask_for():
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=NAMES)
-def test_alerts_ask_only_for_what_our_processes_show(alert):
+def test_alerts_ask_only_for_what_our_processes_show(alert: Alert):
     """A misspelt metric would never fire, and never be missed."""
     asked = metrics_of(alert.expr)
 
@@ -127,7 +128,7 @@ def test_the_cases_use_labels_that_the_metrics_have():
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=NAMES)
-def test_each_alert_says_what_is_wrong_and_where_to_read_on(alert):
+def test_each_alert_says_what_is_wrong_and_where_to_read_on(alert: Alert):
     """Severity of three; a sentence; an explanation; an entry of the runbook that exists."""
     assert alert.severity in {"critical", "warning", "info"}
     assert alert.annotations["summary"].endswith(".")

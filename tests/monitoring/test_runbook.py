@@ -35,14 +35,14 @@ def test_the_tables_have_each_reason_of_an_event_and_each_trouble_of_the_authori
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_each_alert_says_how_to_look(name):
+def test_each_alert_says_how_to_look(name: str):
     """By a command that can be copied."""
     assert "```sh\nkubectl " in TEXTS[name]
     assert len(TEXTS[name]) > 200
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_each_reason_says_something(name):
+def test_each_reason_says_something(name: str):
     """That all is well, or more than the one sentence of the reference."""
     text = TEXTS[name]
     assert text.startswith(("Good", "Ready.")) or len(text) > 60

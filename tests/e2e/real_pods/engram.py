@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+from typing import Any
 
 import bubu_storage
 from bubu_storage import StorageManager
@@ -16,7 +17,7 @@ from bubu_storage import StorageManager
 BLOB_BYTES = 7 * 1024 * 1024
 
 
-def document():
+def document() -> dict[str, Any]:
     """Three megabytes in a few large fields, and small ones of every kind."""
     return {
         "total": 9_007_199_254_740_993,
@@ -27,17 +28,17 @@ def document():
     }
 
 
-def blob():
+def blob() -> bytes:
     """Bytes that do not compress to nothing."""
     return b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(BLOB_BYTES // 32))
 
 
-def digest(value):
+def digest(value: dict[str, Any]) -> str:
     """Digest of a document, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def main(verb, argument):
+def main(verb: str, argument: str) -> None:
     """Do one of the two and say how it went."""
     namespace = os.environ["BUBU_POD_NAMESPACE"]
     with StorageManager.from_env() as storage:

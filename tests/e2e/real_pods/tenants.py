@@ -229,8 +229,8 @@ def pod_template(image: str, words: tuple[str, ...], labels: dict[str, str]) -> 
 
 def condition(resource: dict[str, Any], kind: str) -> dict[str, Any]:
     """Return one condition of an object; empty while it has none."""
-    found = resource.get("status", {}).get("conditions", [])
-    return next((one for one in found if one["type"] == kind), {})
+    found: list[dict[str, Any]] = resource.get("status", {}).get("conditions", [])
+    return next((one for one in found if one["type"] == kind), dict[str, Any]())
 
 
 def _new_namespace(cluster: Cluster, labels: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -97,11 +98,12 @@ def test_killed_webhooks_cost_a_moment_at_most(
 
 def restarts(release: Release, pod: str) -> int:
     """Return how often a pod's container was started again."""
-    statuses = release.pod(pod)["status"].get("containerStatuses") or [{}]
+    statuses: list[dict[str, Any]] = release.pod(pod)["status"].get("containerStatuses") or [{}]
     return int(statuses[0].get("restartCount", 0))
 
 
 def is_back(release: Release, pod: str, before: int) -> bool:
     """Tell whether a killed container runs again and is ready."""
-    (container,) = release.pod(pod)["status"].get("containerStatuses") or [{}]
+    statuses: list[dict[str, Any]] = release.pod(pod)["status"].get("containerStatuses") or [{}]
+    (container,) = statuses
     return container.get("restartCount", 0) > before and container.get("ready", False)
