@@ -81,6 +81,7 @@ def _files(folder: str, *names: str) -> tuple[str, ...]:
 
 
 _MARKS: Final = ("mark_keys", "marks_in_dry_runs", "void_marks", "owned_passes")
+_GATHERED: Final = ("gather", "list_edges", "discovery", "source")
 _NEIGHBOURS: Final = _files("controllers", "neighbour_owners")
 _PLAN: Final = _files("operator_retention", "plan_and_schedule")
 SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -103,13 +104,16 @@ SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "bubu_operator.owners.kinds",
         _files("operator_owners", "census", "ended", "joined", "extract"),
     ),
-    "gather": ("bubu_operator.owners.gather", _files("operator_owners", "gather", "list_edges", "source")),
+    "gather": ("bubu_operator.owners.gather", _files("operator_owners", *_GATHERED)),
     "reading": (
         "bubu_operator.owners.reading",
         (*_files("operator_owners", "reading", "source"), *_NEIGHBOURS),
     ),
     "served": ("bubu_operator.owners.served", _files("operator_owners", "source")),
-    "source": ("bubu_operator.owners.source", (*_files("operator_owners", "source"), *_NEIGHBOURS)),
+    "source": (
+        "bubu_operator.owners.source",
+        (*_files("operator_owners", "observing", "source"), *_NEIGHBOURS),
+    ),
     "cycle": ("bubu_operator.retention.cycle", _files("operator_retention", "cycle", "cycle_status")),
     "overlap": ("bubu_operator.retention.overlap", (*_files("operator_retention", "overlap"), *_NEIGHBOURS)),
     "plan": ("bubu_operator.retention.plan", _PLAN),
