@@ -45,7 +45,8 @@ def webhook(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         pytest.skip("the API server cannot reach this machine")
     files = write_serving_files(folder, ["localhost"], [host])
     kubeconfig = cluster.service_account_kubeconfig(OPERATOR_NAMESPACE, ACCOUNT, folder / "kubeconfig")
-    running = Webhook(cluster, folder, kubeconfig, files, host)
+    # A test looks at the process while it drains.
+    running = Webhook(cluster, folder, kubeconfig, files, host, drain_seconds=8.0)
     running.start()
     running.register()
     # The API server learns of webhook configurations by a watch: wait until it calls us.
@@ -85,6 +86,7 @@ def test_a_labelled_pod_gets_its_environment(webhook: Webhook, namespace: str):
         {"name": "setup", "image": "i"},
         {"name": "sidecar", "image": "i", "restartPolicy": "Always"},
     ]
+    webhook.wait_known(namespace)
 
     stored, stderr = create(cluster, pod)
 
@@ -107,6 +109,7 @@ def test_a_file_store_gets_volume_and_mounts(webhook: Webhook, namespace: str):
     cluster.apply(
         {**config_of("files", namespace), "spec": {"file": {"volumeClaimName": "flows", "path": "/data"}}}
     )
+    webhook.wait_known(namespace, "files")
 
     stored, _ = create(cluster, pod_of("p", namespace, {"storage.bubustack.io/inject": "true"}))
 
@@ -162,8 +165,13 @@ def test_a_namespace_that_opts_out(webhook: Webhook, namespace: str):
     cluster = webhook.cluster
     cluster.apply(config_of("main", namespace))
     cluster.kubectl("label", "namespace", namespace, "storage.bubustack.io/inject=false")
+    webhook.wait_known(namespace)
+    pod = pod_of("engram", namespace, {"bubustack.io/engram": "x"})
+    wait_until(
+        lambda: webhook.reason(pod, namespace) == "NamespaceOptedOut", 10, "the namespace's label to count"
+    )
 
-    engram, _ = create(cluster, pod_of("engram", namespace, {"bubustack.io/engram": "x"}))
+    engram, _ = create(cluster, pod)
     asking, _ = create(cluster, pod_of("asking", namespace, {"storage.bubustack.io/inject": "true"}))
 
     assert env_of(engram) == {}
@@ -179,6 +187,7 @@ def test_a_cluster_wide_config_serves_namespaces_that_it_selects(webhook: Webhoo
     shared["spec"]["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
     cluster.apply(shared)
     try:
+        webhook.wait_known(namespace, f"shared-{namespace}")
         stored, _ = create(cluster, pod_of("p", namespace, {"storage.bubustack.io/inject": "true"}))
     finally:
         cluster.kubectl("delete", "clusterstorageconfig", f"shared-{namespace}")
@@ -217,6 +226,7 @@ def test_what_the_user_sets_is_kept_with_a_warning(webhook: Webhook, namespace: 
     cluster.apply(config_of("main", namespace))
     pod = pod_of("p", namespace, {"storage.bubustack.io/inject": "true"})
     pod["spec"]["containers"][0]["env"] = [{"name": "AWS_ACCESS_KEY_ID", "value": "mine"}]
+    webhook.wait_known(namespace)
 
     stored, stderr = create(cluster, pod)
 
@@ -234,6 +244,7 @@ def test_injecting_an_injected_pod_changes_nothing(webhook: Webhook, namespace: 
         {**config_of("main", namespace), "spec": {**config_of("main", namespace)["spec"], "default": True}}
     )
     labels = {"storage.bubustack.io/inject": "true"}
+    webhook.wait_known(namespace)
     webhook.register("zz-bubu-storage-again")
     try:
         once, _ = create(cluster, pod_of("once", namespace, labels))
@@ -311,6 +322,7 @@ def test_injected_pods_pass_the_restricted_standard(webhook: Webhook, namespace:
         *({**config_of(name, namespace), "spec": {"file": file}} for name, file in stores.items()),
     )
     for name in ("authority", *stores):
+        webhook.wait_known(namespace, name)
         pod = pod_of(
             name, namespace, {"storage.bubustack.io/inject": "true", "storage.bubustack.io/config": name}
         )
@@ -361,6 +373,7 @@ def test_many_pods_at_once_while_the_webhook_hangs(webhook: Webhook, namespace: 
         assert injected == 0
         assert slowest < 15  # one timeout of 5 s, not one for each entry, and a slow machine
         wait_until(lambda: webhook.status("/readyz") == 200, 10, "the webhook to answer again")
+        webhook.wait_known(namespace)
         assert create_fifty("after")[0] == 50
 
 
@@ -368,6 +381,7 @@ def test_dry_runs_are_injected_and_leave_nothing(webhook: Webhook, namespace: st
     """--dry-run=server shows the injected pod."""
     cluster = webhook.cluster
     cluster.apply(config_of("main", namespace))
+    webhook.wait_known(namespace)
 
     shown, _ = create(cluster, pod_of("dry", namespace, {"bubustack.io/engram": "x"}), "--dry-run=server")
 
@@ -379,6 +393,7 @@ def test_pods_of_controllers_are_injected(webhook: Webhook, namespace: str):
     """A Job's pod has a generated name; the webhook works from the request's namespace."""
     cluster = webhook.cluster
     cluster.apply(config_of("main", namespace))
+    webhook.wait_known(namespace)
     template = {
         "metadata": {"labels": {"bubustack.io/engram": "x"}},
         "spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "i"}]},
@@ -526,19 +541,18 @@ def test_pods_are_created_while_the_webhook_is_down(webhook: Webhook, namespace:
     cluster = webhook.cluster
     cluster.apply(config_of("main", namespace))
     labels = {"storage.bubustack.io/inject": "true"}
-    process = webhook.process
-    assert process is not None
-    assert process.popen is not None
+    webhook.wait_known(namespace)
+    webhook.signal(signal.SIGTERM)
+    try:
+        wait_until(lambda: webhook.status("/readyz") == 503, 5, "readiness to go off")
+        assert webhook.review(pod_of("p", namespace, labels), namespace)["allowed"] is True
+        assert webhook.exit_code() == 0
 
-    process.popen.send_signal(signal.SIGTERM)
-    wait_until(lambda: webhook.status("/readyz") == 503, 5, "readiness to go off")
-    assert webhook.review(pod_of("p", namespace, labels), namespace)["allowed"] is True
-    assert process.popen.wait(15) == 0
-
-    stored, _ = create(cluster, pod_of("down", namespace, labels))
-    assert env_of(stored) == {}
-
-    webhook.start()
+        stored, _ = create(cluster, pod_of("down", namespace, labels))
+        assert env_of(stored) == {}
+    finally:
+        webhook.stop()
+        webhook.start()
     stored, _ = create(cluster, pod_of("up", namespace, labels))
     assert "BUBU_STORAGE_PROVIDER" in env_of(stored)
 

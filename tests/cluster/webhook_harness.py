@@ -230,6 +230,15 @@ class Webhook:
         """POST a review of a pod; returns what was decided."""
         return str(self.review(pod, namespace)["auditAnnotations"]["reason"])
 
+    def wait_known(self, namespace: str, config: str = "main") -> None:
+        """Wait until pods of a namespace get a config.
+
+        The process itself waits for its watch, and then looks, but not longer than creators of pods would.
+        """
+        labels = {"storage.bubustack.io/inject": "true", "storage.bubustack.io/config": config}
+        pod = pod_of("p", namespace, labels)
+        wait_until(lambda: self.reason(pod, namespace) == "Injected", 10, f"config {config} to be known")
+
     def metric(self, name: str, **labels: str) -> float:
         """A sample of ``/metrics``; 0 for one that is not there."""
         connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=30)
