@@ -338,7 +338,7 @@ def test_a_pod_that_the_webhook_is_asked_about_is_told_as_before():
 @pytest.mark.parametrize("registration", [BY_LABEL, NO_WEBHOOK])
 def test_the_controller_writes_templates_without_the_webhook(registration: Registration):
     """Its pods, which ask by themselves, keep what stands there, and nobody refuses them: that is said."""
-    configs = (config("one", default=True), config("two"))
+    configs = (config("one"), config("two"))
     facts = Facts("flows", STRICT, configs, registration=registration)
 
     answer = answer_for(deployment({INJECT: "true", CONFIG: "two"}, ENGRAM), facts)
