@@ -345,8 +345,9 @@ class ProbeJobs:
             name = file.volume_claim_name if file is not None else ""
             refusal = _refusal(
                 Reason.NOT_PROBED,
-                f"the controller does not mount claims. A Job that mounts {name} would probe it, but {why}. "
-                "Pods that mount it are not affected",
+                # What it needs comes last, since it may end with a command that people copy.
+                f"the controller does not mount claims, and pods that mount {name} are not affected. A Job "
+                f"that mounts it would probe it, but {why}",
             )
         return self._without_job(config, refusal, self._context.options.probe_interval_seconds)
 
