@@ -390,7 +390,7 @@ def test_jobs_probe_and_clean_a_claim(fresh: Scoped, request: pytest.FixtureRequ
     controller.start()
     with MiniKubelet(cluster, place, fresh.folder / "kubelet", claims={"flows": world.store}) as node:
         until(lambda: "kubectl " in ready().get("message", ""), "the controller to ask for the right")
-        command = ready()["message"].partition("kubectl ")[2].partition(". ")[0]
+        _, _, command = ready()["message"].partition("kubectl ")
         assert "--role bubu-storage-prober" in command
         cluster.kubectl(*command.split())
         until(lambda: ready().get("status") == "True", "the probe by a Job", 60)
