@@ -1,9 +1,9 @@
 """A readiness-aware TCP balancer on loopback: what a Service and kube-proxy do for webhooks.
 
 Invariants: a new connection goes to one of the backends whose ``/readyz`` said 200 at the last
-look, in turn; a connection that is open stays with its backend, ready or not, until one side
-ends it. Nothing is retried: a backend that died since the last look costs its callers an error,
-as in a cluster.
+look that was answered, in turn; a connection that is open stays with its backend, ready or not,
+until one side ends it. Nothing is retried: a backend that died since the last look costs its
+callers an error, as in a cluster.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ __all__ = ["CHECK_SECONDS", "Balancer"]
 
 CHECK_SECONDS = 0.1
 CHECK_TIMEOUT_SECONDS = 1.0
+SILENCES = 3
+"""Looks without an answer in a row, as a kubelet counts them: one alone may be a machine that is busy."""
 _REQUEST = b"GET /readyz HTTP/1.1\r\nHost: balancer\r\n\r\n"
 
 
@@ -79,6 +81,7 @@ class Balancer(TcpRelay):
         """Look at one backend for ever, over a kept connection where there is one."""
         writer: asyncio.StreamWriter | None = None
         reader = asyncio.StreamReader()
+        silences = 0
         try:
             while True:
                 is_ready = False
@@ -87,12 +90,16 @@ class Balancer(TcpRelay):
                         if writer is None:
                             reader, writer = await asyncio.open_connection(*address, ssl=self._context)
                         is_ready = await self._says_ready(reader, writer)
-                except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
-                    is_ready = False
+                    silences = 0
+                except TimeoutError:
+                    silences += 1
+                except (OSError, asyncio.IncompleteReadError, ValueError):
+                    silences = 0
                 if not is_ready and writer is not None:
                     writer.transport.abort()
                     writer = None
-                if self._ready.get(address) != is_ready:
+                is_undecided = 0 < silences < SILENCES
+                if not is_undecided and self._ready.get(address) != is_ready:
                     self._ready[address] = is_ready
                     self.switches.append((address, is_ready))
                 await asyncio.sleep(CHECK_SECONDS)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.processes import ManagedProcess
 
-__all__ = ["Cluster", "http_get", "kubeconfig_text"]
+__all__ = ["Cluster", "http_get", "kubeconfig_text", "wants_logs"]
 
 _TOKEN_LIFETIME = "24h"
 
@@ -72,7 +72,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         *arguments: str | Path,
         input: str | None = None,  # noqa: A002 -- the name that subprocess.run uses
         check: bool = True,
-        timeout_seconds: float = 60.0,
+        timeout_seconds: float = 180.0,
         kubeconfig: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl and return what it printed.
@@ -81,7 +81,7 @@ class Cluster(AbstractContextManager["Cluster"]):
             *arguments: what follows ``kubectl``.
             input: standard input, for ``apply -f -``.
             check: raise if kubectl ends with a non-zero code.
-            timeout_seconds: how long it may take.
+            timeout_seconds: when it has hung: a busy machine takes its time.
             kubeconfig: another identity than the administrator's.
 
         Raises:
@@ -128,8 +128,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         self.kubectl("create", "-f", "-", input=json.dumps(document))
         # Pods are refused until the controller manager has made the namespace's default account.
         self.kubectl(
-            *("wait", "-n", name, "--for=create", "serviceaccount/default", "--timeout=80s"),
-            timeout_seconds=90.0,
+            *("wait", "-n", name, "--for=create", "serviceaccount/default", "--timeout=160s"),
         )
         return name
 
@@ -173,7 +172,12 @@ class Cluster(AbstractContextManager["Cluster"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop(keep_logs=kind is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit)))
+        self.stop(keep_logs=wants_logs(kind))
+
+
+def wants_logs(kind: type[BaseException] | None) -> bool:
+    """Tell whether a cluster's logs are kept after its ``with``: after an error, not after a wish to end."""
+    return kind is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit))
 
 
 def kubeconfig_text(*, name: str, server: str, ca_pem: str, user: str, token: str, namespace: str) -> str:

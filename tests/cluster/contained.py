@@ -8,6 +8,7 @@ hook of Python, which its own children inherit.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any, Self, cast
 
 from tests.cluster.controller_harness import children_of, until
 from tests.cluster.errors import ClusterError
+from tests.cluster.processes import Stopwatch
 
 __all__ = ["UID", "Contained", "why_not"]
 
@@ -149,10 +151,11 @@ class Contained(AbstractContextManager["Contained"]):
         Raises:
             AssertionError: it still runs.
         """
-        try:
-            return self._running.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"it still runs after {seconds:g} s; its log: {self.log}") from None
+        watch = Stopwatch()
+        while watch.seconds < seconds:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._running.wait(0.2)
+        raise AssertionError(f"it still runs after {seconds:g} s; its log: {self.log}")
 
     def wait_said(self, words: str, seconds: float = 60.0) -> None:
         """Wait until its log has these words."""

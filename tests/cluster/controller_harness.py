@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -263,6 +263,24 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
             raise ClusterError(f"the controller ended:\n{self.log}")
         return self.health("/readyz")[0] == 200
 
+    @contextmanager
+    def frozen(self) -> Generator[None]:
+        """Stop it between two passes; what changes until it goes on, it meets all at once."""
+
+        def at_rest() -> bool:
+            os.kill(self.pid, signal.SIGSTOP)
+            until(lambda: _stat(self.pid)[:1] == ["T"], "the controller to stand still")
+            if children_of(self.pid):
+                os.kill(self.pid, signal.SIGCONT)
+                return False
+            return True
+
+        until(at_rest, "a moment without a pass")
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
     @property
     def running(self) -> bool:
         """Tell whether the process is there (stopped by SIGSTOP is there)."""
@@ -322,7 +340,12 @@ class ControllerProcess(AbstractContextManager["ControllerProcess"]):
             self._process = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            # Nobody else would end it, and some watch the whole cluster.
+            self.kill()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -21,7 +21,7 @@ Address = tuple[str, int]
 T = TypeVar("T")
 
 CHUNK_BYTES = 1 << 16
-CALL_SECONDS = 10.0
+CALL_SECONDS = 30.0
 
 
 class TcpRelay:
