@@ -23,7 +23,7 @@ from bubu_operator.kube.resources import SECRETS
 from tests.cluster import Cluster
 from tests.cluster.balancer import Balancer
 from tests.cluster.controller_harness import ControllerProcess, install
-from tests.cluster.processes import ManagedProcess, free_port, spawn, tail, wait_until
+from tests.cluster.processes import PATIENCE, ManagedProcess, free_port, spawn, tail, wait_until
 from tests.cluster.webhook_harness import (
     ACCOUNT,
     FILES,
@@ -36,7 +36,8 @@ from tests.cluster.webhook_harness import (
 )
 
 SECRET = "bubu-storage-webhook-ca"
-LIFETIMES = "ca=10m,leaf=6s,propagation=3s,slack=2s"
+LIFETIMES = "ca=10m,leaf=9s,propagation=5s,slack=3s"
+"""The API server has five seconds to hear of a change, and replicas renew three seconds before the end."""
 DRAIN_SECONDS = 5.0
 """As shipped."""
 
@@ -103,7 +104,7 @@ class Installation:
         popen = replica.process.popen
         assert popen is not None
         popen.send_signal(signal.SIGTERM)
-        assert popen.wait(20) == 0
+        assert popen.wait(20 * PATIENCE) == 0
         self.balancer.remove(replica.address)
         self.replicas.remove(replica)
 
