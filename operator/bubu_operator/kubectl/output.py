@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -41,13 +42,17 @@ def print_documents(documents: Sequence[Mapping[str, Any]], output: str) -> None
 
 
 def paragraph(text: str, indent: int, *, first: int = 0) -> str:
-    """Wrap a sentence; the first line is indented by ``first``, the others by ``indent``."""
-    return click.wrap_text(
+    """Wrap a sentence; the first line is indented by ``first``, the others by ``indent``.
+
+    Names and options are full of hyphens, and are copied: no word is ever broken.
+    """
+    return textwrap.fill(
         text,
         width=WIDTH,
         initial_indent=" " * first,
         subsequent_indent=" " * indent,
-        preserve_paragraphs=False,
+        break_on_hyphens=False,
+        break_long_words=False,
     )
 
 
