@@ -44,7 +44,6 @@ MAX_STARTS: Final = 3
 
 REQUEST_SECONDS: Final = 15.0
 RETRY_WAIT_SECONDS: Final = 1.0
-MAX_VERSIONS: Final = 8
 DISCOVERY_SECONDS: Final = 30.0
 MOST_ANSWERS: Final = 1_000
 
@@ -209,7 +208,7 @@ class Gatherer:
             str(item.get("version")) for item in cast("list[JsonObject]", group.get("versions") or [])
         ]
         served: list[str] = []
-        for version in versions[:MAX_VERSIONS]:
+        for version in versions:
             other = OwnerKind(kind.group, version, kind.kind)
             try:
                 self.resource_of(other)

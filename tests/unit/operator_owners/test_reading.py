@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from bubu_operator.errors import KubeForbiddenError, KubeUnreachableError
 from bubu_operator.kube.resources import Resource
 from bubu_operator.owners.gather import Gatherer, Traffic
 from bubu_operator.owners.kinds import STORY_RUN, OwnerKind
 from bubu_operator.owners.reading import places_of, read_again, read_all
-from tests.unit.operator_owners.world import STORY_RUNS, Api, ref, story_run
+from bubu_storage.errors import OwnersUnknownError
+from tests.unit.operator_owners.world import STORY_RUNS, Api, fail, ref, story_run
 
 SERVED = {STORY_RUN: Resource(STORY_RUN.group, STORY_RUN.version, STORY_RUNS, STORY_RUN.kind)}
 
@@ -51,6 +53,25 @@ def test_no_more_than_a_thousand_are_fetched_one_by_one(monkeypatch):
         records, requests = changed(Api(), count, of=1_001)
         assert sum(not record.live for record in records.values()) == count
         assert (len([request for request in requests if not request.query]) == 0) == is_whole
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (KubeForbiddenError("no", status=403), r"may not get it\. Grant .* get and list"),
+        (KubeUnreachableError("boom", status=503), "boom"),
+    ],
+)
+def test_an_object_that_cannot_be_read_is_not_one_that_is_gone(error, says):
+    """Nobody has seen what it names: there is no reading."""
+    api = Api()
+    api.put(STORY_RUNS, story_run("r1"))
+    before = read_all(gatherer(api), SERVED, None)
+    api.put(STORY_RUNS, story_run("r2", spec={"inputs": ref("outputs/team-a/r1/a.json")}))
+    api.before = fail(error, times=9, when=lambda request: request.path.endswith("/r2"))
+
+    with pytest.raises(OwnersUnknownError, match=f"cannot read storyruns.* team-a/r2: .*{says}"):
+        read_again(gatherer(api), SERVED, None, before)
 
 
 def test_what_has_no_version_is_read_anew_each_time():
