@@ -81,7 +81,7 @@ def _files(folder: str, *names: str) -> tuple[str, ...]:
 
 
 _MARKS: Final = ("mark_keys", "marks_in_dry_runs", "void_marks", "owned_passes")
-_GATHERED: Final = ("gather", "list_edges", "discovery", "source")
+_GATHERED: Final = ("gather", "list_edges", "discovery", "reading", "source")
 _NEIGHBOURS: Final = _files("controllers", "neighbour_owners")
 _PLAN: Final = _files("operator_retention", "plan_and_schedule")
 SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
