@@ -86,7 +86,7 @@ def teams(installed: Cluster) -> Iterator[Cluster]:
             if obj["kind"].startswith("Cluster"):
                 installed.kubectl("delete", obj["kind"], obj["metadata"]["name"], "--ignore-not-found")
         names = [space["metadata"]["name"] for space in spaces]
-        installed.kubectl("delete", "namespace", *names, "--ignore-not-found", timeout_seconds=90.0)
+        installed.kubectl("delete", "namespace", *names, "--ignore-not-found", timeout_seconds=300.0)
 
 
 def injected(cluster: Cluster, namespace: str) -> dict[str, Json]:
@@ -101,9 +101,9 @@ def injected(cluster: Cluster, namespace: str) -> dict[str, Json]:
     return env_of(cast("Json", json.loads(done.stdout)))
 
 
-def may(cluster: Cluster, verb: str, what: str, namespace: str) -> bool:
-    """Ask whether the controller may do something in a namespace."""
-    done = cluster.kubectl("auth", "can-i", verb, what, "-n", namespace, "--as", CONTROLLER, check=False)
+def may(cluster: Cluster, verb: str, what: str, namespace: str, who: str = CONTROLLER) -> bool:
+    """Ask whether somebody, by default the controller, may do something in a namespace."""
+    done = cluster.kubectl("auth", "can-i", verb, what, "-n", namespace, "--as", who, check=False)
     return done.stdout.strip() == "yes"
 
 
@@ -137,6 +137,10 @@ def test_two_teams_get_what_the_page_says(teams: Cluster, tmp_path: Path):
     for name, space in (("minio", "team-a"), ("bubu-s3", "team-b"), ("bubu-s3", "storage-system")):
         teams.get("secret", name, "-n", space)
     spaces = ("team-a", "storage-system", "team-b", "default")
+    for space in spaces[:2]:
+        controller_harness.until(
+            lambda where=space: may(teams, "get", "secrets", where), f"{space} to let it"
+        )
     assert [True, True, False, False] == [may(teams, "get", "secrets", space) for space in spaces]
     assert not may(teams, "create", "jobs.batch", "team-a")
 
@@ -151,6 +155,11 @@ def test_who_may_let_the_controller_in(
     person = f"person-{namespace}"
     installed.kubectl(
         "create", "rolebinding", role, f"--clusterrole={role}", f"--user={person}", "-n", namespace
+    )
+
+    # The API server learns of bindings by a watch.
+    controller_harness.until(
+        lambda: may(installed, "list", "pods", namespace, person), "the binding to be known"
     )
 
     def lets_in(name: str) -> bool:

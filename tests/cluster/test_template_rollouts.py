@@ -73,7 +73,8 @@ def test_a_failed_roll_out_stops_the_others(
 ) -> None:
     """Past its progress deadline the first owner stops the rest, with a word; a new config mends it."""
     first, second = injected(controller, cluster, namespace, ("Deployment", "a"), ("Deployment", "b"))
-    patch = '{"spec": {"progressDeadlineSeconds": 2}}'
+    # Long enough for the roll-out that is to succeed.
+    patch = '{"spec": {"progressDeadlineSeconds": 12}}'
     cluster.kubectl("patch", first.reference, "-n", namespace, "-p", patch)
     old, new = f"{controller.root}/a", f"{controller.root}/b"
 

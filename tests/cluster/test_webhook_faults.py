@@ -19,13 +19,14 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from bubu_operator.observability.webhook_metrics import FallbackOutcome
 from tests.cluster import Cluster, ClusterOptions, KubectlError, PrerequisiteError
 from tests.cluster.certs import ServingFiles, write_serving_files
 from tests.cluster.cut_proxy import CutProxy
 from tests.cluster.etcd_gateway import compact, current_revision
 from tests.cluster.late_webhook import LateWebhook
 from tests.cluster.local import LocalProvider
-from tests.cluster.processes import free_port, wait_until
+from tests.cluster.processes import Stopwatch, free_port, wait_until
 from tests.cluster.webhook_harness import (
     ACCOUNT,
     FILES,
@@ -126,16 +127,18 @@ def test_reviews_go_on_while_the_api_server_hangs(tmp_path: Path, files: Serving
         assert server.popen is not None
 
         server.popen.send_signal(signal.SIGSTOP)
+        looks = _live_looks(webhook)
         slowest, answered = 0.0, 0
         began, pace = time.monotonic(), threading.Event()
         try:
             while time.monotonic() - began < PAUSE_SECONDS:
                 pace.wait(0.05)
-                asked = time.monotonic()
+                watch = Stopwatch()
                 assert chosen(webhook, "team") == "StorageConfig team/main"
-                slowest, answered = max(slowest, time.monotonic() - asked), answered + 1
+                slowest, answered = max(slowest, watch.seconds), answered + 1
                 assert webhook.status("/readyz") == 200
             stale_seconds = webhook.metric("bubu_webhook_cache_age_seconds", resource="storageconfigs")
+            assert _live_looks(webhook) == looks, "nobody asked the API server"
         finally:
             server.popen.send_signal(signal.SIGCONT)
         cluster.apply(config_of("other", "team", default=True))
@@ -148,6 +151,12 @@ def test_reviews_go_on_while_the_api_server_hangs(tmp_path: Path, files: Serving
     )
     assert slowest < 1.0
     assert stale_seconds > PAUSE_SECONDS / 2
+
+
+def _live_looks(webhook: Webhook) -> float:
+    """How often reviews had to ask the API server."""
+    outcomes = [outcome.value for outcome in FallbackOutcome]
+    return sum(webhook.metric("bubu_webhook_fallback_reads_total", outcome=one) for one in outcomes)
 
 
 def test_nothing_is_missed_while_the_watch_is_cut_every_second(
@@ -170,7 +179,7 @@ def test_nothing_is_missed_while_the_watch_is_cut_every_second(
 
             return look
 
-        while time.monotonic() - began < CUTTING_SECONDS:
+        while time.monotonic() - began < CUTTING_SECONDS or number < 2 or cuts < CUTTING_SECONDS / 3:
             number += 1
             name, text = f"config-{number}", f"StorageConfig {namespace}/config-{number}"
             cluster.apply(config_of(name, namespace))
@@ -179,8 +188,6 @@ def test_nothing_is_missed_while_the_watch_is_cut_every_second(
             slowest = max(slowest, seconds_until(seen(""), CATCH_UP_SECONDS, f"{name} to be forgotten"))
 
     print(f"\n{number} configs came and went during {cuts} cuts; the slowest was known after {slowest:.1f} s")
-    assert cuts >= CUTTING_SECONDS / 3
-    assert number >= 2
 
 
 def test_a_forgotten_version_leads_to_a_new_list_with_all_deletions(tmp_path: Path, files: ServingFiles):
@@ -205,10 +212,13 @@ def test_a_forgotten_version_leads_to_a_new_list_with_all_deletions(tmp_path: Pa
             lambda: chosen(webhook, "team") == "StorageConfig team/comes", CATCH_UP_SECONDS, "the new list"
         )
 
-        relisted = webhook.metric("bubu_webhook_cache_lists_total", resource="storageconfigs")
+        wait_until(
+            lambda: webhook.metric("bubu_webhook_cache_lists_total", resource="storageconfigs") > lists,
+            10,
+            "the list to be counted",
+        )
         gone = webhook.metric("bubu_webhook_cache_errors_total", resource="storageconfigs", error="gone")
     print(f"\nafter the compaction the copy was right in {took:.1f} s")
-    assert relisted > lists
     assert gone >= 1
 
 
@@ -272,6 +282,10 @@ def test_a_container_that_a_later_webhook_adds_is_injected_too(
 ):
     """With reinvocationPolicy IfNeeded ours is asked again because the pod has changed after it."""
     name = f"zz-late-{namespace}"
+
+    def reviewed() -> float:
+        return registered.metric("bubu_webhook_review_duration_seconds_count", entry="ignore")
+
     with LateWebhook(files) as late:
         cluster.apply(late.configuration(name, namespace))
         try:
@@ -282,9 +296,11 @@ def test_a_container_that_a_later_webhook_adds_is_injected_too(
                 return len(stored["spec"]["containers"]) == 2
 
             wait_until(has_late, 10, "the other webhook to be called")
-            before = registered.metric("bubu_webhook_review_duration_seconds_count", entry="ignore")
+            before = reviewed()
             stored = create(cluster, pod)
-            after = registered.metric("bubu_webhook_review_duration_seconds_count", entry="ignore")
+            # Counted once the answer has left.
+            wait_until(lambda: reviewed() >= before + 2, 10, "both reviews to be counted")
+            after = reviewed()
         finally:
             cluster.kubectl("delete", "mutatingwebhookconfiguration", name)
 
