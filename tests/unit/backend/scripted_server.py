@@ -120,7 +120,7 @@ class ScriptedServer:
                     server.failures.append(error)
                     raise
                 if answer.silent:
-                    server.released.wait(60)
+                    server.released.wait(200)
                     self.close_connection = True
                     return
                 if answer.drop or answer.reset:
@@ -144,7 +144,7 @@ class ScriptedServer:
                 if answer.hang_after_bytes is not None:
                     self.wfile.write(answer.body[: answer.hang_after_bytes])
                     self.wfile.flush()
-                    server.released.wait(60)
+                    server.released.wait(200)
                     self.close_connection = True
                     return
                 self.wfile.write(answer.body)

@@ -31,8 +31,8 @@ def store(endpoint, **more):
         use_path_style=True,
         max_attempts=3,
         max_backoff_seconds=0.01,
-        connect_timeout_seconds=2,
-        timeout_seconds=2,
+        connect_timeout_seconds=20,
+        timeout_seconds=20,
         **{"engine": "boto3", "address_policy": "remote-or-loopback", **KEYS, **more},
     )
     return contextlib.closing(open_backend(settings))

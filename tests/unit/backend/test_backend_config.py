@@ -15,6 +15,7 @@ from bubu_storage.backend.s3 import S3Backend
 from bubu_storage.backend.s3_client import sends_unsigned
 from bubu_storage.errors import BackendUnavailableError, ConfigurationError, StorageTimeoutError
 from bubu_storage.settings import S3Settings
+from tests.cluster.processes import wait_until
 from tests.unit.backend.scripted_server import Answer, scripted_server
 
 if TYPE_CHECKING:
@@ -252,10 +253,10 @@ def test_a_silent_server_counts(opened: Callable[..., ObjectBackend]) -> None:
                 breaker.get_object("k")
             assert isinstance(opened_now.value.__cause__, StorageTimeoutError)
             assert CircuitState.OPEN is breaker.state
-            asked = len(server.requests)
+            wait_until(lambda: len(server.requests) == 2, 10, "the server to see what was given up")
             with pytest.raises(BackendUnavailableError):
                 breaker.put_object("k", b"x")
-            assert asked == len(server.requests)
+            assert 2 == len(server.requests)
         finally:
             breaker.close()
 

@@ -48,7 +48,7 @@ from bubu_storage.testing.fakes import CountingBackend, Fault, FaultBackend, Ope
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 class FakeTimer(Timer):

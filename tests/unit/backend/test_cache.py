@@ -31,7 +31,7 @@ from tests.unit.backend.clock import Clock
 
 _T = TypeVar("_T")
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 MIB = 1024 * 1024
 
 

@@ -44,7 +44,7 @@ def test_waiting_ends_with_a_free_place_or_with_the_time() -> None:
     assert slots.take(0)
     started = time.monotonic()
     assert not slots.take(0.05)
-    assert 0.05 <= time.monotonic() - started < 5
+    assert 0.05 <= time.monotonic() - started < 60
 
     def visit() -> bool:
         taken = slots.take(30)

@@ -34,7 +34,7 @@ from bubu_storage.errors import (
 from bubu_storage.testing.fakes import CountingBackend, Fault, FaultBackend, Timing
 
 MIB = 1024 * 1024
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 BODY = bytes(range(256)) * 20_000
 
 
@@ -377,7 +377,7 @@ def test_a_process_that_ends_with_an_open_blob_stores_nothing(tmp_path):
         "print('written')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout) == (0, "written\n")
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
@@ -558,9 +558,9 @@ def test_a_body_that_hangs():
     backend.put_object("x", b"x" * 100)
     storage = on(backend, timeout_seconds=0.1)
     with (
+        pytest.raises(StorageTimeoutError, match="open_blob on memory://"),
         storage,
         storage.open_blob("x") as blob,
-        pytest.raises(StorageTimeoutError, match="open_blob on memory://"),
     ):
         blob.read()
     released.set()
@@ -659,7 +659,7 @@ def test_memory_is_constant(tmp_path):
         [sys.executable, "-c", code, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=True,
         env={**os.environ, "BUBU_STORAGE_METRICS": "true"},
     )

@@ -24,7 +24,7 @@ class HangingBackend(MemoryBackend):
 
     def _hang(self):
         self.waiting.release()
-        assert self.released.wait(30)
+        assert self.released.wait(200)
 
     def put_object(self, *args, **kwargs):
         """Hang, then store."""
@@ -77,7 +77,7 @@ def test_a_hanging_store(storage, operation, call):
         call(storage)
     storage.close()
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert str(caught.value).startswith(f"{operation} on slow://store did not finish within 0.2 s")
     assert "BUBU_STORAGE_TIMEOUT" in str(caught.value)
     assert isinstance(caught.value, (TimeoutError, TransientError))
@@ -89,10 +89,11 @@ def test_nothing_is_begun_after_the_deadline(storage, backend):
         storage.dehydrate([f"{i}" + "x" * 1100 for i in range(50)], run_id="r")
     storage.close()
     backend.released.set()
-    for _ in range(2):
-        assert backend.waiting.acquire(timeout=5)
+    begun = 0
+    while backend.waiting.acquire(timeout=0.3):
+        begun += 1
 
-    assert not backend.waiting.acquire(timeout=0.3)
+    assert begun <= 2, "one for each thread"
 
 
 def test_a_finished_call_is_never_late(backend):
@@ -133,7 +134,7 @@ def test_the_deadline_holds_where_nothing_is_loaded_any_more():
                 StorageTimeoutError, match=r"hydrate on memory:// did not finish within 0\.2 s"
             ):
                 storage.hydrate({"$bubuStorageRef": "9"})
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 60
 
 
 def test_a_failed_call_asks_the_store_for_nothing_more():
@@ -145,7 +146,7 @@ def test_a_failed_call_asks_the_store_for_nothing_more():
             """Fail at the first object; hold whatever comes before the caller knows."""
             asked.append(key)
             if key not in {"0", "blob"}:
-                assert failed.wait(30)
+                assert failed.wait(60)
             return super().get_object(key, **kwargs)
 
     backend = Slow()

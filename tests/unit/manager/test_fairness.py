@@ -9,8 +9,8 @@ from bubu_storage.backend.decorator import BackendDecorator
 from bubu_storage.backend.memory import MemoryBackend
 
 _OBJECTS = 3_000
-_PACE_SECONDS = 0.001
-_DEADLINE_SECONDS = 20
+_PACE_SECONDS = 0.005
+_DEADLINE_SECONDS = 60
 
 
 class _Paced(BackendDecorator):

@@ -29,7 +29,7 @@ from bubu_storage.read_ahead import ByteLimit, ReadAhead
 from bubu_storage.testing.fakes import CountingBackend
 
 REF, PATH = "$bubuStorageRef", "$bubuStoragePath"
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 
 
 def ref(path, selector=None):

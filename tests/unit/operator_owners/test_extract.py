@@ -164,7 +164,7 @@ def test_a_hostile_text_costs_no_more_than_its_length():
     began = time.monotonic()
 
     assert references_in(text) == set()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 json_values = st.recursive(

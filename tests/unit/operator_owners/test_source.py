@@ -521,7 +521,7 @@ def held(api, *, until):
 
     def before(_):
         reached.set()
-        assert until.wait(10)
+        assert until.wait(60)
 
     api.before = before
     return reached
@@ -534,10 +534,10 @@ def test_callers_at_the_same_time_share_one_observation(source, clock, api):
     go_on = threading.Event()
     reached = held(api, until=go_on)
     threads, results = at_once(source, clock.now)
-    assert reached.wait(10)
+    assert reached.wait(60)
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
     assert len(results) == 6
     assert all(result is results[0] for result in results)
@@ -551,13 +551,13 @@ def test_callers_that_want_it_fresher_wait_for_the_next(source, clock, api):
     go_on = threading.Event()
     reached = held(api, until=go_on)
     early, early_results = at_once(source, clock.now, 1)
-    assert reached.wait(10)
+    assert reached.wait(60)
     wanted = clock() + 1
     late, late_results = at_once(source, wanted, 4)
     clock.now += 10
     go_on.set()
     for thread in (*early, *late):
-        thread.join(10)
+        thread.join(60)
 
     assert early_results[0].observed_at < wanted
     assert all(result.observed_at >= wanted for result in late_results)
@@ -578,14 +578,14 @@ def test_callers_at_the_same_time_share_a_failure(source, clock, api):
 
     api.before = before
     threads, results = at_once(source, clock.now, 1)
-    assert reached.wait(10)
+    assert reached.wait(60)
     more, more_results = at_once(source, clock.now - 5, 5)
     deadline = threading.Event()
     while len(source._turn._waiters) < 5:
         deadline.wait(0.01)
     go_on.set()
     for thread in (*threads, *more):
-        thread.join(10)
+        thread.join(60)
 
     failures = [*results, *more_results]
     assert len(failures) == 6

@@ -105,7 +105,7 @@ def test_a_registration_that_hangs_is_no_fault_of_the_store(env, tmp_path, monke
 
     def hang(*_args, **_options):
         hanging.set()
-        over.wait(30)
+        over.wait(60)
 
     monkeypatch.setattr(run, "register", hang)
     monkeypatch.setattr(run.os, "_exit", exits.append)
@@ -113,7 +113,7 @@ def test_a_registration_that_hangs_is_no_fault_of_the_store(env, tmp_path, monke
 
     def join(thread, timeout=None):
         if thread.name == "probe":
-            assert hanging.wait(30)
+            assert hanging.wait(60)
             timeout = 0.01
         joining(thread, timeout)
 
@@ -243,13 +243,13 @@ def test_a_deadline_and_a_result_file_that_cannot_be_written(tmp_path):
         file = tmp_path / "result"
         done = subprocess.run(
             [*command, "--result", file, "--deadline-seconds", "0.5"],
-            env=env, capture_output=True, text=True, timeout=30, check=False,
+            env=env, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert (done.returncode, parse_result(file.read_text()).reason) == (1, Reason.TIMEOUT)
 
     done = subprocess.run(
         [*command, "--result", tmp_path / "none" / "result"],
-        env={"PATH": os.defpath}, capture_output=True, text=True, timeout=30, check=False,
+        env={"PATH": os.defpath}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "cannot be written" in done.stderr
