@@ -36,7 +36,7 @@ ROUNDS = 200 if LONG else 12
 WANTED_BETWEEN = 150 if LONG else 8
 """Kills between the first deletion carried out and the cursor stored."""
 
-MOST_ROUNDS = 2 * ROUNDS
+MOST_ROUNDS = 6 * ROUNDS
 OLD = 2 * 86_400
 ROUND_SECONDS = 60.0
 SCOPE = "outputs/a/"

@@ -171,7 +171,7 @@ def test_throttling_of_several_threads_at_once_is_one_signal():
     together = threading.Barrier(6)
     gate = Gate(
         monotonic=monotonic,
-        sleep=lambda _seconds: together.wait(20),
+        sleep=lambda _seconds: together.wait(60),
         should_stop=lambda: False,
         budget_seconds=1e6,
         requests_per_second=0,
@@ -180,7 +180,7 @@ def test_throttling_of_several_threads_at_once_is_one_signal():
 
     def twice() -> None:
         for _ in range(2):
-            together.wait(20)
+            together.wait(60)
             try:
                 gate.back_off(ThrottledError("slow down", retry_after_seconds=0.4))
             except PassStoppedError as stop:
@@ -191,6 +191,6 @@ def test_throttling_of_several_threads_at_once_is_one_signal():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
 
     assert stops == []
