@@ -100,3 +100,25 @@ def test_no_answer_is_waited_for_after_the_deadline(left, seconds):
             reader.read_list(RESOURCE, None, str)
 
     assert asked == seconds
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"<html>", "the answer is no JSON"),
+        (b'{"items": [', "the answer is no JSON"),
+        (b"[" * 100_000, "the answer is no JSON"),
+        (b"[]", "the answer is no object"),
+        (b"null", "the answer is no object"),
+        (b'{"metadata": {"resourceVersion": "1"}}', "the answer is no list of objects"),
+        (b'{"metadata": {"resourceVersion": "1"}, "items": {}}', "the answer is no list of objects"),
+        (b'{"metadata": {"resourceVersion": "1"}, "items": ""}', "the answer is no list of objects"),
+    ],
+)
+def test_an_answer_of_another_sort_is_an_error_and_no_list(body, says):
+    """Whoever gave it, with whatever status."""
+    api = Api()
+    api.read = lambda *_: body
+
+    with pytest.raises(OwnersUnknownError, match=rf"cannot list storyruns.*{says}"):
+        names(api)

@@ -70,8 +70,9 @@ def test_an_object_that_cannot_be_read_is_not_one_that_is_gone(error, says):
     api.put(STORY_RUNS, story_run("r2", spec={"inputs": ref("outputs/team-a/r1/a.json")}))
     api.before = fail(error, times=9, when=lambda request: request.path.endswith("/r2"))
 
-    with pytest.raises(OwnersUnknownError, match=f"cannot read storyruns.* team-a/r2: .*{says}"):
+    with pytest.raises(OwnersUnknownError, match=f"cannot read storyruns.* team-a/r2: .*{says}") as raised:
         read_again(gatherer(api), SERVED, None, before)
+    assert ("may not" in raised.value.message) == isinstance(error, KubeForbiddenError)
 
 
 def test_what_has_no_version_is_read_anew_each_time():
