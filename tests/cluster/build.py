@@ -18,13 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING
 
 from tests.cluster.errors import BuildError, PrerequisiteError
+from tests.cluster.progress import Pace, clock, run_with_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -309,68 +308,38 @@ def _build(go: str, program: Program, target: Path, report: Callable[[str], None
         work.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    report(f"built {program.title} in {_clock(time.monotonic() - started)}")
+    report(f"built {program.title} in {clock(time.monotonic() - started)}")
 
 
 def _run_go(
     argv: Sequence[str], env: Mapping[str, str], program: Program, report: Callable[[str], None]
 ) -> None:
     """Run go, count what its ``-v`` prints, and report at a steady pace."""
-    started = time.monotonic()
     fetched, compiled = 0, 0
-    last_lines: deque[str] = deque(maxlen=15)
 
-    with subprocess.Popen(
+    def count(line: str) -> bool:
+        nonlocal fetched, compiled
+        if line.startswith("go: downloading "):
+            fetched += 1
+        elif re.fullmatch(r"[\w.\-~]+(/[\w.\-~]+)*", line):
+            compiled += 1
+        else:
+            return True
+        return False
+
+    def tell(seconds: float) -> None:
+        counts = f"{fetched} modules fetched, {compiled} packages compiled"
+        if not fetched and not compiled:
+            counts = "all compiled before, linking"
+        report(f"  {clock(seconds)}  {counts}")
+
+    ended = run_with_progress(
         argv,
-        cwd=program.folder or "/",
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-
-        def read() -> None:
-            nonlocal fetched, compiled
-            assert process.stdout is not None
-            for line in process.stdout:
-                text = line.rstrip()
-                if text.startswith("go: downloading "):
-                    fetched += 1
-                elif re.fullmatch(r"[\w.\-~]+(/[\w.\-~]+)*", text):
-                    compiled += 1
-                else:
-                    last_lines.append(text)
-
-        reader = Thread(target=read, name="go-output", daemon=True)
-        reader.start()
-        try:
-            next_report = started + PROGRESS_SECONDS
-            while process.poll() is None:
-                now = time.monotonic()
-                if now - started > BUILD_DEADLINE_SECONDS:
-                    last_lines.append(f"given up after {_clock(now - started)}")
-                    process.kill()
-                    break
-                if now >= next_report:
-                    counts = f"{fetched} modules fetched, {compiled} packages compiled"
-                    if not fetched and not compiled:
-                        counts = "all compiled before, linking"
-                    report(f"  {_clock(now - started)}  {counts}")
-                    next_report += PROGRESS_SECONDS
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.2)
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            process.wait()
-            reader.join()
-    if process.returncode != 0:
-        detail = "\n".join(f"    {line}" for line in last_lines)
-        raise BuildError(f"go could not build {program.title} (exit code {process.returncode}):\n{detail}")
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+        count,
+        folder=program.folder or "/",
+        env=env,
+        pace=Pace(PROGRESS_SECONDS, tell),
+        deadline_seconds=BUILD_DEADLINE_SECONDS,
+    )
+    if ended.code != 0:
+        raise BuildError(f"go could not build {program.title} (exit code {ended.code}):\n{ended.last_lines}")

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import sys
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cluster.build import build_lock, cache_root
 from tests.cluster.errors import BuildError, ClusterError, PrerequisiteError
+from tests.cluster.progress import run_with_progress
 from tests.node.base_image import ensure_base_image
 
 if TYPE_CHECKING:
@@ -103,23 +102,16 @@ def build_archive(
     """
     words = [ROOT / "scripts" / "image", "--tag", reference, "--base-image", base, "--archive", archive]
     started = time.monotonic()
-    last: deque[str] = deque(maxlen=25)
-    with subprocess.Popen(
-        [*map(str, words), *(["--no-cache"] if fresh else [])],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            text = line.rstrip()
-            last.append(f"    {text}")
-            if "STEP" in text or text.startswith(("building ", "built ", "/opt/")):
-                report(f"  {time.monotonic() - started:3.0f} s  {text[:100]}")
-    if process.returncode != 0:
-        raise BuildError(f"scripts/image ended with {process.returncode}:\n" + "\n".join(last))
+
+    def tell(line: str) -> bool:
+        if "STEP" in line or line.startswith(("building ", "built ", "/opt/")):
+            report(f"  {time.monotonic() - started:3.0f} s  {line[:100]}")
+        return True
+
+    command = [*map(str, words), *(["--no-cache"] if fresh else [])]
+    ended = run_with_progress(command, tell, kept_lines=25)
+    if ended.code != 0:
+        raise BuildError(f"scripts/image ended with {ended.code}:\n{ended.last_lines}")
 
 
 def image_inputs() -> list[Path]:

@@ -27,7 +27,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 from tests.cluster.certs import write_private
-from tests.cluster.cluster import kubeconfig_text
+from tests.cluster.cluster import kubeconfig_text, wants_logs
 from tests.cluster.errors import ClusterError, PrerequisiteError
 from tests.cluster.local import ClusterOptions, LocalProvider, Site
 from tests.node.containerd import Containerd
@@ -255,7 +255,7 @@ class NodeCluster(AbstractContextManager["NodeCluster"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop(keep_logs=kind is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit)))
+        self.stop(keep_logs=wants_logs(kind))
 
 
 class _Start:

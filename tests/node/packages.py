@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cluster.errors import PrerequisiteError
+from tests.cluster.progress import run_with_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,20 +105,11 @@ def _is_there(proof: str) -> bool:
 
 def _apt(words: list[str], report: Callable[[str], None]) -> None:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    last: list[str] = []
-    with subprocess.Popen(
-        words,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            last = [*last[-14:], f"    {line.rstrip()}"]
-            report(f"  {line.rstrip()}")
-    if process.returncode != 0:
-        detail = "\n".join(last)
-        raise PrerequisiteError(f"{' '.join(words)} ended with {process.returncode}:\n{detail}")
+
+    def tell(line: str) -> bool:
+        report(f"  {line}")
+        return True
+
+    ended = run_with_progress(words, tell, env=env)
+    if ended.code != 0:
+        raise PrerequisiteError(f"{' '.join(words)} ended with {ended.code}:\n{ended.last_lines}")
