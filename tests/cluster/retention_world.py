@@ -17,7 +17,7 @@ __all__ = ["API", "DAY", "FAST", "SLOW", "World", "finished"]
 API = "storage.bubustack.io/v1alpha1"
 DAY = 86400.0
 SLOW = {"maxScan": 20000, "maxDelete": 10000, "requestsPerSecond": 1}
-"""A pass over 5,200 objects, a page of 1,000 at a time, takes seconds and has many checkpoints.
+"""A pass over 8,200 objects, a page of 1,000 at a time, takes seconds and has many checkpoints.
 
 Tests that step in have to do it in this time, on a busy machine, too."""
 FAST = {"maxScan": 20000, "maxDelete": 20000}

@@ -17,6 +17,7 @@ from tests.cluster.controller_harness import (
     until,
     within,
 )
+from tests.cluster.processes import Stopwatch
 from tests.cluster.retention_world import API, DAY, FAST, SLOW, World, finished
 
 pytestmark = pytest.mark.cluster
@@ -44,6 +45,7 @@ def test_a_rehearsal_reports_and_touches_nothing(world: World) -> None:
     counted = sum(count["objects"] for count in status["lastPass"]["byReason"].values())
     assert counted > 0
     world.wait(lambda s: s["totals"]["passes"] >= 4, "4 passes")
+    until(world.events, "the event")
     assert [reason for reason, _ in world.events()] == ["DryRunFinished"]
     found = world.read()
     assert "finalizers" not in found["metadata"]
@@ -115,7 +117,7 @@ def test_run_now_suspend_and_interval(world: World) -> None:
 
 def test_sigkill_of_the_controller_in_the_middle_of_a_pass(world: World) -> None:
     """The pass dies with it; nothing kept is lost; the next controller resumes from the last checkpoint."""
-    world.fill(old=500, young=20, objects=10)
+    world.fill(old=800, young=20, objects=10)
     now = time.time()
     keep = {key for key in world.objects() if now - (world.store / key).stat().st_mtime < 30 * DAY}
     first = world.controller()
@@ -135,7 +137,7 @@ def test_sigkill_of_the_controller_in_the_middle_of_a_pass(world: World) -> None
     left = len(world.objects())
     status = world.status()
     cursor, counted = status["cursor"]["after"], status["totals"]["deletedObjects"]
-    assert 0 < counted <= 5200 - left, "totals may lag behind, never run ahead"
+    assert 0 < counted <= 8200 - left, "totals may lag behind, never run ahead"
     assert keep <= world.objects()
 
     restarted = time.monotonic()
@@ -148,26 +150,26 @@ def test_sigkill_of_the_controller_in_the_middle_of_a_pass(world: World) -> None
     status = world.wait(finished, "the resumed pass to end", 60)
 
     assert world.objects() == keep
-    assert counted < status["totals"]["deletedObjects"] <= 5000
+    assert counted < status["totals"]["deletedObjects"] <= 8000
     print(f"pass gone {orphan_seconds:.2f} s after SIGKILL; new pass {takeover_seconds:.2f} s after start")
 
 
 def test_sigterm_in_the_middle_of_a_pass_stores_the_cursor(world: World) -> None:
     """An orderly stop asks the pass to end, writes where it was, and is quick; totals are exact then."""
-    world.fill(old=500, young=20, objects=10)
+    world.fill(old=800, young=20, objects=10)
     controller = world.controller()
     controller.start()
     world.config()
     world.policy(mode="Enforce", interval="1h", limits=SLOW)
     world.wait(lambda s: s.get("totals", {}).get("deletedObjects", 0) > 0, "deletions")
 
-    began = time.monotonic()
+    watch = Stopwatch()
     assert controller.stop() == 0
-    assert time.monotonic() - began < 10
+    assert watch.seconds < 10
 
     status = world.status()
     assert status["lastPass"]["stoppedBy"] == "Stopped"
-    assert status["totals"]["deletedObjects"] == 5200 - len(world.objects())
+    assert status["totals"]["deletedObjects"] == 8200 - len(world.objects())
     world.policy(mode="Enforce", interval="1h", limits=FAST)
     world.controller().start()
     until(lambda: len(world.objects()) == 200, "the rest to go", 60)
@@ -176,7 +178,7 @@ def test_sigterm_in_the_middle_of_a_pass_stores_the_cursor(world: World) -> None
 
 def test_a_config_deleted_while_a_pass_uses_it(world: World) -> None:
     """The pass stops, the policy says what is missing, and goes on when it is back."""
-    world.fill(old=500, young=20, objects=10)
+    world.fill(old=800, young=20, objects=10)
     controller = world.controller()
     controller.start()
     world.config()
@@ -202,7 +204,7 @@ def test_a_config_deleted_while_a_pass_uses_it(world: World) -> None:
 
 def test_a_policy_deleted_in_the_middle_of_its_pass(world: World) -> None:
     """Deleting waits for nothing, and its process is gone soon after."""
-    world.fill(old=500, young=20, objects=10)
+    world.fill(old=800, young=20, objects=10)
     controller = world.controller()
     controller.start()
     world.config()
@@ -447,9 +449,10 @@ def test_with_the_operator_stopped_everything_deletes_at_once(world: World) -> N
     empty = world.cluster.create_namespace(f"{world.namespace}-empty")
     began = time.monotonic()
     world.cluster.kubectl("delete", "namespace", world.namespace, empty, "--wait=false")
-    world.cluster.kubectl("wait", "--for=delete", f"namespace/{empty}", "--timeout=60s")
-    empty_seconds = time.monotonic() - began
-    world.cluster.kubectl("wait", "--for=delete", f"namespace/{world.namespace}", "--timeout=40s")
-    print(
-        f"namespace with custom resources: {time.monotonic() - began:.1f} s, empty one: {empty_seconds:.1f} s"
-    )
+    seconds: list[float] = []
+    for name in (empty, world.namespace):
+        # A finalizer would be waited for without end.
+        words = ("wait", "--for=delete", f"namespace/{name}", "--timeout=240s")
+        world.cluster.kubectl(*words, timeout_seconds=260)
+        seconds.append(time.monotonic() - began)
+    print(f"namespace with custom resources: {seconds[1]:.1f} s, empty one: {seconds[0]:.1f} s")

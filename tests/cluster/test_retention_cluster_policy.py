@@ -128,6 +128,8 @@ def platform(installed: Cluster, namespace: str, tmp_path: Path) -> Iterator[Pla
         made.controller.stop()
         for kind in ("clusterretentionpolicy", "clusterstorageconfig"):
             installed.kubectl("delete", kind, made.name, "--ignore-not-found", "--timeout=40s")
+        # Controllers of other tests of this kind watch all namespaces.
+        installed.kubectl("delete", "namespace", made.a, made.b, made.outside, "--wait=false")
     assert "Traceback" not in made.controller.log
 
 

@@ -139,11 +139,14 @@ def test_a_list_that_has_shrunk_beyond_belief_waits_for_an_approval(world: World
         own(world, name)
     world.config()
     world.policy(mode="Enforce")
-    world.controller().start()
+    controller = world.controller()
+    controller.start()
     world.wait(lambda s: cycled(s) and s["owners"]["live"] == 5, "a cycle", 40)
     assert gone not in world.objects()
 
-    world.cluster.kubectl("delete", "storyrun", *names[1:], "-n", world.namespace)
+    # One after the other they would be believed.
+    with controller.frozen():
+        world.cluster.kubectl("delete", "storyrun", *names[1:], "-n", world.namespace)
     status = world.wait(
         lambda s: condition({"status": s}, "Reconciled").get("reason") == "LiveCountDropped",
         "the finding",

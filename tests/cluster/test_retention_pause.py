@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.controller_harness import allow_election, children_of, condition, until, within
+from tests.cluster.processes import Stopwatch
 from tests.cluster.retention_world import SLOW, World, finished
 
 pytestmark = pytest.mark.cluster
@@ -37,7 +37,7 @@ def reason(world: World, name: str) -> str:
 
 def test_the_annotation_ends_a_pass_that_is_under_way(world: World) -> None:
     """No process is left within seconds, nothing more is deleted, all policies say so; then all go on."""
-    world.fill(old=500, young=20, objects=10)
+    world.fill(old=800, young=20, objects=10)
     controller = world.controller(operator_namespace=world.namespace)
     controller.start()
     world.config()
@@ -46,10 +46,10 @@ def test_the_annotation_ends_a_pass_that_is_under_way(world: World) -> None:
     world.wait(lambda s: s.get("totals", {}).get("deletedObjects", 0) > 0, "deletions", 60)
     assert children_of(controller.pid)
 
-    began = time.monotonic()
+    watch = Stopwatch()
     annotate(world, f"{ANNOTATION}=true")
     within(lambda: not children_of(controller.pid), "the pass to end", 6)
-    seconds = time.monotonic() - began
+    seconds = watch.seconds
 
     left = world.objects()
     assert len(left) > 200
