@@ -135,7 +135,7 @@ def test_sigkill_ends_every_process_and_the_next_start_removes_the_rest(
     process, traces = starter
 
     process.kill()
-    process.wait(10)
+    process.wait(60)
     wait_until(lambda: traces.running() == [], 20, "every process to end")
     assert traces.run.workdir in traces.on_disk()
     sweep()

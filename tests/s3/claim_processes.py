@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ TTL_SECONDS = 6.0
 TIMEOUT_SECONDS = 1.0
 RACE_TTL_SECONDS = 4.0
 RACE_TIMEOUT_SECONDS = 0.3
+SLOW_SECONDS = 40.0
+"""What a racer is given beyond its time where it has not had its turns: a busy machine is slow."""
 
 
 def hold(settings: S3Settings, pipe: Connection) -> None:
@@ -46,8 +49,7 @@ def delete_after_a_stop(settings: S3Settings, keys: list[str], where: str, pipe:
         pipe: to the test.
     """
     with closing(S3Backend(settings)) as store:
-        claim = StoreClaim(store, ClaimSettings("stopped", "", TTL_SECONDS, TIMEOUT_SECONDS))
-        claim.acquire()
+        claim = _held(store, None)
         armed, main = False, threading.get_ident()
         connect = urllib3.util.connection.create_connection
 
@@ -63,7 +65,7 @@ def delete_after_a_stop(settings: S3Settings, keys: list[str], where: str, pipe:
         urllib3.util.connection.create_connection = stop_in_between
         pipe.send("claimed")
         pipe.recv()
-        claim.check()
+        claim = _held(store, claim)
         if where == "connecting":
             # The idle connections are gone, as they are after a while: a new one is made.
             store._session.client._endpoint.http_session._manager.clear()
@@ -81,14 +83,29 @@ def delete_after_a_stop(settings: S3Settings, keys: list[str], where: str, pipe:
         pipe.send(outcome)
 
 
+def _held(store: S3Backend, claim: StoreClaim | None) -> StoreClaim:
+    """Return the claim, or a new one where the machine stood still for longer than a claim lasts."""
+    while True:
+        try:
+            if claim is None:
+                claim = StoreClaim(store, ClaimSettings("stopped", "", TTL_SECONDS, TIMEOUT_SECONDS))
+                claim.acquire()
+            claim.check()
+        except (ClaimedError, PassStoppedError):
+            claim = None
+            time.sleep(0.1)
+        else:
+            return claim
+
+
 def race(settings: S3Settings, name: str, seconds: float, pipe: Connection) -> None:
-    """Claim, hold and give back for so long; send the times at which it held the store."""
+    """Claim, hold and give back for so long, twice at least; send the times at which it held the store."""
     held: list[tuple[float, float]] = []
     with closing(S3Backend(settings)) as store:
         pipe.send("ready")
         pipe.recv()
         end = boot_seconds() + seconds
-        while boot_seconds() < end:
+        while boot_seconds() < end or (len(held) < 2 and boot_seconds() < end + SLOW_SECONDS):
             facts = ClaimSettings(name, "", RACE_TTL_SECONDS, RACE_TIMEOUT_SECONDS)
             claim = StoreClaim(store, facts)
             try:

@@ -110,7 +110,7 @@ def test_a_killed_writer_tears_nothing(
     with writer.stdout:
         assert "written\n" == writer.stdout.readline()
         writer.kill()
-        assert -signal.SIGKILL == writer.wait(30)
+        assert -signal.SIGKILL == writer.wait(60)
     assert ["old"] == [item.key for item in storage.list_objects(".")]
     assert b"old" == storage.read_blob("old")
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 DEADLINE_SECONDS = 60
 WORKERS = 3
 RACE_SECONDS = 4.0
+OUR_TTL_SECONDS = 10 * TTL_SECONDS
+"""Of claims that nobody waits for: a machine that stalls ends none of them."""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def answer_of(pipe: Connection) -> Any:
 
 def claim_of(backend: S3Backend, holder: str = "test") -> StoreClaim:
     """Return a claim that lasts six seconds."""
-    return StoreClaim(backend, ClaimSettings(holder, "", TTL_SECONDS, TIMEOUT_SECONDS))
+    return StoreClaim(backend, ClaimSettings(holder, "", OUR_TTL_SECONDS, TIMEOUT_SECONDS))
 
 
 def acquired(backend: S3Backend, holder: str) -> StoreClaim:
@@ -133,8 +135,8 @@ def test_processes_that_race_never_hold_it_together(
     held = [answer_of(pipe) for _, pipe in children]
     times = sorted(one for times in held for one in times)
 
-    assert sum(bool(one) for one in held) >= 2, "several had it"
-    assert len(times) > WORKERS
+    assert all(held), "each had it"
+    assert len(times) >= 2 * WORKERS
     for (_, end), (begin, _) in pairwise(times):
         assert end <= begin
 

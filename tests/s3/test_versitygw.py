@@ -175,8 +175,8 @@ def test_probe(s3_backend: S3Backend) -> None:
     report = probe_backend(s3_backend)
     assert {Capability.CONDITIONAL_BULK_DELETE} == set(Capability) - set(report.capabilities)
     assert report.versioned is not True
-    assert abs(report.clock_skew_seconds) < 5
-    assert 0 < report.latency_seconds < 10
+    assert abs(report.clock_skew_seconds) < 60
+    assert 0 < report.latency_seconds < 60
     assert [] == keys_of(s3_backend.list_objects())
     assert (Capability.LIST,) == probe_backend(s3_backend, write=False).capabilities
     s3_backend.put_object("empty", b"")
