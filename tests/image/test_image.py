@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bubu_storage import __version__
+from tests.cluster.processes import Stopwatch
 from tests.image.built_image import build_archive
 from tests.image.container import Entry, ImageFiles, Running
 from tests.node.base_image import ensure_base_image
@@ -257,10 +258,10 @@ def test_roles_start_and_end_quickly_when_asked(
     ) as container:
         seen = container.read_until(ready)
         waited = time.monotonic() - started
-        asked = time.monotonic()
+        asked = Stopwatch()
         container.signal("TERM")
         code, rest = container.finish(60)
-        took = time.monotonic() - asked
+        took = asked.seconds
 
     print(f"{role}: {waited:.1f} s to its first wait, {took:.1f} s to its end")
     assert ready in seen, seen
@@ -277,11 +278,11 @@ def test_importing_the_library_is_quick(image: ImageFiles, root: Path, tmp_path:
         tmp_path,
         "python",
         "-c",
-        "import time; t = time.perf_counter(); import bubu_storage\nprint(time.perf_counter() - t)",
+        "import time; t = time.process_time(); import bubu_storage\nprint(time.process_time() - t)",
     )
 
     assert 0 == code, out
-    print(f"import bubu_storage: {float(out) * 1000:.0f} ms")
+    print(f"import bubu_storage: {float(out) * 1000:.0f} ms of a CPU")
     assert float(out) < 1.0
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bubu_operator.kube.client import KubeClient
 from tests.chart.programs import ensure_helm
 from tests.cluster.errors import ClusterError
+from tests.cluster.processes import Stopwatch
 
 if TYPE_CHECKING:
     from tests.cluster.cluster import Cluster
@@ -51,16 +51,16 @@ class Release:
     tag: str
 
     def install(self) -> float:
-        """``helm install --wait`` into a namespace that it creates; return the seconds that it took."""
-        began = time.monotonic()
+        """``helm install --wait`` into a namespace that it creates; return the seconds by a `Stopwatch`."""
+        watch = Stopwatch()
         self.helm("install", RELEASE, CHART, "--create-namespace", "--wait", values=USUAL)
-        return time.monotonic() - began
+        return watch.seconds
 
     def upgrade(self, chart: Path = CHART) -> float:
-        """``helm upgrade --wait`` to a chart and this image; return the seconds that it took."""
-        began = time.monotonic()
+        """``helm upgrade --wait`` to a chart and this image; return the seconds by a `Stopwatch`."""
+        watch = Stopwatch()
         self.helm("upgrade", RELEASE, chart, "--wait", "--reset-values", values=USUAL)
-        return time.monotonic() - began
+        return watch.seconds
 
     def uninstall(self) -> None:
         """``helm uninstall --wait``."""

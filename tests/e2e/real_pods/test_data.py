@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.cluster.processes import wait_until
+from tests.cluster.processes import Stopwatch, wait_until
 from tests.e2e.real_pods.conftest import Installed
 from tests.e2e.real_pods.release import Release
 from tests.e2e.real_pods.tenants import Tenant, pod_template
@@ -24,10 +23,10 @@ SITE_PACKAGES = "/opt/bubu-storage/lib/"
 
 def test_a_first_pod_is_injected_soon_after_helm_install(installed: Installed, tenant_on: MakeTenant) -> None:
     """``helm install --wait``, a config, a pod: two minutes are enough, and most of it is Kubernetes."""
-    began = time.monotonic()
+    watch = Stopwatch()
     tenant = tenant_on("s3")
     answer = tenant.run_pod("produce", "first")
-    took = installed.seconds + time.monotonic() - began
+    took = installed.seconds + watch.seconds
 
     print(f"\nhelm install --wait {installed.seconds:.1f} s; install to the first pod's data {took:.1f} s")
     assert answer["library"].startswith(SITE_PACKAGES)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.cluster.processes import wait_until
+from tests.cluster.processes import Stopwatch, wait_until
 from tests.e2e.real_pods.release import NAMESPACE, Release
 from tests.e2e.real_pods.streams import STRICT, UNRESTRICTED, misses, stream_of, wait_injected
 from tests.e2e.real_pods.tenants import Tenant
@@ -35,11 +34,11 @@ def test_another_controller_leads_soon_after_the_leader_was_killed(
     holder = release.lease_holder()
     leader = release.leader()
     assert leader
-    killed = time.monotonic()
+    killed = Stopwatch()
     node.kill_container(leader, namespace=NAMESPACE)
 
     wait_until(lambda: release.lease_holder() not in {"", holder}, 40, "another holder of the Lease")
-    took = time.monotonic() - killed
+    took = killed.seconds
     tenant.cluster.kubectl(
         *("patch", "bsc", "main", "-n", tenant.namespace, "--type=merge"),
         *("-p", '{"spec":{"timeoutSeconds":301}}'),
@@ -50,7 +49,7 @@ def test_another_controller_leads_soon_after_the_leader_was_killed(
         30,
         "the new leader to look at a changed config",
     )
-    worked = time.monotonic() - killed
+    worked = killed.seconds
 
     print(
         f"\nafter kill -9 of {leader}: {release.leader()} leads after {took:.1f} s, "
@@ -72,6 +71,7 @@ def test_killed_webhooks_cost_a_moment_at_most(
     for tenant in (plain, strict):
         wait_injected(tenant)
     kills: list[float] = []
+    watch = Stopwatch()
     with stream_of(plain, 10) as ordinary, stream_of(strict, 10) as guarded:
         ordinary.run_until(2)
         for name in release.pods("webhook") * ROUNDS:
@@ -80,6 +80,8 @@ def test_killed_webhooks_cost_a_moment_at_most(
             node.kill_container(name, namespace=NAMESPACE)
             wait_until(lambda n=name, b=before: is_back(release, n, b), 120, f"{name} to be ready again")
             ordinary.run_until(ordinary.elapsed_seconds + 2)
+        # What the API server and kubelets take for it is longer where they wait for a CPU.
+        miss_seconds = MISS_SECONDS * max(1.0, ordinary.elapsed_seconds / watch.seconds)
         reports = ordinary.finish(), guarded.finish()
 
     for kind, report in zip(("ordinary", "strict"), reports, strict=True):
@@ -93,7 +95,7 @@ def test_killed_webhooks_cost_a_moment_at_most(
     assert [] == reports[0].failed, "outside strict namespaces no creation fails"
     for report in reports:
         for one in misses(report):
-            assert any(kill - 1 <= one.at_seconds <= kill + MISS_SECONDS for kill in kills), one
+            assert any(kill - 1 <= one.at_seconds <= kill + miss_seconds for kill in kills), one
 
 
 def restarts(release: Release, pod: str) -> int:
