@@ -679,8 +679,8 @@ def test_external_recovery_spends_no_request_of_a_user() -> None:
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Wait for a condition, at most 30 s."""
-    deadline = time.monotonic() + 30
+    """Wait for a condition, at most a minute."""
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         threading.Event().wait(0.005)
@@ -692,7 +692,7 @@ def test_a_hanging_probe_is_given_up() -> None:
 
     def probe() -> None:
         begun.append(1)
-        assert go.wait(30)
+        assert go.wait(60)
 
     watchdog = ExternalRecovery(probe, probe_timeout_seconds=0.02, monotonic=clock, with_thread=False)
     store = FaultBackend(MemoryBackend(), Fault())
@@ -706,7 +706,9 @@ def test_a_hanging_probe_is_given_up() -> None:
     for _ in range(3):
         clock.now += 100
         watchdog.tick()
+    eventually(lambda: bool(begun))
     assert ([1], OPEN) == (begun, breaker.state)
+    watchdog._probe_timeout_seconds = 60.0
     go.set()
 
     def probed_again() -> bool:
@@ -751,7 +753,7 @@ except BackendUnavailableError:
     pass
 if (child := os.fork()) == 0:
     fault.nth, fault.times = 10**9, 1
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             breaker.delete_object("k")
@@ -766,7 +768,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 def test_a_forked_process_has_a_watchdog_too() -> None:
     """The thread stays behind in the parent; the child's first refused request begins one."""
-    assert 0 == subprocess.run([sys.executable, "-c", FORKED], check=False, timeout=60).returncode
+    assert 0 == subprocess.run([sys.executable, "-c", FORKED], check=False, timeout=120).returncode
 
 
 def test_a_process_forked_during_a_probe_probes_by_itself() -> None:
@@ -787,7 +789,7 @@ def test_a_process_forked_during_a_probe_probes_by_itself() -> None:
     assert begun.wait(30)
     child = os.fork()
     if not child:
-        signal.alarm(20)
+        signal.alarm(60)
         go.set()
         watchdog.tick()
         clock.now += 1000

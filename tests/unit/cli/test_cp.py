@@ -222,7 +222,7 @@ def test_links_and_devices(on, here):
 
     assert 0 == on("cp", "store:a.txt", "link").exit_code
     assert 0 == on("cp", "store:a.txt", "pipe").exit_code
-    reader.join(10)
+    reader.join(60)
     tree = on("cp", "-r", here, "store:tree")
 
     assert (b"hello", [b"hello"]) == ((here / "real").read_bytes(), seen)

@@ -67,7 +67,7 @@ def evaluated(lines: tuple[str, ...], shell: str, folder: Path, name: str) -> st
             "LC_ALL": "C.UTF-8",
         },
         capture_output=True,
-        timeout=20,
+        timeout=120,
         check=True,
     )
     assert done.stderr == b""

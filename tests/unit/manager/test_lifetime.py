@@ -36,13 +36,13 @@ class Gated(BackendDecorator):
     def _around(self, call: Call, act: Callable[[], T]) -> T:
         del call
         self.entered.set()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(60)
         return act()
 
 
 def eventually(holds: Callable[[], bool]) -> None:
     """Wait until something holds."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -56,7 +56,7 @@ def running(*actions: Callable[[], Any]) -> Iterator[None]:
         thread.start()
     yield
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -81,7 +81,7 @@ def test_calls_on_an_exchanged_store_outlive_close() -> None:
         lambda: storage.write_blob("busy", b""),
         lambda: results.append(storage.dehydrate({"a": "longer than that"}, run_id="n/r")),
     ):
-        assert store.entered.wait(30)
+        assert store.entered.wait(60)
         eventually(lambda: 2 == storage._holder.current.users)
         queue = storage._holder.threads()._work_queue  # type: ignore[attr-defined]
         eventually(lambda: 1 == queue.qsize())
