@@ -85,15 +85,20 @@ class Feed:
 
     def config_changed(self, key: ObjectKey) -> None:
         """Wake all that may use a config: of its namespace, or, cluster-wide, of all."""
+        self.config_judged(key)
+        namespace = key.namespace or None
+        for resource, lane in self._templates.items():
+            for workload in self._cache.keys(resource, namespace):
+                lane.offer(workload)
+
+    def config_judged(self, key: ObjectKey) -> None:
+        """Wake policies that may use a config: what they say of a store that is not ready is the config's."""
         namespace = key.namespace or None
         for policy in self._cache.keys(RETENTION_POLICIES, namespace):
             self._policies.offer(policy)
         if namespace is None:
             for policy in self._cache.keys(CLUSTER_RETENTION_POLICIES):
                 self._policies.offer(policy)
-        for resource, lane in self._templates.items():
-            for workload in self._cache.keys(resource, namespace):
-                lane.offer(workload)
 
 
 def _slim(obj: JsonObject) -> JsonObject:

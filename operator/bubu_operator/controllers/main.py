@@ -169,8 +169,12 @@ class _Controller:
             else NoElection(context.metrics)
         )
         self._stopping = context.stopping
-        configs = ConfigReconciler(context, STORAGE_CONFIGS, on_ready_change=self._config_ready)
-        cluster = ConfigReconciler(context, CLUSTER_STORAGE_CONFIGS, on_ready_change=self._config_ready)
+        configs, cluster = (
+            ConfigReconciler(
+                context, kind, on_ready_change=self._config_ready, on_new_reason=self._config_judged
+            )
+            for kind in (STORAGE_CONFIGS, CLUSTER_STORAGE_CONFIGS)
+        )
         slots = StoreSlots(options.max_parallel_passes)
         pass_jobs = PassJobs(context, lambda: listen_for_agents(context), wake=self._wake_policy)
         policies = PolicyReconciler(
@@ -210,6 +214,9 @@ class _Controller:
 
     def _config_ready(self, key: ObjectKey) -> None:
         self._feed.config_changed(key)
+
+    def _config_judged(self, key: ObjectKey) -> None:
+        self._feed.config_judged(key)
 
     def _wake_policy(self, key: ObjectKey) -> None:
         self._policies.offer(key)

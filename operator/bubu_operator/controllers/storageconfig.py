@@ -61,6 +61,7 @@ from bubu_operator.kube.resources import (
 from bubu_operator.kube.scrub import shorten
 from bubu_operator.kube.status import StatusRefusedError, write_status
 from bubu_operator.observability.store_metrics import ConfigLabels
+from bubu_operator.retention.annotations import RUN_NOW_ANNOTATION
 from bubu_storage.backend.factory import open_backend
 from bubu_storage.backend.probe import probe_backend
 from bubu_storage.errors import StorageError
@@ -85,6 +86,7 @@ class ConfigReconciler:
         resource: Resource,
         *,
         on_ready_change: Callable[[ObjectKey], None] = lambda _key: None,
+        on_new_reason: Callable[[ObjectKey], None] = lambda _key: None,
         rng: random.Random | None = None,
     ) -> None:
         self._context = context
@@ -93,6 +95,7 @@ class ConfigReconciler:
             StorageConfig if resource.plural == STORAGE_CONFIGS.plural else ClusterStorageConfig
         )
         self._on_ready_change = on_ready_change
+        self._on_new_reason = on_new_reason
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._calls = BoundedCalls()
         self._registrations = StoreRegistrations(
@@ -101,6 +104,7 @@ class ConfigReconciler:
         self._jobs = ProbeJobs(context, rng=rng, cluster_uid=self._registrations.cluster_uid)
         self._lock = threading.Lock()
         self._failures: dict[ObjectKey, int] = {}
+        self._asked: dict[ObjectKey, str] = {}
 
     def __call__(self, key: ObjectKey) -> float | None:
         """Probe the store and write the status; see `Reconcile`."""
@@ -171,6 +175,7 @@ class ConfigReconciler:
         message = shorten(self._context.redactor.scrub(verdict.message), MAX_MESSAGE_CHARACTERS)
         clean = replace(verdict, message=message)
         generation = metadata_of(obj).get("generation")
+        asked = self._newly_asked(obj)
         self._show(obj, verdict)
 
         def make(current: JsonObject) -> JsonObject | None:
@@ -178,7 +183,8 @@ class ConfigReconciler:
                 return None
             old = section(current, "status")
             new = config_status(old, config, clean, generation=int(generation or 0), now=now)
-            return old if only_wording(old, new) and not is_stale(old, now) else new
+            # Who asked for this look waits for its time and its words, even if they are all that is new.
+            return old if only_wording(old, new) and not asked and not is_stale(old, now) else new
 
         before = find_condition(section(obj, "status").get("conditions"), ConditionType.READY)
         try:
@@ -187,7 +193,8 @@ class ConfigReconciler:
             return  # changed or gone: the watch brings it back
         was = ((before or {}).get("status"), (before or {}).get("reason"))
         if was != (verdict.ready.value, verdict.reason.value):
-            logger.info(
+            logger.log(
+                logging.WARNING if verdict.ready is ConditionStatus.FALSE else logging.INFO,
                 "%s %s: Ready is %s (%s): %s",
                 self._resource.kind,
                 config.key if config is not None else metadata_of(obj).get("name"),
@@ -203,8 +210,17 @@ class ConfigReconciler:
                 note=message,
                 action="Probe",
             )
-            if was[0] != verdict.ready.value and config is not None:
-                self._on_ready_change(ObjectKey(config.metadata.namespace, config.metadata.name))
+            if config is not None:
+                changed = self._on_ready_change if was[0] != verdict.ready.value else self._on_new_reason
+                changed(ObjectKey(config.metadata.namespace, config.metadata.name))
+
+    def _newly_asked(self, obj: JsonObject) -> bool:
+        """Tell whether somebody has asked for this look by an annotation since this process's last one."""
+        key, value = key_of(obj), str(section(metadata_of(obj), "annotations").get(RUN_NOW_ANNOTATION, ""))
+        with self._lock:
+            before = self._asked.get(key, value)
+            self._asked[key] = value
+        return value != before
 
     def _next(self, key: ObjectKey, verdict: Verdict) -> float | None:
         with self._lock:
@@ -236,6 +252,7 @@ class ConfigReconciler:
         self._jobs.forget(key)
         with self._lock:
             self._failures.pop(key, None)
+            self._asked.pop(key, None)
 
 
 def _probe(settings: FileSettings | S3Settings, monotonic: Callable[[], float]) -> Probed:
