@@ -227,7 +227,9 @@ def _credentials(
     keys = reference.keys
     named = (keys.access_key_id, keys.secret_access_key, keys.session_token)
     # Only what is used: the other values of a Secret are no business of ours, and must not blot out texts.
-    context.redactor.add(data.get(key, "") for key in named)
+    # Nor what everybody reads anyway: a key id is often the team's name, and commands in messages hold that.
+    public = {namespace, reference.name, config.metadata.namespace, config.metadata.name, settings.bucket}
+    context.redactor.add(data.get(key, "") for key in named if data.get(key, "").strip() not in public)
     values: list[str] = []
     for key in named[:2]:
         value = data.get(key)

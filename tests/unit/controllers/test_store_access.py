@@ -164,3 +164,13 @@ def test_a_scoped_installation_names_the_role_of_its_namespace():
         "kubectl create rolebinding mine-secret-reader --namespace team-a --role mine-secret-reader "
         "--serviceaccount sys:ctl"
     ) in refused.message
+
+
+@pytest.mark.parametrize("public", ["team-a", "keys", "main", "flows"])
+def test_a_credential_that_is_a_public_name_hides_no_name(public):
+    """A user of MinIO is often called like its team: the commands in messages have to stay whole."""
+    _, redactor = resolve(AWS_ACCESS_KEY_ID=public, AWS_SECRET_ACCESS_KEY="SKplanted")
+
+    command = f"kubectl create rolebinding x --namespace {public}"
+    assert redactor.scrub(command) == command
+    assert redactor.scrub("SKplanted") == "[redacted]"
