@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 from botocore import exceptions as sdk
 from urllib3 import exceptions as http
 
+from bubu_storage.backend.s3_reach import not_reached
 from bubu_storage.errors import (
     AddressNotAllowedError,
     BucketNotFoundError,
@@ -147,6 +148,7 @@ _HINTS: Final[Mapping[type[StorageError], str]] = {
     ConfigurationError: "the bucket's region or address is another one than configured",
 }
 _CODE_HINTS: Final[Mapping[str, str]] = {
+    "400": "the store refused and gave no reason, as it does to a wrong region; check region and endpoint",
     "RequestTimeTooSkewed": "this machine's clock and the store's differ too much; correct the clock",
     "ExpiredToken": "the session token has expired; renew the credentials",
     "XAdminUserNotFound": "the store does not know this access key id; check the keys and the endpoint",
@@ -264,14 +266,12 @@ def map_sdk_error(
         reason = "the bytes do not match the checksum that the store has for them"
     elif isinstance(error, (sdk.SSLError, http.SSLError)):
         make = UnavailableError
-        reason = (
-            "TLS failed; if the store has its own certificate authority, give its certificate (CA bundle)"
-        )
+        reason = "TLS failed; if the store has its own authority, give its certificate (CA bundle)"
     elif isinstance(error, _TIMED_OUT) or _hides_timeout(error):
-        make, reason = (
-            StorageTimeoutError,
-            "the store did not answer in time; check the endpoint and the network",
-        )
+        make = StorageTimeoutError
+        reason = "the store did not answer in time; check the endpoint and the network"
+    elif isinstance(error, sdk.EndpointConnectionError):
+        make, reason = UnavailableError, not_reached(error)
     elif isinstance(error, _UNREACHABLE):
         make, reason = UnavailableError, "the store cannot be reached or broke off; check the endpoint"
     elif isinstance(error, _MISCONFIGURED):

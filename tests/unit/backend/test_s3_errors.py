@@ -327,3 +327,32 @@ def test_a_dripping_body_runs_out_of_time() -> None:
         assert b"b" == body.read(1)
         with pytest.raises(errors.StorageTimeoutError, match="10 s"):
             body.read()
+
+
+@pytest.mark.parametrize(
+    ("url", "inner", "expected"),
+    [
+        (
+            "http://minio.flows.svc:9000/b/k?X-Amz-Signature=planted",
+            http.NameResolutionError("minio.flows.svc", None, OSError()),
+            "at http://minio.flows.svc:9000: its name cannot be resolved",
+        ),
+        ("http://planted:word@[::1]/b", http.NewConnectionError(None, "m"), "at http://[::1]: no connection"),
+        ("http://host:planted/b", None, "cannot be reached: no connection"),
+    ],
+)
+def test_nobody_there_says_where_and_why(url: str, inner: Exception | None, expected: str) -> None:
+    """The address is the caller's own setting; the rest of the request's URL is nobody's to read."""
+    mapped = map_sdk_error(
+        sdk.EndpointConnectionError(endpoint_url=url, error=inner), "s3://b cannot be listed"
+    )
+    assert type(mapped) is errors.UnavailableError
+    assert expected in str(mapped)
+    assert "planted" not in str(mapped)
+
+
+def test_a_refusal_without_a_reason_names_the_region() -> None:
+    """HEAD has no body, so a server that expects another region can say no more than 400."""
+    mapped = map_sdk_error(client_error("400", 400, "Bad Request"), "object 'k' cannot be looked up", key="k")
+    assert type(mapped) is errors.StorageError
+    assert "check region and endpoint (HTTP 400, Bad Request)" in str(mapped)
