@@ -315,8 +315,11 @@ class Reporter:
         for finding in findings:
             for item in finding.owners:
                 reason = EventReason.INJECTION_MISSING if item.missing else EventReason.INJECTION_STALE
-                what = "run without" if item.missing else "carry an older form of"
                 number = item.missing or item.stale
+                end = "s" if number == 1 else ""
+                what = (
+                    f"run{end} without" if item.missing else f"carr{'ies' if end else 'y'} an older form of"
+                )
                 note = f"{_pods(number)} {what} {_full(finding.name)}"
                 left = self._once(
                     now, item.owner, reason.value, _full(finding.name), note, left, item.certain
@@ -324,7 +327,7 @@ class Reporter:
         for group in tally.lost.values():
             owner, certain = _top(lookup, group.owner)
             selection = group.selection
-            note = f"{_pods(group.pods)} ask for storage: {selection.message}"
+            note = f"{_pods(group.pods)} ask{'s' if group.pods == 1 else ''} for storage: {selection.message}"
             left = self._once(now, owner, selection.reason.value, selection.message, note, left, certain)
         self._told = now
 
