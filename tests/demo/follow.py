@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from tests.cluster import Cluster
+from tests.cluster.processes import PATIENCE
 from tests.demo.console import DemoFailedError
 
 __all__ = ["Watch"]
@@ -44,9 +45,10 @@ class Watch:
         """Yield every state from now on.
 
         Raises:
-            DemoFailedError: the caller still wanted more after ``deadline_seconds``.
+            DemoFailedError: the caller still wanted more after ``deadline_seconds``, which are stretched
+                as those of ``wait_until``.
         """
-        end = time.monotonic() + deadline_seconds
+        end = time.monotonic() + deadline_seconds * PATIENCE
         last: dict[str, Any] = {}
         while True:
             try:

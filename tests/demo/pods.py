@@ -15,7 +15,7 @@ from tests.demo.console import DemoFailedError, Narrator
 
 __all__ = ["copy_of", "deployment", "engram_pod", "environment_of", "run_engram", "show_environment"]
 
-ENGRAM_SECONDS = 60
+ENGRAM_SECONDS = 180
 IMAGE = "registry.example/engram:1"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster import Cluster, start_cluster
+from tests.cluster.controller_harness import KINDS, wait_served
 from tests.demo.console import Narrator
 from tests.demo.follow import Watch
 from tests.demo.pods import copy_of, deployment, engram_pod, environment_of, run_engram, show_environment
@@ -77,7 +78,7 @@ class Demo:
     def _install_crds(self, cluster: Cluster) -> None:
         done = cluster.kubectl("apply", "-f", ROOT / "crds")
         self._narrator.output("kubectl apply -f crds/", done.stdout)
-        cluster.kubectl("wait", "--for=condition=Established", "-f", ROOT / "crds", "--timeout=30s")
+        wait_served(cluster, *KINDS)
 
     def _story(self, cluster: Cluster, store: DemoStore, operator: OperatorProcesses) -> None:
         narrator = self._narrator
@@ -193,7 +194,7 @@ class Demo:
         plugin = Path(sys.executable).with_name("kubectl-bubu")
         options = ("-n", NAMESPACE, "--kubeconfig", str(cluster.kubeconfig))
         done = subprocess.run(
-            [plugin, *arguments, *options], capture_output=True, text=True, check=False, timeout=30
+            [plugin, *arguments, *options], capture_output=True, text=True, check=False, timeout=120
         )
         self._narrator.require(done.returncode == 0 and bool(done.stdout), f"{plugin} failed: {done.stderr}")
         return done.stdout
@@ -249,6 +250,8 @@ class Demo:
                     "storageRef": {"kind": "StorageConfig", "name": "main"},
                     "mode": "DryRun",
                     "interval": "1s",
+                    # Until somebody watches: each pass is to be seen.
+                    "suspend": True,
                     "limits": {"maxScan": MAX_SCAN, "maxDelete": MAX_DELETE},
                     "rules": RULES,
                 },
@@ -261,7 +264,9 @@ class Demo:
 
     def _dry_run(self, cluster: Cluster, store: DemoStore, due: set[str], kept: set[str]) -> None:
         narrator = self._narrator
-        passes = self._follow(cluster, mode="DryRun", until=lambda last, _passes: last["completeCycle"])
+        passes = self._follow(
+            cluster, {"suspend": False}, mode="DryRun", until=lambda last, _passes: last["completeCycle"]
+        )
         found = sum(one["due"] for one in passes)
         narrator.check(
             found == len(due),
@@ -274,18 +279,9 @@ class Demo:
 
     def _enforce(self, cluster: Cluster, store: DemoStore, due: set[str], kept: set[str]) -> None:
         narrator = self._narrator
-        cluster.kubectl(
-            "patch",
-            "brp",
-            "thirty-days",
-            "-n",
-            NAMESPACE,
-            "--type=merge",
-            "-p",
-            '{"spec":{"mode":"Enforce"}}',
-        )
         passes = self._follow(
             cluster,
+            {"mode": "Enforce"},
             mode="Enforce",
             until=lambda last, seen: (
                 last["completeCycle"] and sum(one["deleted"] for one in seen) >= len(due)
@@ -309,12 +305,22 @@ class Demo:
         )
 
     def _follow(
-        self, cluster: Cluster, *, mode: str, until: Callable[[dict[str, Any], list[dict[str, Any]]], bool]
+        self,
+        cluster: Cluster,
+        change: dict[str, Any],
+        *,
+        mode: str,
+        until: Callable[[dict[str, Any], list[dict[str, Any]]], bool],
     ) -> list[dict[str, Any]]:
-        """Collect the finished passes of a mode, one row each, until ``until(last, all)`` holds."""
+        """Change the policy and collect the finished passes of a mode, until ``until(last, all)`` holds."""
         passes: dict[str, dict[str, Any]] = {}
         with Watch(cluster, "brp", "thirty-days", NAMESPACE) as watch:
-            for state in watch.states(deadline_seconds=60):
+            states = watch.states(deadline_seconds=60)
+            # The first state says that the watch is open: from now on no pass is missed.
+            next(states)
+            patch = json.dumps({"spec": change})
+            cluster.kubectl("patch", "brp", "thirty-days", "-n", NAMESPACE, "--type=merge", "-p", patch)
+            for state in states:
                 status = state.get("status", {})
                 last = {"completeCycle": False, "scanned": 0, "due": 0, "deleted": 0, "failed": 0}
                 last |= status.get("lastPass") or {}
