@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.cluster import Cluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 CRDS = CHART.parents[1] / "crds"
 KIND = "mutatingwebhookconfiguration"
@@ -358,7 +358,7 @@ def test_the_hook_before_deletion_takes_the_registration_away(bare: Cluster, tmp
             env={**os.environ, "KUBECONFIG": str(kubeconfig)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         assert 0 == done.returncode, done.stdout + done.stderr
