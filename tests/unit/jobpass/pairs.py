@@ -45,6 +45,6 @@ def agent_of(
             remote.close()
     finally:
         ours.close()
-        thread.join(10)
+        thread.join(60)
         theirs.close()
         assert not thread.is_alive()

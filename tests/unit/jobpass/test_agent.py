@@ -71,7 +71,7 @@ class World:
 
     def remote(self) -> RemoteBackend:
         """Wait for the agent; return the engine's side."""
-        assert self.arrived.wait(30)
+        assert self.arrived.wait(60)
         channel = self.expected.channel
         assert channel is not None
         remote = RemoteBackend(socket.socket(fileno=os.dup(channel.settings.descriptor)), "file store")
@@ -80,7 +80,7 @@ class World:
 
     def result(self, process) -> dict:
         """Wait for the agent's end; return its result."""
-        _, text = process.communicate(timeout=60)
+        _, text = process.communicate(timeout=120)
         found = json.loads((self.folder / "result").read_text())
         assert TOKEN not in text.decode() + json.dumps(found)
         assert "Traceback" not in text.decode()
@@ -120,7 +120,7 @@ def test_a_controller_that_has_no_place_at_first_is_called_again(world):
     """It closes whoever is too many; an agent that gave up at that would cost a pass."""
     door = socket.create_server(("127.0.0.1", 0))
     process = world.start(port=door.getsockname()[1])
-    door.settimeout(30)
+    door.settimeout(60)
     door.accept()[0].close()
     caller, _ = door.accept()
     controller = socket.create_connection(("127.0.0.1", world.listener.port))

@@ -63,7 +63,7 @@ def scripted(answer, **options):
         yield remote, asked
     finally:
         remote.close()
-        thread.join(10)
+        thread.join(60)
         theirs.close()
 
 
@@ -107,7 +107,7 @@ def test_the_end_of_the_agent_is_the_end_of_all_calls():
         assert arrived.wait(10)
         released.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
 
         assert len(failures) == 5
         with pytest.raises(UnavailableError, match="test://store is lost"):
@@ -234,7 +234,7 @@ def test_answers_in_any_order():
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
 
         assert {time.timestamp() for time in times} == {float(one.header["id"]) for one in asked}
 
@@ -273,7 +273,7 @@ def test_a_request_that_was_held_up_is_not_executed():
         assert list(store.list_objects()) == []
     finally:
         remote.close()
-        thread.join(10)
+        thread.join(60)
         theirs.close()
 
 
@@ -429,7 +429,7 @@ def served(data, *, idle_seconds=5.0, close=True):
     with contextlib.suppress(OSError):
         while piece := ours.recv(65536):
             answered += piece
-    thread.join(10)
+    thread.join(60)
     ours.close()
     theirs.close()
     return ends[0], answered
