@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -81,11 +82,11 @@ def test_a_silent_program_still_shows_that_it_works(tmp_path: Path):
         if len(seen) == 3:
             sign.touch()
 
-    run_with_progress(python(WAITS, sign), lambda _line: True, pace=Pace(0.05, call))
+    run_with_progress(python(WAITS, sign), lambda _line: True, pace=Pace(0.3, call))
 
     assert sign.exists()
     assert seen == sorted(seen)
-    assert seen[2] >= 0.15
+    assert seen[2] >= 0.9
 
 
 def test_what_takes_too_long_is_killed_and_says_so():
@@ -94,7 +95,8 @@ def test_what_takes_too_long_is_killed_and_says_so():
         python("import time\ntime.sleep(300)"), lambda _line: True, deadline_seconds=0.3
     )
 
-    assert ended == Ended(-9, "    given up after 0:00")
+    assert ended.code == -9
+    assert re.fullmatch(r"    given up after 0:[0-9]{2}", ended.last_lines)
 
 
 @pytest.mark.parametrize("deadline_seconds", [None, 60.0])
@@ -102,14 +104,16 @@ def test_only_a_program_with_a_deadline_is_killed_when_we_are_interrupted(
     tmp_path: Path, deadline_seconds: float | None
 ):
     """An installation is let finish what it has begun."""
-    done = tmp_path / "done"
-    source = "import sys, time\nprint('begun', flush=True)\ntime.sleep(0.5)\nopen(sys.argv[1], 'w').close()"
+    sign, done = tmp_path / "sign", tmp_path / "done"
+    source = f"print('begun', flush=True)\n{WAITS}\nopen(sys.argv[2], 'w').close()"
 
     def interrupt(_line: str) -> bool:
+        if deadline_seconds is None:
+            sign.touch()
         raise SystemExit
 
     with pytest.raises(SystemExit):
-        run_with_progress(python(source, done), interrupt, deadline_seconds=deadline_seconds)
+        run_with_progress(python(source, sign, done), interrupt, deadline_seconds=deadline_seconds)
 
     assert done.exists() == (deadline_seconds is None)
 
