@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from bubu_operator.errors import KubeApiError, KubeNotFoundError
+from bubu_operator.errors import KubeApiError, KubeNotFoundError, KubeTimeoutError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import CONFIG_MAPS, PODS, SECRETS, SERVICE_ACCOUNTS, JsonObject, section
 
@@ -124,6 +124,8 @@ class MiniKubelet(AbstractContextManager["MiniKubelet"]):
         while not self._stop.wait(POLL_SECONDS):
             try:
                 self._turn()
+            except KubeTimeoutError:
+                continue  # a busy machine: asked again in the next turn
             except KubeApiError as error:
                 self.errors.append(str(error))
 
