@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# A busy machine takes longer than 200 ms for an example now and then: no property is about time.
-settings.register_profile("unhurried", parent=settings(), deadline=None)
+# A busy machine takes longer than 200 ms for an example now and then, and seconds to make some: no property
+# is about time.
+settings.register_profile(
+    "unhurried", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("unhurried")
 
 pytest_plugins = ["tests.cluster.fixtures", "tests.s3server.fixtures", "tests.node.fixtures"]

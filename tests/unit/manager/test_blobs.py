@@ -204,7 +204,7 @@ def test_a_forked_process_leaves_writers_alone(storage):
         blob.write(b"1" * MIB)
         child = os.fork()
         if not child:
-            signal.alarm(20)
+            signal.alarm(60)
             try:
                 blob.__exit__(None, None, None)
             except StorageError:

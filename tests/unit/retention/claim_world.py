@@ -128,7 +128,7 @@ class Claimer:
         """End the thread."""
         self._ending = True
         self._go.release()
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def is_valid(self) -> bool:
@@ -142,7 +142,7 @@ class Claimer:
         return True
 
     def _wait(self) -> None:
-        assert self._paused.acquire(timeout=10)
+        assert self._paused.acquire(timeout=60)
         if self.failure is not None:
             raise self.failure
 

@@ -165,7 +165,7 @@ class Sweeper:
         if self._thread is not None and self._thread.is_alive():
             self._ending = True
             self._go.release()
-            self._thread.join(30)
+            self._thread.join(60)
 
     def _run(self) -> None:
         self._go.acquire()

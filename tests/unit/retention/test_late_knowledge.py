@@ -38,7 +38,7 @@ class Slow(Busy):
         for page in super().list_objects(prefix, start_after=start_after, page_size=page_size):
             self.ahead = max(self.ahead, 8.0)
             self.pages += 1
-            assert self.pages < 3 or self.is_waiting.wait(20)
+            assert self.pages < 3 or self.is_waiting.wait(60)
             yield page
 
 
@@ -65,7 +65,7 @@ def test_a_batch_that_waited_while_owners_were_looked_up_again_is_judged_again()
             if not store.is_waiting.is_set():
                 store.ahead = 11.0
                 store.is_waiting.set()
-                assert looked_again.wait(20)
+                assert looked_again.wait(60)
 
     report = store.run(
         owners=Owners(), permits=[Permit()], monotonic=store.monotonic, budget_seconds=500.0, concurrency=4
