@@ -7,11 +7,13 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bubu_operator.controllers.config_status import QUIET_SECONDS
 from tests.cluster.cluster import Cluster
 from tests.cluster.controller_harness import (
     ACCOUNT,
@@ -148,7 +150,7 @@ def test_a_healthy_store_is_not_written_to_at_every_probe(
 ) -> None:
     """Probes every two seconds make neither writes nor events while nothing changes."""
     cluster.apply(store(namespace, {"file": {"path": f"{world.root}/{namespace}"}}))
-    version = settled(cluster, namespace, "ProbeSucceeded")["metadata"]["resourceVersion"]
+    before = settled(cluster, namespace, "ProbeSucceeded")
     # Another config that goes through several probes is the clock here: no sleeping.
     path = world.root / f"{namespace}-blocked"
     path.write_text("a file, no directory", encoding="utf-8")
@@ -157,8 +159,11 @@ def test_a_healthy_store_is_not_written_to_at_every_probe(
     path.unlink()
     settled(cluster, namespace, "ProbeSucceeded", "blocked")
 
-    now = cluster.get("storageconfig", "main", "-n", namespace)["metadata"]["resourceVersion"]
-    assert now == version
+    now = cluster.get("storageconfig", "main", "-n", namespace)
+    if now["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]:
+        # That it still is well is written now and then, on a machine on which all this takes a minute.
+        first, last = (datetime.fromisoformat(one["status"]["lastProbeTime"]) for one in (before, now))
+        assert (last - first).total_seconds() >= QUIET_SECONDS - 1
 
     def told() -> list[str]:
         return sorted(event["regarding"]["name"] for event in events(cluster, namespace, "ProbeSucceeded"))
