@@ -17,6 +17,7 @@ from bubu_operator.errors import KubeForbiddenError, KubeTimeoutError, Leadershi
 from bubu_operator.kube.lease_fence import LeadershipFence
 from bubu_operator.kube.resources import ObjectKey
 from bubu_operator.observability.controller_metrics import ControllerMetrics
+from tests.cluster.processes import wait_until
 from tests.unit.kube.test_lease import Server
 
 KEY = ObjectKey("team-a", "main")
@@ -140,9 +141,18 @@ def test_why_it_does_not_stand_by_is_told(api, leadership):
     """For /readyz."""
     api.fail_with = KubeTimeoutError("silence")
     stopping = threading.Event()
-    threading.Timer(0.3, stopping.set).start()
+
+    def stop_when_told():
+        try:
+            wait_until(lambda: "silence" in leadership.unready, 15, "the reason")
+        finally:
+            stopping.set()
+
+    stopper = threading.Thread(target=stop_when_told)
+    stopper.start()
 
     assert not leadership.wait(stopping)
+    stopper.join()
     assert "silence" in leadership.unready
 
 
