@@ -43,6 +43,7 @@ class Api(FakeApi):
         self.pages = 0
         self.gets = []
         self.patches = []
+        self.notes = []
         self.on_page = lambda: None
 
     def get(self, resource, name, namespace=None, *, metadata_only=False, **_):
@@ -90,6 +91,7 @@ class Api(FakeApi):
     def create(self, _resource, body, _namespace=None, **_):
         """Post an event."""
         self.events.append((body["regarding"]["kind"], body["regarding"]["name"], body["reason"]))
+        self.notes.append(body["note"])
         return body
 
 

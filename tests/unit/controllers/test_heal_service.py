@@ -103,6 +103,17 @@ def test_drift_is_said_counted_and_told_once():
     assert restarted(world) == []
 
 
+@pytest.mark.parametrize(("pods", "said"), [(1, "1 pod runs"), (2, "2 pods run")])
+def test_events_count_in_whole_sentences(pods, said):
+    """They are read by people, in `kubectl describe` of their workload."""
+    world = World()
+    world.deployment("bad", pods)
+
+    Healing(world).sweep()
+
+    assert world.api.notes == [f"{said} without StorageConfig flows/main"]
+
+
 def test_a_second_sweep_writes_nothing(world, healing):
     """The status stands still while nothing changes."""
     world.deployment("good", 1, injected=True)
