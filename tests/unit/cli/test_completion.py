@@ -10,6 +10,7 @@ from bubu_storage.cli.scope import complete_keys
 from bubu_storage.cli.stores import Stores
 from bubu_storage.errors import StorageTimeoutError
 from bubu_storage.testing.fakes import CountingBackend
+from tests.cluster.processes import wait_until
 from tests.unit.backend.scripted_server import Answer, scripted_server
 
 
@@ -48,5 +49,6 @@ def test_a_silent_store_is_asked_once():
         options = GlobalOptions(store="s3://bucket", endpoint_url=server.endpoint, timeout_seconds=0.3)
         with pytest.raises(StorageTimeoutError):
             complete_keys(options, "x")
+        wait_until(lambda: bool(asked), 15, "the server to see what the client has given up")
 
     assert 1 == len(asked)
