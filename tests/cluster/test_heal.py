@@ -224,8 +224,9 @@ def test_missed_pods_are_found_said_and_healed(
     pods = cluster.get("pods", "-n", namespace, "-l", "app=missed")["items"]
     assert {pod["metadata"]["annotations"].get(RESTARTED) for pod in pods} == {at}, "by this help is known"
     assert healthy.restarted() == ""
-    assert events_of(cluster, namespace, "InjectionMissing") == [("Deployment", "missed")]
-    assert events_of(cluster, namespace, "RestartedForInjection") == [("Deployment", "missed")]
+    for event in ("InjectionMissing", "RestartedForInjection"):
+        until(lambda reason=event: events_of(cluster, namespace, reason), f"the event {event}")
+        assert events_of(cluster, namespace, event) == [("Deployment", "missed")]
     assert pods_column(cluster, namespace) == "4"
 
 

@@ -313,7 +313,7 @@ def test_a_job_that_no_node_takes(team: Team) -> None:
     assert condition(found, "Reconciled")["status"] == "False"
     assert len(team.jobs()) == 1
     assert "finalizers" not in found["metadata"]
-    team.cluster.kubectl("delete", "storageconfig", "main", "-n", team.namespace, "--timeout=20s")
+    team.cluster.kubectl("delete", "storageconfig", "main", "-n", team.namespace, "--timeout=50s")
     until(lambda: not team.jobs() and not team.pods(), "Job and pod gone", 30)
 
 
@@ -429,8 +429,11 @@ def test_a_killed_controllers_job_is_adopted(
     until(look, "the Job")
     world.kill()
     with team.kubelet() as node:
-        until(lambda: look() and not node.pids and node.environments, "the probe has run, nobody listens")
-        world.start()
+        try:
+            until(lambda: look() and not node.pids and node.environments, "the probe has run, nobody listens")
+        finally:
+            # Other tests need it, too.
+            world.start()
         team.settled("ProbeSucceeded")
         until(lambda: not look(), "the Job is deleted")
 
@@ -499,8 +502,14 @@ def test_rights_are_granted_by_namespace(
     world: ControllerProcess, team: Team, verb: str, resource: str, here: bool
 ) -> None:
     """Nothing of this is a right in the whole cluster, and only what is needed is one in a namespace."""
-    for place, expected in (("--all-namespaces", False), (f"--namespace={team.namespace}", here)):
+
+    def may(verb: str, resource: str, place: str) -> bool:
         done = team.cluster.kubectl(
             "auth", "can-i", verb, resource, place, kubeconfig=world.kubeconfig, check=False
         )
-        assert done.stdout.strip() == ("yes" if expected else "no")
+        return done.stdout.strip() == "yes"
+
+    # The API server learns of bindings by a watch.
+    until(lambda: may("create", "jobs.batch", f"--namespace={team.namespace}"), "the binding to count")
+    for place, expected in (("--all-namespaces", False), (f"--namespace={team.namespace}", here)):
+        assert may(verb, resource, place) == expected
