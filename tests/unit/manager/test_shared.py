@@ -182,20 +182,20 @@ def test_a_fork_waits_for_a_manager_that_is_being_made(tmp_path, monkeypatch):
 
     def slowly(settings, **more):
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(60)
         return real(settings, **more)
 
     monkeypatch.setattr(shared, "StorageManager", slowly)
     env = {"BUBU_STORAGE_PROVIDER": "file", "BUBU_STORAGE_PATH": str(tmp_path)}
     maker = threading.Thread(target=shared_manager, args=(env,))
     maker.start()
-    assert begun.wait(30)
+    assert begun.wait(60)
     timer = threading.Timer(0.1, go_on.set)
     timer.start()
     child = os.fork()
     if not child:
-        signal.alarm(20)
+        signal.alarm(60)
         os._exit(0 if shared_manager(env).enabled else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    maker.join(30)
-    timer.join(30)
+    maker.join(60)
+    timer.join(60)
