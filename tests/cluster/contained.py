@@ -62,7 +62,9 @@ sys.addaudithook(_note)
 def why_not() -> str:
     """Why this machine cannot run a command so; "" where it can."""
     try:
-        done = subprocess.run([*UNSHARE, "id", "-u"], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            [*UNSHARE, "id", "-u"], capture_output=True, text=True, timeout=120, check=False
+        )
     except OSError as error:
         return f"unshare cannot be run: {error}"
     if done.returncode != 0 or done.stdout.strip() != str(UID):

@@ -151,7 +151,7 @@ class Handshakes:
 
     def _once(self, context: ssl.SSLContext) -> bytes | None:
         with (
-            socket.create_connection(self._address, timeout=10) as plain,
+            socket.create_connection(self._address, timeout=30) as plain,
             context.wrap_socket(plain, server_hostname=self._name) as secured,
         ):
             # In TLS 1.3 the client is done before the server: an answer shows that both are.

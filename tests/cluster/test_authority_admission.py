@@ -55,7 +55,7 @@ class Replica:
 
     def sample(self, name: str) -> float:
         """A sample of its metrics, without labels."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=30)
         try:
             connection.request("GET", "/metrics")
             lines = connection.getresponse().read().decode().splitlines()

@@ -17,7 +17,7 @@ import pytest
 from tests.cluster import ClusterOptions, KubectlError, ensure_binaries, start_cluster
 from tests.cluster.errors import StartError
 from tests.cluster.local import LocalProvider
-from tests.cluster.processes import is_running, start_ticks, wait_until
+from tests.cluster.processes import PATIENCE, is_running, start_ticks, wait_until
 
 if TYPE_CHECKING:
     from tests.cluster import Cluster
@@ -98,7 +98,7 @@ def test_controllers_run(cluster: Cluster, namespace: str):
 
     cluster.kubectl("delete", "configmap", "owner", "-n", namespace)
 
-    cluster.kubectl("wait", "--for=delete", "configmap/owned", "-n", namespace, "--timeout=45s")
+    cluster.kubectl("wait", "--for=delete", "configmap/owned", "-n", namespace, "--timeout=150s")
 
 
 def test_service_account_has_only_its_own_rights(cluster: Cluster, namespace: str, tmp_path: Path):
@@ -115,8 +115,14 @@ def test_service_account_has_only_its_own_rights(cluster: Cluster, namespace: st
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     me = cluster.kubectl("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}", kubeconfig=path)
     assert me.stdout == f"system:serviceaccount:{namespace}:worker"
-    # The context carries the namespace: no -n needed.
-    assert "kube-root-ca.crt" in cluster.kubectl("get", "configmaps", kubeconfig=path).stdout
+
+    def listed() -> bool:
+        # The context carries the namespace: no -n needed.
+        done = cluster.kubectl("get", "configmaps", kubeconfig=path, check=False)
+        return "kube-root-ca.crt" in done.stdout
+
+    # The API server learns of rights by a watch.
+    wait_until(listed, 10, "the right to count")
     for forbidden in (["get", "secrets"], ["get", "configmaps", "-n", "default"], ["get", "namespaces"]):
         with pytest.raises(KubectlError, match="Forbidden"):
             cluster.kubectl(*forbidden, kubeconfig=path)
@@ -236,7 +242,7 @@ def test_end_of_the_starter_ends_the_cluster(local_temp: Path, number: signal.Si
         assert all(is_running(pid, ticks) for pid, ticks in rows)
 
         starter.send_signal(number)
-        starter.wait(30)
+        starter.wait(30 * PATIENCE)
     finally:
         starter.kill()
         starter.wait()
@@ -281,7 +287,7 @@ def test_interrupted_test_run_leaves_nothing(local_temp: Path, number: signal.Si
 
         run.send_signal(number)
 
-        assert run.wait(30) != 0
+        assert run.wait(30 * PATIENCE) != 0
     finally:
         run.kill()
         run.wait()
@@ -297,7 +303,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

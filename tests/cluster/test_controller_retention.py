@@ -185,7 +185,7 @@ def test_a_config_deleted_while_a_pass_uses_it(world: World) -> None:
     world.policy(mode="Enforce", interval="1h", limits=SLOW)
     world.wait(lambda s: s.get("totals", {}).get("deletedObjects", 0) > 0, "deletions")
 
-    world.cluster.kubectl("delete", "storageconfig/main", "-n", world.namespace, "--timeout=20s")
+    world.cluster.kubectl("delete", "storageconfig/main", "-n", world.namespace, "--timeout=60s")
 
     within(lambda: not children_of(controller.pid), "the pass to end", 6)
     status = world.wait(
@@ -211,7 +211,7 @@ def test_a_policy_deleted_in_the_middle_of_its_pass(world: World) -> None:
     world.policy(mode="Enforce", interval="1h", limits=SLOW)
     world.wait(lambda s: s.get("totals", {}).get("deletedObjects", 0) > 0, "deletions")
 
-    world.cluster.kubectl("delete", "retentionpolicy/tidy", "-n", world.namespace, "--timeout=20s")
+    world.cluster.kubectl("delete", "retentionpolicy/tidy", "-n", world.namespace, "--timeout=60s")
     within(lambda: not children_of(controller.pid), "the pass to end", 6)
     assert len(world.objects()) > 200
 
@@ -442,7 +442,7 @@ def test_with_the_operator_stopped_everything_deletes_at_once(world: World) -> N
         ("retentionpolicy", "tidy", "-n", world.namespace),
         ("storageconfig", "main", "-n", world.namespace),
     ):
-        world.cluster.kubectl("delete", *target, "--wait=true", "--timeout=20s")
+        world.cluster.kubectl("delete", *target, "--wait=true", "--timeout=60s")
     world.config()
     world.policy()
     # The namespace controller has its own pace: an empty namespace of the same age is the yardstick.

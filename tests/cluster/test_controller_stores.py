@@ -378,7 +378,7 @@ def test_a_cluster_wide_store(world: ControllerProcess, cluster: Cluster, allowe
         cluster.apply(document)
         assert ready("Unreachable")["status"] == "False"
     finally:
-        cluster.kubectl("delete", "clusterstorageconfig", name, "--wait=true", "--timeout=20s")
+        cluster.kubectl("delete", "clusterstorageconfig", name, "--wait=true", "--timeout=60s")
 
 
 def test_nothing_planted_has_leaked(world: ControllerProcess, cluster: Cluster, allowed: str) -> None:

@@ -127,7 +127,7 @@ def platform(installed: Cluster, namespace: str, tmp_path: Path) -> Iterator[Pla
     finally:
         made.controller.stop()
         for kind in ("clusterretentionpolicy", "clusterstorageconfig"):
-            installed.kubectl("delete", kind, made.name, "--ignore-not-found", "--timeout=40s")
+            installed.kubectl("delete", kind, made.name, "--ignore-not-found", "--timeout=60s")
         # Controllers of other tests of this kind watch all namespaces.
         installed.kubectl("delete", "namespace", made.a, made.b, made.outside, "--wait=false")
     assert "Traceback" not in made.controller.log
@@ -164,7 +164,7 @@ def test_the_selected_namespaces_are_cleaned_and_no_other(platform: Platform) ->
 
     until(told, "the event")
 
-    platform.cluster.kubectl("delete", "clusterretentionpolicy", platform.name, "--timeout=20s")
+    platform.cluster.kubectl("delete", "clusterretentionpolicy", platform.name, "--timeout=60s")
     until(lambda: labels not in platform.controller.health("/metrics")[1], "the series to go")
 
 
