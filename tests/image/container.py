@@ -165,7 +165,7 @@ class Running:
         if self.process.poll() is None:
             self.signal("KILL")
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(10)
+                self.process.wait(60)
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

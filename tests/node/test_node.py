@@ -199,7 +199,7 @@ def test_this_machine_reaches_pods_and_services(loaded_cluster: NodeCluster, run
     address = loaded_cluster.cluster.get("service", "server", "-n", space)["spec"]["clusterIP"]
 
     def body(url: str) -> bytes:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 -- an address of a pod
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 -- an address of a pod
             return answer.read()
 
     assert body(f"http://{pod['status']['podIP']}:8000/") == b"server\n"
