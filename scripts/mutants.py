@@ -93,7 +93,7 @@ SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "references": ("bubu_storage.retention.references", _files("retention", "references")),
     "marks": ("bubu_storage.retention.marks", _files("retention", *_MARKS)),
     "approval": ("bubu_storage.retention.approval", _files("retention", "tally", "owned_passes")),
-    "scan": ("bubu_storage.retention.scan", _files("retention", "scan", "prefetch", "runner")),
+    "scan": ("bubu_storage.retention.scan", _files("retention", "scan", "scan_budget", "prefetch", "runner")),
     "owners": ("bubu_storage.retention.owners", _files("retention", "judge", "late_knowledge")),
     "belief": ("bubu_operator.owners.belief", _files("operator_owners", "belief", "source")),
     "census": ("bubu_operator.owners.census", _files("operator_owners", "census", "belief", "source")),
