@@ -61,7 +61,7 @@ def run_pod(loaded_cluster: NodeCluster, space: str) -> Callable[..., dict[str, 
             }
         )
         loaded_cluster.cluster.kubectl(
-            *("wait", "-n", space, f"pod/{name}", "--for=condition=Ready", "--timeout=50s")
+            *("wait", "-n", space, f"pod/{name}", "--for=condition=Ready", "--timeout=120s")
         )
         return loaded_cluster.cluster.get("pod", name, "-n", space)
 

@@ -23,7 +23,7 @@ from tests.node.runs import Run, cgroup_of, read_runs, sweep
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
 
 # Starts a cluster with one node and one pod, tells its block, and waits to be ended.
 STARTER = """
@@ -36,7 +36,7 @@ with NodeCluster.start(Path(sys.argv[1]), nodes=1) as node:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod", "namespace": "default"},
            "spec": {"containers": [container]}}
     node.cluster.apply(pod)
-    node.cluster.kubectl("wait", "pod/pod", "--for=condition=Ready", "--timeout=50s")
+    node.cluster.kubectl("wait", "pod/pod", "--for=condition=Ready", "--timeout=120s")
     print(node.run.block, flush=True)
     time.sleep(600)
 """

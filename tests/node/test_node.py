@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from tests.node.node_cluster import NodeCluster
 
-pytestmark = pytest.mark.node
+# The first of them starts the nodes.
+pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
 
 if TYPE_CHECKING:
     RunPod = Callable[..., dict[str, Any]]
@@ -294,7 +295,7 @@ def test_a_drained_node_gives_its_pods_to_the_other(loaded_cluster: NodeCluster,
     )
 
     def nodes() -> list[str]:
-        cluster.kubectl("rollout", "status", "deployment/spread", "-n", space, "--timeout=50s")
+        cluster.kubectl("rollout", "status", "deployment/spread", "-n", space, "--timeout=120s")
         pods = cluster.get("pods", "-n", space, "--field-selector=status.phase=Running")["items"]
         alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         return sorted(pod["spec"]["nodeName"] for pod in alive)
@@ -302,7 +303,7 @@ def test_a_drained_node_gives_its_pods_to_the_other(loaded_cluster: NodeCluster,
     assert nodes() == ["node-1", "node-2"]
 
     try:
-        cluster.kubectl("drain", "node-1", f"--pod-selector=app={labels['app']}", "--timeout=50s")
+        cluster.kubectl("drain", "node-1", f"--pod-selector=app={labels['app']}", "--timeout=120s")
         assert nodes() == ["node-2", "node-2"]
     finally:
         cluster.kubectl("uncordon", "node-1")

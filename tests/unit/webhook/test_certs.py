@@ -339,7 +339,6 @@ def test_an_expired_certificate_is_a_reason_not_to_be_ready():
     assert "expired at" in live.problem()
 
 
-@pytest.mark.timeout(60)
 def test_files_replaced_one_after_the_other_under_load(files: ServingFiles, tmp_path: Path):
     """Fresh handshakes without pause while certificate and key change again and again: none fails."""
     pairs = [(files.certificate.read_bytes(), files.key.read_bytes())]
