@@ -444,7 +444,7 @@ def test_an_election_that_hangs_shows(server, clock, monkeypatch):
     hold = threading.Event()
 
     def hang(*_, **__):
-        hold.wait(20)
+        hold.wait(60)
         raise KubeTimeoutError("silence")
 
     def refuse(*_, **__):
@@ -461,7 +461,7 @@ def test_an_election_that_hangs_shows(server, clock, monkeypatch):
     finally:
         one.elector.stop()
         hold.set()
-        one.elector.join(5)
+        one.elector.join(60)
     assert one.elector.stuck == ""
 
 
