@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
@@ -41,6 +42,8 @@ __all__ = [
 
 EXPIRES_SOON: Final = timedelta(days=7)
 LEASE_GRACE_SECONDS: Final = 5.0
+_PROCESS: Final = re.compile(r"(.+)_[0-9]+_[0-9a-f-]{36}")
+"""Who holds the Lease: host (in a pod the pod's name), process id and uuid."""
 _POLICIES: Final = frozenset(
     resource.kind.lower() for resource in (RETENTION_POLICIES, CLUSTER_RETENTION_POLICIES)
 )
@@ -91,7 +94,9 @@ def judge_lease(lease: JsonObject | None, now: datetime, place: str) -> Finding:
     if lease is None:
         return fail("controller", f"no controller has ever held the Lease {place}", remedy)
     spec = section(lease, "spec")
-    holder = str(spec.get("holderIdentity") or "")
+    identity = str(spec.get("holderIdentity") or "")
+    process = _PROCESS.fullmatch(identity)
+    holder = process[1] if process else identity
     renewed = _time(spec.get("renewTime"))
     if not holder or renewed is None:
         return fail("controller", f"nobody holds the Lease {place}", remedy)

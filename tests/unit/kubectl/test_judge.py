@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import socket
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from bubu_operator.api.crds import render_crds
+from bubu_operator.controllers.leadership import make_identity
 from bubu_operator.injection import inject_pod
 from bubu_operator.kubectl.failures import ExitCode
 from bubu_operator.kubectl.findings import Finding, Status, exit_code_of
@@ -103,6 +105,12 @@ def lease(**spec: Any) -> Json:
     ("found", "status", "said"),
     [
         (lease(), Status.OK, "controller-0 works; it renewed its Lease 2 s ago"),
+        (
+            lease(holderIdentity=make_identity()),
+            Status.OK,
+            f"{socket.gethostname()} works; it renewed its Lease 2 s ago",
+        ),
+        (lease(holderIdentity="my_host_7"), Status.OK, "my_host_7 works"),
         (lease(renewTime="2026-06-01T12:00:03Z"), Status.OK, "0 s ago"),
         (lease(renewTime="2026-06-01T11:58:00Z"), Status.FAIL, "for 120 s"),
         (lease(holderIdentity=""), Status.FAIL, "nobody holds"),
@@ -114,7 +122,7 @@ def lease(**spec: Any) -> Json:
     ],
 )
 def test_the_lease_tells_whether_a_controller_works(found: Json | None, status: Status, said: str):
-    """By the server's clock, with some grace."""
+    """By the server's clock, with some grace; the pod is named, not its process."""
     finding = worst([judge_lease(found, NOW, "bubu-storage-system/bubu-storage-controller")])
 
     assert status is finding.status
