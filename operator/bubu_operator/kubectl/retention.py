@@ -21,6 +21,7 @@ from bubu_operator.api.v1alpha1.cluster_retention_policy import ClusterRetention
 from bubu_operator.api.v1alpha1.common import find_condition
 from bubu_operator.api.v1alpha1.conditions import Reason
 from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
+from bubu_operator.errors import KubeNotFoundError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import CLUSTER_RETENTION_POLICIES, RETENTION_POLICIES, Resource
 from bubu_operator.kubectl.access import cluster_options, open_access
@@ -164,7 +165,10 @@ def _read(
     name: str,
     namespace: str,
 ) -> AnyPolicy:
-    obj = client.get(resource, name, namespace if resource.namespaced else None)
+    try:
+        obj = client.get(resource, name, namespace if resource.namespaced else None)
+    except KubeNotFoundError as error:
+        raise CommandFailedError(_missing(resource, name, namespace, error)) from error
     try:
         return model.model_validate(obj)
     except ValidationError as error:
@@ -172,6 +176,22 @@ def _read(
             f"{resource.kind} {name} cannot be read: {one_line(describe_validation_error(error))}; "
             "is this plugin as new as the CRDs?"
         ) from error
+
+
+def _missing(resource: Resource, name: str, namespace: str, error: KubeNotFoundError) -> str:
+    kinds = f"{resource.plural}.{resource.group}"
+    # Where the kind itself is unknown the API server answers without a word of its own.
+    if error.reason != "NotFound":
+        return (
+            f"the cluster does not know {kinds}: install the CRDs "
+            "(bubu-operator crds | kubectl apply --server-side -f -)"
+        )
+    if not resource.namespaced:
+        return f"there is no {resource.kind} {name}; see which there are: kubectl get {kinds}"
+    return (
+        f"there is no {resource.kind} {name} in namespace {namespace}; name another namespace by -n, or see "
+        f"which there are: kubectl get {kinds} -n {namespace}"
+    )
 
 
 def _annotate(client: KubeClient, resource: Resource, policy: AnyPolicy, name: str, value: str) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from click.testing import CliRunner
 
 from bubu_operator.api.v1alpha1.cluster_retention_policy import ClusterRetentionPolicy
 from bubu_operator.api.v1alpha1.retention_policy import RetentionPolicy
+from bubu_operator.errors import KubeNotFoundError
+from bubu_operator.kube.resources import Resource
+from bubu_operator.kubectl import retention as commands
+from bubu_operator.kubectl.access import Access
 from bubu_operator.kubectl.main import cli
 from bubu_operator.kubectl.retention_text import (
     PendingKind,
@@ -19,6 +23,7 @@ from bubu_operator.kubectl.retention_text import (
     pending_approval,
 )
 
+Json = dict[str, Any]
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 PLAN = "3f2a90b1c4d5e6f7"
 
@@ -232,6 +237,66 @@ def test_foreign_text_cannot_move_the_cursor_of_a_terminal():
 def test_sizes_are_told_in_the_largest_unit_that_fits(size: int, text: str):
     """And beyond the last unit nothing breaks."""
     assert bytes_text(size) == text
+
+
+class NothingThere:
+    """An API server that has no policy; answers as a real one does."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def get(self, resource: Resource, name: str, namespace: str | None) -> Json:
+        """Refuse."""
+        what = f"GET {resource.path(namespace)}/{name}"
+        raise KubeNotFoundError(f"{what}: not found", status=404, reason=self.reason)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason", "told"),
+    [
+        (
+            "nope",
+            "NotFound",
+            (
+                "there is no RetentionPolicy nope in namespace flows; name another namespace by -n, or see which "
+                "there are: kubectl get retentionpolicies.storage.bubustack.io -n flows"
+            ),
+        ),
+        (
+            "cbrp/nope",
+            "NotFound",
+            (
+                "there is no ClusterRetentionPolicy nope; see which there are: "
+                "kubectl get clusterretentionpolicies.storage.bubustack.io"
+            ),
+        ),
+        (
+            "nope",
+            "",
+            (
+                "the cluster does not know retentionpolicies.storage.bubustack.io: install the CRDs "
+                "(bubu-operator crds | kubectl apply --server-side -f -)"
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "run", "approve"])
+def test_a_policy_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, command: str, target: str, reason: str, told: str
+):
+    """Its kind, name and namespace, and where to look; not the URL that was asked."""
+    client: Any = NothingThere(reason)
+    monkeypatch.setattr(commands, "open_access", lambda *_: Access(client, "flows", ()))
+
+    done = CliRunner().invoke(cli, ["retention", command, target])
+
+    assert (1, f"kubectl bubu: {told}\n") == (done.exit_code, done.stderr)
 
 
 @pytest.mark.parametrize("target", ["pod/x", "brp/", "a/b/c", "/x", ""])
