@@ -30,6 +30,15 @@ def assert_manners(process: Contained) -> None:
         assert line["level"] in ("debug", "info", "warning"), line
 
 
+def last_words(process: Contained) -> str:
+    """Return the last message of its own: the interpreter, which shows all warnings here, may end later.
+
+    On a machine that is busy it finds sockets that were about to be closed.
+    """
+    own = [line for line in process.messages if "ResourceWarning: unclosed transport" not in line["message"]]
+    return str(own[-1]["message"])
+
+
 def test_a_controller_works_and_ends(cluster: Cluster, namespace: str, tmp_path: Path):
     """Kopf watches, stores are probed, a pass runs in a process of its own; then SIGTERM ends it with 0."""
     install(cluster)
@@ -55,7 +64,7 @@ def test_a_controller_works_and_ends(cluster: Cluster, namespace: str, tmp_path:
         assert controller.wait_exit(SECONDS) == 0, controller.log
     assert len(world.objects()) == 1
     assert_manners(controller)
-    assert controller.messages[-1]["message"] == "the controller has stopped"
+    assert last_words(controller) == "the controller has stopped"
 
 
 def test_a_webhook_works_and_ends(cluster: Cluster, tmp_path: Path):
@@ -74,4 +83,4 @@ def test_a_webhook_works_and_ends(cluster: Cluster, tmp_path: Path):
 
         assert webhook.wait_exit(SECONDS) == 0, webhook.log
     assert_manners(webhook)
-    assert webhook.messages[-1]["message"] == "webhook stopped"
+    assert last_words(webhook) == "webhook stopped"
