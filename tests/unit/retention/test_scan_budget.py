@@ -105,10 +105,10 @@ def test_entries_that_a_listing_did_not_get_are_given_back():
     assert (scans.left, scans.received) == (97, 3)
 
 
-@pytest.mark.parametrize("scans", [None, ScanBudget(10_000)])
-def test_a_page_has_no_more_entries_than_a_store_gives(scans):
+@pytest.mark.parametrize("is_counted", [False, True])
+def test_a_page_has_no_more_entries_than_a_store_gives(is_counted):
     """Whatever is asked for, with a budget or without one."""
-    store = Store(MAX_PAGE_SIZE + 1)
+    store, scans = Store(MAX_PAGE_SIZE + 1), ScanBudget(10_000) if is_counted else None
     listing = listing_of(store, scans)
 
     assert len(listing.next_page(5_000) or ()) == MAX_PAGE_SIZE
