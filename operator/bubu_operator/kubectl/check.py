@@ -19,27 +19,23 @@ import yaml
 
 from bubu_operator.api.crds import render_crds
 from bubu_operator.defaults import LEASE_NAME, OPERATOR_NAMESPACE, WEBHOOK_NAME
-from bubu_operator.errors import KubeApiError, KubeForbiddenError, KubeInvalidError, KubeNotFoundError
-from bubu_operator.injection.names import INJECT_LABEL, SYSTEM_NAMESPACES
-from bubu_operator.injection.podspec import child, texts_of
-from bubu_operator.injection.select import select_config
+from bubu_operator.errors import KubeApiError, KubeForbiddenError, KubeNotFoundError
+from bubu_operator.injection.podspec import child
 from bubu_operator.kube.client import DEFAULT_TIMEOUT_SECONDS, KubeClient
-from bubu_operator.kube.configs import list_configs
 from bubu_operator.kube.resources import (
     CLUSTER_RETENTION_POLICIES,
     CLUSTER_STORAGE_CONFIGS,
     LEASES,
     MUTATING_WEBHOOKS,
     NAMESPACES,
-    PODS,
     RETENTION_POLICIES,
     STORAGE_CONFIGS,
     JsonObject,
     Resource,
     metadata_of,
-    section,
 )
 from bubu_operator.kubectl.access import cluster_options, open_access
+from bubu_operator.kubectl.dry_run import DryRun, ambiguous
 from bubu_operator.kubectl.failures import one_line, reported
 from bubu_operator.kubectl.findings import Finding, Status, exit_code_of, fail, ok, warn
 from bubu_operator.kubectl.judge import (
@@ -47,14 +43,11 @@ from bubu_operator.kubectl.judge import (
     judge_crds,
     judge_endpoints,
     judge_lease,
-    judge_probe,
     judge_strict,
     judge_webhook,
     list_of,
 )
 from bubu_operator.kubectl.output import output_option, paragraph, print_documents
-from bubu_operator.webhook.configuration import NAME_LABEL
-from bubu_operator.webhook.entries import entry_for
 
 __all__ = ["Checker", "check"]
 
@@ -65,7 +58,6 @@ ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "E
 
 _AREA_WIDTH: Final = 23
 _STATUS_WIDTH: Final = 6
-_PROBE_LABELS: Final = {INJECT_LABEL: "true"}
 _COLOURS: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
 
 
@@ -117,7 +109,9 @@ class Checker:
                     "strict", "list namespaces", lambda: self._strict(configuration, serving=serving)
                 )
         findings += self._guarded(
-            "dry run", "create pods, and list storageconfigs", lambda: self._probe(configuration)
+            "dry run",
+            "create pods, and list storageconfigs and clusterstorageconfigs",
+            lambda: self._dry_run(configuration),
         )
         for resource in (
             STORAGE_CONFIGS,
@@ -202,102 +196,12 @@ class Checker:
         finding = judge_strict(self.client.list(NAMESPACES).items, configuration, serving=serving)
         return [] if finding is None else [finding]
 
-    def _probe(self, configuration: JsonObject | None) -> list[Finding]:
-        """Create a pod where a config applies, without leaving one."""
-        namespace = self._namespace_with_config(configuration)
-        if not namespace:
-            return [
-                warn(
-                    "dry run",
-                    "not tried: no namespace that the webhook is asked about has a StorageConfig that a pod "
-                    "would get",
-                    "create one (docs/examples), or name a namespace by -n",
-                )
-            ]
-        pod = _probe_pod(namespace)
-        try:
-            response = self.client.send(
-                "POST",
-                PODS.path(namespace),
-                query={"dryRun": "All"},
-                body=pod,
-                timeout_seconds=DEFAULT_TIMEOUT_SECONDS,
-            )
-        except KubeForbiddenError as error:
-            # Quotas, pod security and a strict webhook refuse with the same code as missing rights.
-            if "cannot create resource" in str(error):
-                raise
-            return [fail("dry run", f"a pod in {namespace} is refused: {error}", "see the message")]
-        except KubeInvalidError as error:
-            return [warn("dry run", f"a pod in {namespace} is refused: {error}", "see the message")]
-        warnings = [text.partition('"')[2].rpartition('"')[0] for text in response.headers.getlist("Warning")]
-        made = json.loads(self.client.read(response, PODS.path(namespace)))
-        return [judge_probe(made, warnings, namespace)]
-
-    def _namespace_with_config(self, configuration: JsonObject | None) -> str:
-        """The first namespace whose pods would get a StorageConfig by default; "" for none.
-
-        Args:
-            configuration: the webhook's, whose selectors may leave namespaces out; None where it is unknown.
-        """
-        configs = list_configs(self.client, STORAGE_CONFIGS, self.namespace or None)
-        for namespace in sorted({config.namespace for config in configs}):
-            if namespace in (*SYSTEM_NAMESPACES, self.operator_namespace):
-                continue
-            if select_config({}, namespace, {}, configs, ()).config is None:
-                continue
-            labels = self._labels_of(namespace)
-            if labels is None:
-                continue
-            if configuration is None or entry_for(configuration, _PROBE_LABELS, labels) is not None:
-                return namespace
-        return ""
-
-    def _labels_of(self, namespace: str) -> dict[str, str] | None:
-        """Its labels, None where no pods can be created; of one that may not be read, its name alone."""
-        name = {NAME_LABEL: namespace}
-        try:
-            found = self._optional(NAMESPACES, namespace)
-        except KubeForbiddenError:
-            return name
-        if found is None or section(found, "status").get("phase") != "Active":
-            return None
-        return texts_of(metadata_of(found), "labels") | name
-
-
-def _probe_pod(namespace: str) -> JsonObject:
-    """A pod that the strictest pod security lets pass; it is never run.
-
-    Without a user's id: clusters that give each namespace a range of ids refuse any other.
-    """
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "generateName": "bubu-check-",
-            "namespace": namespace,
-            "labels": dict(_PROBE_LABELS),
-        },
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [
-                {
-                    "name": "check",
-                    "image": "registry.k8s.io/pause:3.10",
-                    "resources": {
-                        "requests": {"cpu": "1m", "memory": "1Mi"},
-                        "limits": {"cpu": "1m", "memory": "8Mi"},
-                    },
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                }
-            ],
-        },
-    }
+    def _dry_run(self, configuration: JsonObject | None) -> list[Finding]:
+        """Create a pod where a config applies, without leaving one; name where none can be chosen."""
+        trial = DryRun(self.client, self.namespace, self.operator_namespace, configuration)
+        places = trial.places()
+        tried = self._guarded("dry run", "create pods", lambda: [trial.try_one(places)])
+        return [*tried, *ambiguous(places)]
 
 
 def _unseen(area: str, right: str) -> Finding:

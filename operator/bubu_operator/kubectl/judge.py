@@ -51,6 +51,10 @@ _NOT_BROKEN: Final = frozenset({Reason.NOT_PROBED, Reason.EMPTY_DIR, Reason.NO_C
 """Reasons of a Ready that is Unknown for good: the controller cannot look, and pods can."""
 
 _WEBHOOK_REMEDY: Final = "look at the webhook: kubectl -n {namespace} get pods,deployments; its log says why"
+_SILENT: Final = (
+    "the API server did not reach the webhook, or does not trust its certificate (x509: is caBundle of the "
+    "authority that signed it?): see the lines above, the webhook's log and the API server's"
+)
 
 
 def judge_crds(installed: Mapping[str, JsonObject | None]) -> list[Finding]:
@@ -211,16 +215,26 @@ def judge_strict(
     return ok("strict", f"{shown}: a pod that asks for storage does not start without it")
 
 
-def judge_probe(pod: JsonObject, warnings: Sequence[str], namespace: str) -> Finding:
-    """Look at what came back from creating a pod as a dry run."""
+def judge_probe(pod: JsonObject, warnings: Sequence[str], namespace: str, *, named: str = "") -> Finding:
+    """Look at what came back from creating a pod as a dry run.
+
+    Args:
+        pod: what came back.
+        warnings: what the API server said with it.
+        namespace: where it was created.
+        named: the config that its label names; "" where it names none.
+    """
+    who = f"a pod in {namespace}" + (f" that names {named}" if named else "")
     record = None if pod_problem(pod) else read_record(pod)[0]
     if record is not None:
-        return ok("dry run", f"a pod in {namespace} comes back with {record.config_text} injected")
-    said = f"; the webhook says: {'; '.join(warnings)}" if warnings else ""
+        return ok("dry run", f"{who} comes back with {record.config_text} injected")
+    text = f"{who} that asks for storage comes back without it"
+    if not warnings:
+        return fail("dry run", f"{text}, and nothing says why", _SILENT)
     return fail(
         "dry run",
-        f"a pod in {namespace} that asks for storage comes back without it{said}",
-        "if it says nothing the API server did not reach the webhook: see the lines above and its log",
+        f"{text}; the webhook says: {'; '.join(warnings)}",
+        f"see the message; if it is not the webhook's, {_SILENT}",
     )
 
 

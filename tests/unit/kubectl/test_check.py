@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from urllib3 import HTTPHeaderDict
 
-from bubu_operator.kube.resources import MUTATING_WEBHOOKS, NAMESPACES, STORAGE_CONFIGS
+from bubu_operator.errors import KubeApiError, KubeForbiddenError, kube_error
+from bubu_operator.injection.names import CONFIG_LABEL
+from bubu_operator.kube.resources import (
+    CLUSTER_STORAGE_CONFIGS,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    STORAGE_CONFIGS,
+)
 from bubu_operator.kubectl.check import Checker
 from bubu_operator.kubectl.findings import Finding, Status
 from bubu_operator.webhook.configuration import NAME_LABEL, render_webhook_configuration
@@ -24,9 +32,11 @@ class Server(FakeApi):
 
     Attributes:
         created: the pods of dry runs.
+        refusal: what they are refused with; None lets them pass.
     """
 
     server = SERVER
+    refusal: KubeApiError | None = None
 
     def __init__(self, *objects: tuple[Any, Json]) -> None:
         super().__init__(*objects)
@@ -38,6 +48,8 @@ class Server(FakeApi):
             assert body is not None
             assert path.endswith("/pods")
             self.created.append(body)
+            if self.refusal is not None:
+                raise self.refusal
         return types.SimpleNamespace(headers=HTTPHeaderDict(), body=body or {"gitVersion": "v1.30.0"})
 
     def read(self, response: types.SimpleNamespace, _path: str) -> bytes:
@@ -45,15 +57,35 @@ class Server(FakeApi):
         return json.dumps(response.body).encode()
 
 
-def team(name: str, **labels: str) -> list[tuple[Any, Json]]:
-    """A namespace with a config for its pods."""
-    metadata = {"name": name, "labels": {NAME_LABEL: name, **labels}}
-    s3 = {"bucket": "flows", "authentication": {"secretRef": {"name": "keys"}}}
-    config = {"metadata": {"name": "main", "namespace": name}, "spec": {"s3": s3}}
+S3 = {"bucket": "flows", "authentication": {"secretRef": {"name": "keys"}}}
+
+
+def team(
+    name: str, labels: dict[str, str] | None = None, *, configs: Sequence[str] = ("main",), **spec: Any
+) -> list[tuple[Any, Json]]:
+    """A namespace with configs for its pods."""
+    metadata = {"name": name, "labels": {NAME_LABEL: name, **(labels or {})}}
     return [
         (NAMESPACES, {"metadata": metadata, "status": {"phase": "Active"}}),
-        (STORAGE_CONFIGS, config),
+        *(
+            (STORAGE_CONFIGS, {"metadata": {"name": config, "namespace": name}, "spec": {"s3": S3, **spec}})
+            for config in configs
+        ),
     ]
+
+
+def shared(name: str) -> tuple[Any, Json]:
+    """A config that is offered to every namespace."""
+    return CLUSTER_STORAGE_CONFIGS, {
+        "metadata": {"name": name},
+        "spec": {
+            "namespaceSelector": {},
+            "s3": {
+                "bucket": "all",
+                "authentication": {"secretRef": {"name": "keys", "controllerNamespace": "storage-system"}},
+            },
+        },
+    }
 
 
 def registration(*excluded: str) -> tuple[Any, Json]:
@@ -64,10 +96,16 @@ def registration(*excluded: str) -> tuple[Any, Json]:
     return MUTATING_WEBHOOKS, made
 
 
+def said_of(server: Server, area: str, namespace: str = "") -> list[Finding]:
+    """What the check says of something."""
+    findings = Checker(server, namespace).run()  # type: ignore[arg-type]
+    return [finding for finding in findings if finding.area == area]
+
+
 def dry_run(server: Server, namespace: str = "") -> Finding:
     """What the check says of the pod that it tried, or did not try."""
-    findings = Checker(server, namespace).run()  # type: ignore[arg-type]
-    return next(finding for finding in findings if finding.area == "dry run")
+    (finding,) = said_of(server, "dry run", namespace)
+    return finding
 
 
 @pytest.mark.parametrize(
@@ -110,3 +148,153 @@ def test_the_pod_asks_for_no_user_of_its_own():
     for context in (spec["securityContext"], spec["containers"][0]["securityContext"]):
         assert not {"runAsUser", "runAsGroup", "fsGroup"} & context.keys()
     assert spec["securityContext"]["runAsNonRoot"] is True
+
+
+@pytest.mark.parametrize("namespace", ["two", ""])
+@pytest.mark.parametrize(
+    ("default", "said", "way_out"),
+    [
+        (
+            False,
+            "namespace two has several StorageConfigs and none is marked default: aa, bb",
+            (
+                f"set spec.default on one, or name one by the label {CONFIG_LABEL} "
+                "of the pod, or of its namespace"
+            ),
+        ),
+        (
+            True,
+            "several StorageConfigs of namespace two are marked default: aa, bb",
+            "keep the mark on one",
+        ),
+    ],
+)
+def test_a_namespace_whose_pods_must_name_a_config_is_told(
+    namespace: str, said: str, way_out: str, *, default: bool
+):
+    """With the configs and the way out; the pod that is tried names one, which shows that the rest works."""
+    server = Server(registration(), *team("two", configs=("aa", "bb"), default=default))
+
+    (told,) = said_of(server, "selection", namespace)
+
+    text = f"pods in two that name no config are refused storage (Ambiguous): {said}"
+    assert (Status.WARN, text, way_out) == (told.status, told.text, told.remedy)
+    assert ["aa"] == [pod["metadata"]["labels"].get(CONFIG_LABEL) for pod in server.created]
+    assert "a pod in two that names aa" in dry_run(server, namespace).text
+
+
+def test_a_pod_that_need_name_no_config_is_tried_first():
+    """An ambiguous namespace is told all the same, wherever it stands."""
+    server = Server(
+        registration(),
+        *team("a-two", configs=("aa", "bb")),
+        *team("main"),
+        *team("two", configs=("aa", "bb")),
+    )
+
+    told = said_of(server, "selection")
+
+    assert ["a-two", "two"] == [finding.text.split()[2] for finding in told]
+    assert [("main", None)] == [
+        (pod["metadata"]["namespace"], pod["metadata"]["labels"].get(CONFIG_LABEL)) for pod in server.created
+    ]
+
+
+def test_a_namespace_that_names_its_config_is_not_ambiguous():
+    """Its label decides, as it does for the webhook."""
+    server = Server(registration(), *team("two", {CONFIG_LABEL: "bb"}, configs=("aa", "bb")))
+
+    assert [] == said_of(server, "selection", "two")
+    assert CONFIG_LABEL not in server.created[0]["metadata"]["labels"]
+
+
+def test_cluster_wide_configs_count_for_the_namespace_that_was_named():
+    """One is tried; two of them are ambiguous, too."""
+    one = Server(registration(), *team("bare", configs=()), shared("all"))
+    two = Server(registration(), *team("bare", configs=()), shared("all"), shared("more"))
+
+    assert ([], "bare") == (said_of(one, "selection", "bare"), one.created[0]["metadata"]["namespace"])
+    (told,) = said_of(two, "selection", "bare")
+    assert "several ClusterStorageConfigs select namespace bare: all, more" in told.text
+    assert "all" == two.created[0]["metadata"]["labels"][CONFIG_LABEL]
+
+
+def test_cluster_wide_configs_that_may_not_be_listed_are_no_missing_ones(monkeypatch: pytest.MonkeyPatch):
+    """Own configs are tried without them; where there are none the missing right is named."""
+
+    def listed(server: Server, resource: Any, namespace: str | None = None, **words: Any) -> Any:
+        if resource is CLUSTER_STORAGE_CONFIGS:
+            raise KubeForbiddenError("no", status=403)
+        return FakeApi.list(server, resource, namespace, **words)
+
+    monkeypatch.setattr(Server, "list", listed)
+    server = Server(registration(), *team("bare", configs=()), *team("main"))
+
+    assert "you may not look at it" in dry_run(server, "bare").text
+    assert [] == server.created
+    dry_run(server, "main")
+    assert ["main"] == [pod["metadata"]["namespace"] for pod in server.created]
+
+
+def test_without_a_config_for_the_named_namespace_it_is_named():
+    """And one that does not exist is no namespace without a config."""
+    server = Server(registration(), *team("bare", configs=()), *team("main"))
+
+    bare, nowhere = dry_run(server, "bare"), dry_run(server, "nowhere")
+
+    assert "(NoConfig): namespace bare has no StorageConfig" in bare.text
+    assert "there is no namespace nowhere that the webhook is asked about" in nowhere.text
+    assert [(Status.WARN, True)] * 2 == [(said.status, bool(said.remedy)) for said in (bare, nowhere)]
+    assert [] == server.created
+
+
+def test_what_is_ambiguous_is_told_to_who_may_not_create_pods():
+    """The missing right is the dry run's alone."""
+    server = Server(registration(), *team("two", configs=("aa", "bb")))
+    server.refusal = KubeForbiddenError('User "x" cannot create resource "pods"', status=403)
+
+    assert 1 == len(said_of(server, "selection", "two"))
+    assert "ask for the right to create pods" in dry_run(server, "two").remedy
+
+
+UNTRUSTED = (
+    'failed to call webhook: Post "https://w.svc:443/mutate?timeout=5s": tls: failed to verify certificate: '
+    "x509: certificate signed by unknown authority"
+)
+
+
+@pytest.mark.parametrize(
+    ("webhook", "cause", "way_out"),
+    [
+        (
+            "",
+            UNTRUSTED,
+            "the API server does not trust the webhook's certificate: is caBundle of the authority",
+        ),
+        ("", "failed to call webhook: connection refused", "the webhook's log says more"),
+        ("policy.example.com", UNTRUSTED, "it is not this operator's webhook"),
+    ],
+)
+def test_a_webhook_that_cannot_be_called_is_named_with_the_cause(webhook: str, cause: str, way_out: str):
+    """What the API server answers where pods are refused meanwhile: a strict namespace, another's webhook."""
+    server = Server(registration(), *team("team-a"))
+    name = webhook or registration()[1]["webhooks"][0]["name"]
+    server.refusal = kube_error(
+        f'POST /api/v1/pods: Internal error occurred: failed calling webhook "{name}": {cause}',
+        status=500,
+        reason="InternalError",
+    )
+
+    said = dry_run(server)
+
+    assert Status.FAIL is said.status
+    assert f"the API server cannot call webhook {name}: {cause}" in said.text
+    assert way_out in said.remedy
+
+
+def test_silence_of_the_webhook_may_be_a_certificate():
+    """Where pods pass without storage the API server gives no cause: both causes are named."""
+    said = dry_run(Server(registration(), *team("team-a")))
+
+    assert "did not reach" in said.remedy
+    assert "does not trust its certificate (x509" in said.remedy

@@ -264,8 +264,8 @@ class NothingThere:
             "nope",
             "NotFound",
             (
-                "there is no RetentionPolicy nope in namespace flows; name another namespace by -n, or see which "
-                "there are: kubectl get retentionpolicies.storage.bubustack.io -n flows"
+                "there is no RetentionPolicy nope in namespace flows; name another namespace by -n, or "
+                "see which there are: kubectl get retentionpolicies.storage.bubustack.io -n flows"
             ),
         ),
         (
