@@ -204,6 +204,23 @@ def test_an_s3_store_becomes_ready_and_gets_well_again(
 
 
 @pytest.mark.s3
+def test_a_wrong_region_is_not_ready(
+    world: ControllerProcess, cluster: Cluster, allowed: str, s3_server: VersityGateway, bucket: str
+) -> None:
+    """The SDK corrects it for most requests but not for HEAD, so that pods would fail now and then."""
+    spec = s3(bucket, s3_server.endpoint)
+    spec["s3"]["region"] = "eu-central-1"
+    cluster.apply(secret(allowed, s3_server.access_key, s3_server.secret_key), store(allowed, spec))
+    found = settled(cluster, allowed, "StoreError")
+    assert condition(found)["status"] == "False"
+    assert "check region and endpoint" in condition(found)["message"]
+    until(lambda: not probes(s3_server.path_of(bucket, ".bubu")), "nothing to be left of a probe")
+
+    cluster.apply(store(allowed, s3(bucket, s3_server.endpoint)))
+    settled(cluster, allowed, "ProbeSucceeded")
+
+
+@pytest.mark.s3
 def test_an_anonymous_store_never_gets_the_controllers_identity(
     world: ControllerProcess, cluster: Cluster, namespace: str, s3_server: VersityGateway, bucket: str
 ) -> None:

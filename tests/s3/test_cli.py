@@ -155,6 +155,22 @@ def test_check(on: Callable[..., Result], s3_backend: S3Backend) -> None:
     assert [] == list(s3_backend.list_objects())
 
 
+@pytest.mark.parametrize("options", [(), ("--read-only",)])
+def test_check_in_a_wrong_region(
+    on: Callable[..., Result],
+    s3_backend: S3Backend,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+) -> None:
+    """Where `stat` would fail, the store is not called usable."""
+    monkeypatch.setenv("BUBU_STORAGE_S3_REGION", "eu-central-1")
+    result = on("check", *options)
+
+    assert 0 != result.exit_code
+    assert "check region and endpoint" in result.output
+    assert [] == list(s3_backend.list_objects())
+
+
 @pytest.mark.parametrize(
     "command",
     [

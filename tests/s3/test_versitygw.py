@@ -170,6 +170,17 @@ def test_wrong_region(s3_settings: S3Settings, open_s3: Callable[[S3Settings], S
     assert ["k"] == keys_of(backend.list_objects())
 
 
+@pytest.mark.parametrize("write", [True, False])
+def test_probe_of_a_wrong_region(
+    s3_settings: S3Settings, open_s3: Callable[[S3Settings], S3Backend], write: bool
+) -> None:
+    """HEAD is refused there and nothing tells why, so a store that takes the rest is not fit for use."""
+    backend = open_s3(replace(s3_settings, region="eu-central-1"))
+    with pytest.raises(StorageError, match="check region and endpoint"):
+        probe_backend(backend, write=write)
+    assert [] == keys_of(backend.list_objects())
+
+
 def test_probe(s3_backend: S3Backend) -> None:
     """All is seen but what this server ignores in silence; the clocks agree, and nothing is left."""
     report = probe_backend(s3_backend)

@@ -8,7 +8,9 @@ A capability is claimed only if it was seen: of a condition, that a wrong ETag i
 one accepted, for each kind of request by itself, since there are servers that honour conditions of a PUT
 and silently ignore those of a deletion. What a store need not have (conditions, copies, batches) is no
 failure if it is missing, ignored or refused; only an error that may pass (`TransientError`) is one, since
-then nothing was found out. Whether old versions are kept is a fact beside these: it is asked once, and
+then nothing was found out. A look at an object that is not there comes before everything else: later the
+SDK may have learned another region than the configured one from an error's text, which an answer to HEAD
+does not have. Whether old versions are kept is a fact beside these: it is asked once, and
 never a failure.
 """
 
@@ -28,6 +30,7 @@ from bubu_storage.backend.types import BackendCopier, BatchDeleter, ObjectBacken
 from bubu_storage.errors import (
     CorruptObjectError,
     ObjectNotFoundError,
+    PermissionDeniedError,
     PreconditionFailedError,
     StorageError,
     TransientError,
@@ -128,8 +131,8 @@ def probe_backend(
 
     Args:
         backend: the store; stays open.
-        write: also write and delete, in about 16 requests. Without it only a listing and, where
-            the store holds an object, the reading of one are tried; nothing is changed.
+        write: also write and delete, in about 17 requests. Without it only a look at a key that is not there,
+            a listing and, where the store holds an object, the reading of one are tried; nothing is changed.
         monotonic: clock for the latency, in seconds.
         now: our wall clock, timezone-aware, for the skew.
 
@@ -153,7 +156,7 @@ def probe_backend(
 
 
 class _WritingProbe:
-    """One probe that writes: two keys, what was seen, and how many requests that took."""
+    """One probe that writes: its keys, what was seen, and how many requests that took."""
 
     def __init__(self, backend: ObjectBackend, seen: set[Capability]) -> None:
         self._backend = backend
@@ -165,8 +168,10 @@ class _WritingProbe:
 
     def run(self) -> int:
         """Try everything and return the number of requests."""
+        refusal = self._counted(lambda: _refusal_of_a_look(self._backend, f"{self._base}.0"))
         try:
             etag = self._put(self._first, self._data)
+            _raise_if_any(refusal)
             self._seen.add(Capability.WRITE)
             self._check_bytes(self._first)
             self._seen.add(Capability.READ)
@@ -311,12 +316,39 @@ def _bearing(*raised: type[StorageError]) -> Generator[None]:
         return
 
 
+def _refusal_of_a_look(backend: ObjectBackend, key: str) -> StorageError | None:
+    """Ask for an object that is not there; return what is wrong if that is not the answer.
+
+    It is to be raised after a request that works: one that fails has a text as its answer, and so says more.
+    "Forbidden" is nothing wrong: it is the answer to those who may read objects and not list them.
+
+    Raises:
+        TransientError: nothing was found out, and another request would only wait as long.
+    """
+    try:
+        backend.head_object(key)
+    except TransientError:
+        raise
+    except (ObjectNotFoundError, PermissionDeniedError):
+        return None
+    except StorageError as error:
+        return error
+    return None
+
+
+def _raise_if_any(refusal: StorageError | None) -> None:
+    if refusal is not None:
+        raise refusal
+
+
 def _probe_by_reading(backend: ObjectBackend, seen: set[Capability]) -> int:
-    """List, and read an object if there is one; return the number of requests."""
+    """Look, list, and read an object if there is one; return the number of requests."""
+    refusal = _refusal_of_a_look(backend, f"{PROBE_PREFIX}{secrets.token_hex(12)}.0")
     page = next(backend.list_objects("", page_size=1), None)
+    _raise_if_any(refusal)
     seen.add(Capability.LIST)
     if page is None:
-        return 1
+        return 2
     first = page.objects[0]
     # It may be deleted by now, which says nothing against the store.
     with (
@@ -325,4 +357,4 @@ def _probe_by_reading(backend: ObjectBackend, seen: set[Capability]) -> int:
     ):
         stored.read()
         seen.add(Capability.READ)
-    return 2
+    return 3

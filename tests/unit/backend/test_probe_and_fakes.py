@@ -22,6 +22,7 @@ from bubu_storage.errors import (
     PreconditionFailedError,
     StorageError,
     StorageTimeoutError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedOperationError,
 )
@@ -68,7 +69,7 @@ class WithoutBatches:
 def test_probe_reports_what_it_saw() -> None:
     """Each capability, the mean latency of an operation, and how far the clocks are apart."""
     ours = datetime(2026, 1, 1, tzinfo=UTC)
-    ticks = iter([100.0, 107.0])
+    ticks = iter([100.0, 107.5])
     store = MemoryBackend(clock=lambda: ours + timedelta(seconds=90))
     report = probe_backend(store, monotonic=lambda: next(ticks), now=lambda: ours)
     assert tuple(Capability) == report.capabilities
@@ -277,8 +278,76 @@ def test_probe_without_writing() -> None:
     counting.inner.put_object("a", b"")
     counting.calls.clear()
     assert (Capability.READ, Capability.LIST) == probe_backend(counting, write=False).capabilities
-    assert {Operation.LIST_PAGE, Operation.GET, Operation.SERVER_TIME} == set(counting.counts)
+    assert {Operation.HEAD, Operation.LIST_PAGE, Operation.GET, Operation.SERVER_TIME} == set(counting.counts)
+    assert 1 == counting.counts[Operation.HEAD]
     assert 0 == counting.open_bodies
+
+
+class _Looks(MemoryBackend):
+    """Answers HEAD with an error, and may refuse what else is tried."""
+
+    def __init__(self, look: StorageError, rest: StorageError | None = None) -> None:
+        super().__init__()
+        self.look, self.rest = look, rest
+        self.asked: list[str] = []
+
+    def head_object(self, key: str) -> Any:
+        assert key.startswith(PROBE_PREFIX)
+        self.asked.append("head")
+        raise self.look
+
+    def put_object(self, key: str, body: Any, **more: Any) -> str:
+        self.asked.append("put")
+        if self.rest is not None:
+            raise self.rest
+        return super().put_object(key, body, **more)
+
+    def delete_object(self, key: str, *, if_match: str = "") -> None:
+        self.asked.append("delete")
+        super().delete_object(key, if_match=if_match)
+
+    def list_objects(self, *args: Any, **more: Any) -> Any:
+        self.asked.append("list")
+        if self.rest is not None:
+            raise self.rest
+        return super().list_objects(*args, **more)
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_probe_fails_where_only_a_look_is_refused(write: bool) -> None:
+    """As by a store of another region: later requests work, since the SDK has learned the right one."""
+    store = _Looks(StorageError("400"))
+    with pytest.raises(StorageError) as caught:
+        probe_backend(store, write=write)
+    assert store.look is caught.value
+    assert ["head", *(["put", "delete", "delete"] if write else ["list"])] == store.asked
+    assert [] == keys_of(MemoryBackend.list_objects(store))
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_probe_tells_the_error_that_has_a_text(write: bool) -> None:
+    """Where all is refused, an answer to HEAD is the one that says least."""
+    store = _Looks(StorageError("400"), UnauthenticatedError("the session token has expired"))
+    with pytest.raises(UnauthenticatedError) as caught:
+        probe_backend(store, write=write)
+    assert store.rest is caught.value
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_probe_bears_that_a_look_at_nothing_is_forbidden(write: bool) -> None:
+    """Who may not list is told so instead of "not found"."""
+    store = _Looks(PermissionDeniedError("403"))
+    assert Capability.LIST in probe_backend(store, write=write).capabilities
+    assert "head" == store.asked[0]
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_probe_of_a_store_that_does_not_answer_waits_once(write: bool) -> None:
+    """After an error that may pass nothing else is tried, and there is nothing to clean up."""
+    store = _Looks(StorageTimeoutError("no answer"))
+    with pytest.raises(StorageTimeoutError):
+        probe_backend(store, write=write)
+    assert ["head"] == store.asked
 
 
 def test_probe_of_a_directory_leaves_no_trace(tmp_path: Path) -> None:
@@ -305,8 +374,8 @@ def test_probe_cleans_up_after_any_failure(timing: Timing) -> None:
         assert raised in {None, failure}
         passed += raised is None
         assert [] == keys_of(store.list_objects()), counting.calls[nth - 1]
-    # Three requests are to be refused, and what is refused has no answer to lose.
-    assert (3 if timing is Timing.AFTER else 0) == passed
+    # Three requests are to be refused and one finds nothing: these have no answer to lose.
+    assert (4 if timing is Timing.AFTER else 0) == passed
 
 
 def test_probe_notices_a_store_that_lies() -> None:
