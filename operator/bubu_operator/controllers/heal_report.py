@@ -30,7 +30,7 @@ from bubu_operator.kube.resources import (
     metadata_of,
     section,
 )
-from bubu_operator.kube.scrub import shorten
+from bubu_operator.kube.scrub import credential_scope, shorten
 from bubu_operator.kube.status import StatusRefusedError, write_status
 
 __all__ = ["Finding", "OwnerCount", "Reporter", "Said", "describe", "findings_of", "forbidden"]
@@ -266,7 +266,7 @@ class Reporter:
                     ConditionType.INJECTION_DRIFT,
                     words.status,
                     reason=words.reason,
-                    message=self._context.redactor.scrub(words.message),
+                    message=self._context.redactor.of(credential_scope(*name)).scrub(words.message),
                     generation=standing.generation,
                     now=now,
                 )

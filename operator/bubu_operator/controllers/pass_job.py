@@ -25,6 +25,7 @@ class PassJob:
         policy: the same, parsed.
         plan: for the engine.
         store: its identity.
+        scope: whose credentials its texts are cleaned of: the store's, see `scope_of`.
         access: to the store; closed by the runner.
         due: why now.
         owners: who knows the owners of runs.
@@ -37,6 +38,7 @@ class PassJob:
     policy: AnyPolicy
     plan: PassPlan
     store: str
+    scope: str
     access: PassAccess
     due: Due
     owners: PolicyOwners

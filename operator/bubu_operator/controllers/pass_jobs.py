@@ -38,7 +38,7 @@ from bubu_operator.controllers.pass_words import (
 from bubu_operator.controllers.probe_job import place_problem, wants_job
 from bubu_operator.controllers.probe_job_schedule import Places, key_of_config
 from bubu_operator.controllers.probe_job_state import Phase, pending_seconds
-from bubu_operator.controllers.store_access import grant_command
+from bubu_operator.controllers.store_access import grant_command, scope_of
 from bubu_operator.errors import (
     KubeApiError,
     KubeConflictError,
@@ -167,7 +167,7 @@ class PassJobs:
                 return ""
             told = last_words([pod for pod in pods if held.job_uid in owners_of(pod)])
             if told is not None:
-                return self._context.redactor.scrub(told)
+                return self._context.redactor.of(scope_of(config)).scrub(told)
             if self._context.monotonic() >= until or self._context.stopping.wait(LAST_WORDS_LOOK_SECONDS):
                 return ""
 

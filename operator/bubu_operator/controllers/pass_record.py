@@ -21,7 +21,7 @@ from bubu_operator.kube.conditions import ConditionStatus
 from bubu_operator.kube.conditions import find_condition as find_raw
 from bubu_operator.kube.events import EventType
 from bubu_operator.kube.resources import JsonObject, key_of, metadata_of, section
-from bubu_operator.kube.scrub import shorten
+from bubu_operator.kube.scrub import Redactor, shorten
 from bubu_operator.kube.status import StatusRefusedError, write_status
 from bubu_operator.observability.retention_metrics import PassResult
 from bubu_operator.owners.census import OwnersProblem
@@ -97,9 +97,7 @@ class PassRecord:
             return
         self._written_at = now
         try:
-            self._write(
-                lambda old: progress_status(old, self.start, report, self._context.redactor), owned=True
-            )
+            self._write(lambda old: progress_status(old, self.start, report, self._redactor), owned=True)
         except (StatusRefusedError, KubeNotFoundError):
             self._write_failures = MAX_WRITE_FAILURES
         except KubeApiError as error:
@@ -126,7 +124,7 @@ class PassRecord:
                 clean,
                 now=now,
                 interval_seconds=interval_seconds,
-                redactor=self._context.redactor,
+                redactor=self._redactor,
                 missing=self.clean(self._job.missing),
             )
             return with_owners(with_store_facts(new, self.facts, now=now))
@@ -149,7 +147,16 @@ class PassRecord:
 
     def clean(self, message: str) -> str:
         """Return a text as people may see it."""
-        return shorten(self._context.redactor.scrub(message), MAX_MESSAGE_CHARACTERS)
+        return shorten(self.scrub(message), MAX_MESSAGE_CHARACTERS)
+
+    def scrub(self, text: str) -> str:
+        """Return a text of any length without the credentials of the pass's store."""
+        return self._redactor.scrub(text)
+
+    @property
+    def _redactor(self) -> Redactor:
+        # Made anew each time: credentials may be rotated while a pass runs.
+        return self._context.redactor.of(self._job.scope)
 
     def _write(self, make: Callable[[JsonObject], JsonObject], *, owned: bool) -> None:
         """Write a status onto our own pass only: not after a take-over, not onto another object."""

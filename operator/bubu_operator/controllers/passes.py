@@ -221,7 +221,7 @@ class _Supervision:
         if stopped:
             return Verdict(False, Reason.PASS_FAILED, f"cut short: {stopped}; the next pass resumes")
         # Scrubbed before it is cut: the rest of a secret would not be known as one.
-        last_words = self._context.redactor.scrub(line.complaint).strip().rsplit("\n", 1)[-1]
+        last_words = self._record.scrub(line.complaint).strip().rsplit("\n", 1)[-1]
         last_words = last_words[-MAX_LAST_WORDS_CHARACTERS:]
         return Verdict(
             False,

@@ -17,6 +17,7 @@ from bubu_operator.api.v1alpha1.retention_policy import RetentionMode
 from bubu_operator.controllers.context import Context
 from bubu_operator.controllers.policy_kinds import PolicyKind
 from bubu_operator.controllers.policy_store import PolicyStore
+from bubu_operator.controllers.store_access import scope_of
 from bubu_operator.errors import KubeNotFoundError
 from bubu_operator.kube.conditions import ConditionStatus, find_condition
 from bubu_operator.kube.events import EventType
@@ -52,7 +53,8 @@ class PolicyReport:
         more: More | None = None,
     ) -> JsonObject:
         """Write down why no pass can run; return the policy as it is now."""
-        message = shorten(self._context.redactor.scrub(problem.message), MAX_MESSAGE_CHARACTERS)
+        scope = key_of(obj).namespace if store is None else scope_of(store.config)
+        message = shorten(self._context.redactor.of(scope).scrub(problem.message), MAX_MESSAGE_CHARACTERS)
         if problem.quiet and problem.reason is Reason.STORAGE_NOT_READY:
             self._beginning.add(key_of(obj))
         else:

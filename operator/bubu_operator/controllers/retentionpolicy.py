@@ -33,7 +33,7 @@ from bubu_operator.controllers.policy_owners import (
 from bubu_operator.controllers.policy_report import PolicyReport
 from bubu_operator.controllers.policy_store import PolicyStore, find_store, store_problem
 from bubu_operator.controllers.scheduler import StoreSlots
-from bubu_operator.controllers.store_access import Refusal, store_identity
+from bubu_operator.controllers.store_access import Refusal, scope_of, store_identity
 from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.conditions import format_time
@@ -188,6 +188,7 @@ class PolicyReconciler:
                 policy=parse_object(kind.model, obj),
                 plan=guarded,
                 store=store_identity(store.config),
+                scope=scope_of(store.config),
                 access=access,
                 due=due,
                 owners=owners,

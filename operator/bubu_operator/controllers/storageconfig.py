@@ -58,7 +58,7 @@ from bubu_operator.kube.resources import (
     metadata_of,
     section,
 )
-from bubu_operator.kube.scrub import shorten
+from bubu_operator.kube.scrub import credential_scope, shorten
 from bubu_operator.kube.status import StatusRefusedError, write_status
 from bubu_operator.observability.store_metrics import ConfigLabels
 from bubu_operator.retention.annotations import RUN_NOW_ANNOTATION
@@ -172,7 +172,9 @@ class ConfigReconciler:
 
     def _write(self, obj: JsonObject, config: AnyConfig | None, verdict: Verdict) -> None:
         now = self._context.clock()
-        message = shorten(self._context.redactor.scrub(verdict.message), MAX_MESSAGE_CHARACTERS)
+        key = key_of(obj)
+        own = self._context.redactor.of(credential_scope(self._resource.kind, key.namespace, key.name))
+        message = shorten(own.scrub(verdict.message), MAX_MESSAGE_CHARACTERS)
         clean = replace(verdict, message=message)
         generation = metadata_of(obj).get("generation")
         asked = self._newly_asked(obj)

@@ -3,7 +3,7 @@
 Invariants: credentials come only from the config's own namespace (or, cluster-wide, from
 the one it names for the controller); settings always say explicitly who asks, with keys
 or anonymously, so the SDK never looks for an identity of ours; every secret value read is
-told to the redactor before anything else is done with it.
+told to the redactor, as one of this config's texts, before anything else is done with it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bubu_operator.controllers.endpoint import address_policy
 from bubu_operator.controllers.local_path import PathProblem, check_local_path
 from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError
 from bubu_operator.kube.resources import CONFIG_MAPS, SECRETS, JsonObject, section
+from bubu_operator.kube.scrub import credential_scope
 from bubu_storage.settings import FileSettings, S3Settings
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "for_probe",
     "grant_command",
     "resolve_store",
+    "scope_of",
     "store_identity",
 ]
 
@@ -109,6 +111,11 @@ def store_identity(config: AnyConfig) -> str:
     if file.local_path is not None:
         return f"file://{file.local_path.rstrip('/')}"
     return ""
+
+
+def scope_of(config: AnyConfig) -> str:
+    """Return whose texts are cleaned of the credentials of a config's store; see `Redactor`."""
+    return credential_scope(config.KIND, config.metadata.namespace, config.metadata.name)
 
 
 def bucket_text(config: AnyConfig) -> str:
@@ -229,7 +236,9 @@ def _credentials(
     # Only what is used: the other values of a Secret are no business of ours, and must not blot out texts.
     # Nor what everybody reads anyway: a key id is often the team's name, and commands in messages hold that.
     public = {namespace, reference.name, config.metadata.namespace, config.metadata.name, settings.bucket}
-    context.redactor.add(data.get(key, "") for key in named if data.get(key, "").strip() not in public)
+    context.redactor.add(
+        (data.get(key, "") for key in named if data.get(key, "").strip() not in public), scope_of(config)
+    )
     values: list[str] = []
     for key in named[:2]:
         value = data.get(key)

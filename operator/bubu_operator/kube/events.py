@@ -20,7 +20,7 @@ from typing import Final
 from bubu_operator.errors import KubeApiError
 from bubu_operator.kube.client import KubeClient
 from bubu_operator.kube.resources import EVENTS, JsonObject, Resource, key_of
-from bubu_operator.kube.scrub import Redactor, shorten
+from bubu_operator.kube.scrub import Redactor, credential_scope, shorten
 
 __all__ = ["EventRecorder", "EventType"]
 
@@ -82,7 +82,8 @@ class EventRecorder:
         """
         metadata: JsonObject = obj.get("metadata") or {}
         key = key_of(obj)
-        note = _fit(self._redactor.scrub(note))
+        own = self._redactor.of(credential_scope(resource.kind, key.namespace, key.name))
+        note = _fit(own.scrub(note))
         identity = (str(metadata.get("uid") or key), reason, note)
         if not self._first_time(identity):
             return False

@@ -5,7 +5,10 @@ Two nets: values that this process has read from Secrets are removed wherever th
 when nobody told us their value: signed URLs' queries, user info in URLs, access key ids,
 ``Authorization`` headers, ``key=value`` pairs with a telling name.
 
-Status texts, events and log lines all pass through one `Redactor` per process.
+Status texts, events and log lines all pass through one `Redactor` per process. Invariants: log lines,
+which operators read, are cleaned of every value that the process knows; what tenants read is cleaned of
+the values of its own store only (`Redactor.of`), or a tenant could blot words out of everybody's
+messages by a credential, and learn by a guess in a message that somebody else has that credential.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote
 
-__all__ = ["REDACTED", "Redactor", "scrub_patterns", "shorten"]
+__all__ = ["REDACTED", "Redactor", "credential_scope", "scrub_patterns", "shorten"]
 
 REDACTED: Final = "[redacted]"
 MIN_SECRET_CHARACTERS: Final = 4
@@ -72,16 +75,36 @@ def shorten(text: str, max_characters: int) -> str:
     return line if len(line) <= max_characters else line[: max_characters - 1] + "…"
 
 
+def credential_scope(kind: str, namespace: str, name: str) -> str:
+    """Return to whose texts the credentials of a config belong: its namespace's, or its own if it has none.
+
+    No namespace is called like a cluster-wide config: the slash sees to that.
+    """
+    return namespace or f"{kind}/{name}"
+
+
 class Redactor:
-    """Remembers secret values of this process and removes them from text. Thread-safe."""
+    """Remembers secret values of this process and removes them from text. Thread-safe.
 
-    def __init__(self) -> None:
+    Args:
+        forms: known from the start, each in just this form.
+    """
+
+    def __init__(self, forms: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
-        self._values: dict[str, None] = {}
-        self._ordered: tuple[str, ...] = ()
+        self._common = dict.fromkeys(forms)
+        self._scopes: dict[str, dict[str, None]] = {}
+        self._values = dict(self._common)
+        self._ordered = _longest_first(self._values)
 
-    def add(self, values: Iterable[str]) -> None:
-        """Remember values, also quoted, escaped and in base64; empty and very short ones are ignored."""
+    def add(self, values: Iterable[str], scope: str = "") -> None:
+        """Remember values, also quoted, escaped and in base64; empty and very short ones are ignored.
+
+        Args:
+            values: what nobody may read.
+            scope: whose texts are cleaned of them, by `credential_scope`; "" for everybody's, which is
+                for what is the process's own.
+        """
         forms: set[str] = set()
         for value in values:
             for candidate in {value, value.strip()}:
@@ -97,19 +120,43 @@ class Redactor:
         if not forms:
             return
         with self._lock:
-            if forms <= self._values.keys():
-                return
-            for form in forms:
-                self._values.pop(form, None)
-                self._values[form] = None
-            while len(self._values) > MAX_REMEMBERED:
-                del self._values[next(iter(self._values))]
-            # Longest first: a value that holds another must go as a whole.
-            self._ordered = tuple(sorted(self._values, key=len, reverse=True))
+            _remember(self._common if not scope else self._scope(scope), forms)
+            if _remember(self._values, forms):
+                self._ordered = _longest_first(self._values)
+
+    def of(self, scope: str) -> Redactor:
+        """Return one that knows, of what is known now, that scope's values and everybody's only."""
+        with self._lock:
+            forms = self._common | self._scopes.get(scope, {})
+        return Redactor(forms)
+
+    def _scope(self, scope: str) -> dict[str, None]:
+        # The latest last: what is read again and again stays.
+        known = self._scopes.pop(scope, {})
+        self._scopes[scope] = known
+        if len(self._scopes) > MAX_REMEMBERED:
+            del self._scopes[next(iter(self._scopes))]
+        return known
 
     def scrub(self, text: str) -> str:
-        """Return ``text`` without known secret values and without what looks like one."""
+        """Return ``text`` without known secret values, whoever's, and without what looks like one."""
         for value in self._ordered:
             if value in text:
                 text = text.replace(value, REDACTED)
         return scrub_patterns(text)
+
+
+def _remember(known: dict[str, None], forms: set[str]) -> bool:
+    """Put forms last, and let go of the first if there are too many; tell whether any was new."""
+    is_news = not forms <= known.keys()
+    for form in forms:
+        known.pop(form, None)
+        known[form] = None
+    while len(known) > MAX_REMEMBERED:
+        del known[next(iter(known))]
+    return is_news
+
+
+def _longest_first(values: Iterable[str]) -> tuple[str, ...]:
+    # A value that holds another must go as a whole.
+    return tuple(sorted(values, key=len, reverse=True))

@@ -76,6 +76,21 @@ def restarted(world):
     return [name for kind, name in world.api.patches if kind == "Deployment"]
 
 
+def test_drift_is_told_in_words_that_are_credentials_elsewhere():
+    """Only what the config's own namespace keeps secret is hidden."""
+    world = World()
+    world.deployment("planted", 1)
+    world.deployment("kubectl", 1)
+    world.context.redactor.add(["planted"], NAMESPACE)
+    world.context.redactor.add(["kubectl"], "another-team")
+
+    Healing(world).sweep()
+
+    message = world.drift()[1]
+    assert "Deployment [redacted]" in message.replace(f"{NAMESPACE}/", "")
+    assert "Deployment kubectl" in message.replace(f"{NAMESPACE}/", "")
+
+
 def test_drift_is_said_counted_and_told_once():
     """Condition and PODS, numbers by state, one event on the Deployment however often it is swept."""
     world = World()

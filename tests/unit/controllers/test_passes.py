@@ -29,6 +29,7 @@ from bubu_operator.retention.schedule import decide_due
 from bubu_operator.retention.store_facts import StoreFacts
 from bubu_storage.backend.memory import MemoryBackend
 from bubu_storage.retention.cursor import Cursor
+from bubu_storage.retention.report import ErrorSample
 from bubu_storage.retention.runner import run_pass
 from bubu_storage.settings import FileSettings
 from tests.unit.controllers.fake_api import FakeApi
@@ -94,6 +95,7 @@ def job(api, interrupted=lambda: None):
         policy=policy,
         plan=plan,
         store="s",
+        scope="team-a",
         access=Access(),
         due=decide_due(policy, passes_now()),
         owners=PolicyOwners(None, NO_CENSUS),
@@ -201,6 +203,36 @@ def test_a_way_that_broke_off_says_why(api, context, child):
     assert PassRunner(context).run(made)
 
     assert "(OOMKilled)" in find_condition(status(api)["conditions"], "Reconciled")["message"]
+
+
+@pytest.mark.parametrize("scope", ["team-a", "ClusterStorageConfig/main"])
+def test_what_a_pass_says_is_cleaned_of_the_credentials_of_its_store(api, context, child, scope):
+    """Of these, also where the store is not of the policy's namespace; not of anybody else's words."""
+    context.redactor.add(["planted"], scope)
+    context.redactor.add(["kubectl"], "team-b")
+    child("import sys; sys.exit('planted: see kubectl')")
+
+    assert PassRunner(context).run(replace(job(api), scope=scope))
+
+    message = find_condition(status(api)["conditions"], "Reconciled")["message"]
+    assert message.endswith("[redacted]: see kubectl")
+    assert [note for _, note in api.events] == [message]
+    assert status(api)["lastPass"]["message"] == message
+
+
+@pytest.mark.parametrize("scope", ["team-a", "ClusterStorageConfig/main"])
+def test_what_a_pass_reports_is_cleaned_of_the_credentials_of_its_store(api, context, child, scope):
+    """Samples of errors quote what a store says."""
+    context.redactor.add(["planted"], scope)
+    context.redactor.add(["kubectl"], "team-b")
+    made = run_pass(MemoryBackend(), job(api).plan.spec, Cursor())
+    sample = ErrorSample("kubectl", "StorageError", "planted")
+    line = PassLine(LineType.REPORT, replace(made, errors=(sample,))).to_line()
+    child(f"import sys; sys.stdout.write({line!r})")
+
+    assert PassRunner(context).run(replace(job(api), scope=scope))
+
+    assert status(api)["lastPass"]["errorSamples"] == ["kubectl: StorageError: [redacted]"]
 
 
 def test_a_process_that_reports_and_then_hangs(api, context, child):

@@ -135,6 +135,7 @@ def test_a_policy_that_is_due_runs(world):
     assert world.look(KEY) == 0.0
     assert world.keeps() == {("outputs/team-b/", 86400.0)}
     assert world.ready()["status"] == "True"
+    assert world.runner.jobs[0].scope == "team-b"
 
 
 @pytest.mark.parametrize(
@@ -351,7 +352,7 @@ def test_a_cluster_config_is_for_the_namespaces_that_it_selects(world, selector,
 
     world.look(KEY)
 
-    assert len(world.runner.jobs) == passes
+    assert [job.scope for job in world.runner.jobs] == ["ClusterStorageConfig/main"] * passes
 
 
 @pytest.mark.parametrize("resource", [RETENTION_POLICIES, STORAGE_CONFIGS])
@@ -533,6 +534,33 @@ def test_a_store_that_recovers_is_news(world):
     world.look(KEY)
 
     assert [reason for reason, _ in world.api.events] == ["StorageNotReady", "Rehearsing"]
+
+
+@pytest.mark.parametrize("kind", ["StorageConfig", "ClusterStorageConfig"])
+def test_a_refusal_is_cleaned_of_the_credentials_of_its_store(world, kind):
+    """Also where the store is the cluster's; what is anybody else's word stays."""
+    scope = "team-b" if kind == "StorageConfig" else f"{kind}/main"
+    world.context.redactor.add(["planted"], scope)
+    world.context.redactor.add(["kubectl"], "team-a")
+    shared = config("", world.path, namespaceSelector={})
+    del shared["metadata"]["namespace"]
+    world.api.put(CLUSTER_STORAGE_CONFIGS, shared)
+    named = policy()
+    named["spec"]["storageRef"] = {"kind": kind, "name": "main"}
+    world.api.put(RETENTION_POLICIES, named)
+    look = PolicyReconciler(
+        world.context,
+        StoreSlots(4),
+        world.runner,
+        wake=lambda _key: None,
+        stores=Stores(Refusal(Reason.STORAGE_NOT_READY, "planted: see kubectl")),
+        open_owners=nobody,
+    )
+
+    look(KEY)
+
+    assert world.ready()["message"] == "[redacted]: see kubectl"
+    assert [note for _, note in world.api.events] == ["[redacted]: see kubectl"]
 
 
 def test_a_store_that_refuses_is_said_once(world):

@@ -574,6 +574,20 @@ def test_an_agent_that_did_not_leave_has_no_last_words(world):
     assert world.jobs.last_words(world.config(name="other")) == ""
 
 
+def test_last_words_are_cleaned_of_the_own_credentials_only(world):
+    """What another tenant keeps in a Secret is no word to hide here."""
+    world.open()
+    expected = world.arrive()
+    world.open()
+    expected.channel.agent_left = True
+    said = ProbeResult(reason="Timeout", message="planted: see kubectl").to_text()
+    world.pod(state={"terminated": {"exitCode": 1, "message": said}})
+    world.context.redactor.add(["planted"], "team-a")
+    world.context.redactor.add(["kubectl"], "team-b")
+
+    assert world.jobs.last_words(world.config()) == "its last words: [redacted]: see kubectl"
+
+
 def test_a_pod_that_was_evicted(world):
     """Its own status says why; it may have none of its container, and text without an end."""
     world.open()

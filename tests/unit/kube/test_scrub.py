@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bubu_operator.kube.scrub import REDACTED, Redactor, scrub_patterns, shorten
+from bubu_operator.kube import scrub
+from bubu_operator.kube.scrub import REDACTED, Redactor, credential_scope, scrub_patterns, shorten
 
 KEY = "AKIAIOSFODNN7EXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -113,6 +114,58 @@ def test_memory_is_bounded():
 
     assert "value-009999" not in redactor.scrub("value-009999")
     assert len(redactor._values) <= 16384
+
+
+def test_texts_of_a_scope_are_cleaned_of_its_own_values():
+    """And of what is the process's own; the process's log of all."""
+    redactor = Redactor()
+    redactor.add(["kubectl"], "team-b")
+    redactor.add(["planted"], "team-a")
+    redactor.add(["the-process-itself"])
+    text = "kubectl planted the-process-itself"
+
+    assert redactor.of("team-a").scrub(text) == f"kubectl {REDACTED} {REDACTED}"
+    assert redactor.of("team-b").scrub(text) == f"{REDACTED} planted {REDACTED}"
+    assert redactor.of("team-c").scrub(text) == f"kubectl planted {REDACTED}"
+    assert redactor.scrub(text) == f"{REDACTED} {REDACTED} {REDACTED}"
+
+
+def test_a_value_of_two_scopes_is_hidden_in_both():
+    """Two teams may share a credential; whoever came second is no worse off."""
+    redactor = Redactor()
+    for scope in ("team-a", "team-b"):
+        redactor.add(["planted"], scope)
+
+    assert [redactor.of(scope).scrub("planted") for scope in ("team-a", "team-b")] == [REDACTED] * 2
+
+
+def test_in_a_scope_too_a_longer_value_goes_first_and_short_ones_stay():
+    """Whether it is of the scope or of the process; and no word of three letters is hidden."""
+    redactor = Redactor()
+    redactor.add(["hunter2"])
+    redactor.add(["hunter2-and-more", "abc"], "team-a")
+
+    assert redactor.of("team-a").scrub("abc hunter2-and-more x") == f"abc {REDACTED} x"
+
+
+def test_no_namespace_has_the_scope_of_a_cluster_wide_config():
+    """Or a tenant would see what its words are compared with by the name of its namespace."""
+    assert credential_scope("StorageConfig", "team-a", "main") == "team-a"
+    assert credential_scope("ClusterStorageConfig", "", "main") == "ClusterStorageConfig/main"
+
+
+def test_a_value_that_is_read_again_outlives_those_that_are_not(monkeypatch):
+    """Whoever rotates a lot does not make the process forget what others still use."""
+    monkeypatch.setattr(scrub, "MAX_REMEMBERED", 8)
+    redactor = Redactor()
+    for number in range(20):
+        redactor.add(["planted"], "team-a")
+        redactor.add([f"value-{number:02d}"], f"team-{number}")
+
+    assert redactor.scrub("planted") == REDACTED
+    assert redactor.of("team-a").scrub("planted") == REDACTED
+    assert redactor.of("team-0").scrub("value-00") == "value-00"
+    assert len(redactor._scopes) <= 8
 
 
 def test_shorten_makes_one_clean_line():
