@@ -468,6 +468,56 @@ def test_check_sees_a_webhook_that_is_away(cluster: Cluster, webhook: Webhook, b
     assert "comes back without it" in findings(done)["dry run"]["text"]
 
 
+def test_check_names_configs_that_no_pod_gets_by_itself(
+    cluster: Cluster, webhook: Webhook, namespace: str, bubu: Plugin
+) -> None:
+    """Two of a namespace, none marked default; the dry run names one, so the rest is seen to work."""
+    cluster.apply(config_of("aa", namespace), config_of("bb", namespace))
+    wait_until_called(cluster, "a-kubectl-bubu")
+
+    def is_tried() -> bool:
+        """The webhook learns of configs by a watch."""
+        found = findings(bubu("check", "-n", namespace, "-o", "json"))
+        assert "warn" == found["selection"]["status"]
+        assert "(Ambiguous)" in found["selection"]["text"]
+        assert "none is marked default: aa, bb" in found["selection"]["text"]
+        return f"that names aa comes back with StorageConfig {namespace}/aa" in found["dry run"]["text"]
+
+    wait_until(is_tried, 20, "the pod that names a config")
+
+
+def test_check_tells_of_a_certificate_that_is_not_trusted(
+    cluster: Cluster, webhook: Webhook, tmp_path: Path, bubu: Plugin, request: pytest.FixtureRequest
+) -> None:
+    """With the API server's own words where it refuses the pod; else as one of two causes."""
+    strict = cluster.create_namespace("a-strict-stranger", {"storage.bubustack.io/strict": "true"})
+    request.addfinalizer(partial(cluster.kubectl, "delete", "namespace", strict, "--wait=false"))
+    cluster.apply(config_of("main", strict))
+    stranger = write_serving_files(tmp_path, ["localhost"], [webhook.host])
+    request.addfinalizer(partial(wait_until_called, cluster, "a-kubectl-bubu"))
+    request.addfinalizer(webhook.register)
+    cluster.apply(
+        render_webhook_configuration(
+            url=f"https://{webhook.host}:{webhook.port}/mutate",
+            ca_bundle_pem=stranger.ca.read_text(encoding="ascii"),
+        )
+    )
+
+    def dry_run_in(namespace: str) -> Json:
+        return findings(bubu("check", "-n", namespace, "-o", "json"))["dry run"]
+
+    wait_until(
+        lambda: "cannot call webhook" in dry_run_in(strict)["text"], 20, "the API server to refuse the pod"
+    )
+    refused, passed = dry_run_in(strict), dry_run_in("a-kubectl-bubu")
+
+    assert ["fail", "fail"] == [refused["status"], passed["status"]]
+    assert "x509" in refused["text"]
+    assert "does not trust the webhook's certificate" in refused["remedy"]
+    assert "comes back without it" in passed["text"]
+    assert "x509" in passed["remedy"]
+
+
 def test_check_follows_the_service_to_its_addresses(cluster: Cluster, bubu: Plugin) -> None:
     """A webhook behind a Service is as well as its EndpointSlices; strict namespaces depend on it."""
     configuration = render_webhook_configuration(service_name="elsewhere")
