@@ -162,8 +162,8 @@ def test_a_value_that_is_read_again_outlives_those_that_are_not(monkeypatch):
         redactor.add(["planted"], "team-a")
         redactor.add([f"value-{number:02d}"], f"team-{number}")
 
-    assert redactor.scrub("planted") == REDACTED
-    assert redactor.of("team-a").scrub("planted") == REDACTED
+        assert redactor.scrub("planted") == REDACTED
+        assert redactor.of("team-a").scrub("planted") == REDACTED
     assert redactor.of("team-0").scrub("value-00") == "value-00"
     assert len(redactor._scopes) <= 8
 
