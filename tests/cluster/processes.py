@@ -48,6 +48,7 @@ PATIENCE = 4.0
 """By how much deadlines of tests are stretched beyond what an idle machine needs."""
 
 _PRESSURE = Path("/proc/pressure/cpu")
+_SLOWEST = 2.0
 _LAUNCHER = Path(__file__).with_name("_launch.py")
 _spawner: list[ThreadPoolExecutor] = []
 
@@ -212,7 +213,8 @@ class Stopwatch:
 
     - While nothing waits for a CPU it is any other clock.
     - While something does (the kernel counts that) it stands, so that a crowded machine gets longer; but
-      never more than ``PATIENCE`` times as long, and exactly that where the kernel does not count.
+      never more than twice as long, since a promise that is kept only in a quarter of the speed is none.
+    - Where the kernel does not count, it is any other clock, too.
     """
 
     def __init__(self, pressure: Path = _PRESSURE) -> None:
@@ -224,10 +226,9 @@ class Stopwatch:
     def seconds(self) -> float:
         """What it shows."""
         elapsed, stalled = time.monotonic() - self._began, _stalled_seconds(self._pressure)
-        least = elapsed / PATIENCE
         if stalled is None or self._stalled is None:
-            return least
-        return max(elapsed - (stalled - self._stalled), least)
+            return elapsed
+        return max(elapsed - (stalled - self._stalled), elapsed / _SLOWEST)
 
 
 def _stalled_seconds(pressure: Path) -> float | None:

@@ -15,7 +15,6 @@ import pytest
 
 from tests.cluster.errors import StartError
 from tests.cluster.processes import (
-    PATIENCE,
     PortReservation,
     Stopwatch,
     exit_on_signals,
@@ -185,7 +184,7 @@ def test_waiting_has_a_deadline_and_names_its_object():
 
 
 def test_a_stopwatch_stands_while_something_waits_for_a_cpu(tmp_path: Path):
-    """What the kernel says was a wait is not counted, up to three parts of four; without its word neither."""
+    """What the kernel says was a wait is not counted, up to half of the time; without its word all is."""
     pressure = tmp_path / "cpu"
 
     def said(stalled_seconds: float) -> None:
@@ -199,16 +198,16 @@ def test_a_stopwatch_stands_while_something_waits_for_a_cpu(tmp_path: Path):
     began = time.monotonic()
     wait_until(lambda: time.monotonic() - began > 0.4, 1, "some time")
     idle, unknown = (watch.seconds for watch in watches)
-    said(5.3)
+    said(5.1)
     crowded = watches[0].seconds
     said(900.0)
     starved = watches[0].seconds
     elapsed = time.monotonic() - began
 
     assert 0.4 < idle
-    assert 0.1 < unknown <= elapsed / PATIENCE + 0.01
-    assert idle - 0.3 < crowded <= elapsed - 0.29
-    assert starved <= elapsed / PATIENCE + 0.01
+    assert 0.4 < unknown <= elapsed
+    assert idle - 0.101 < crowded <= elapsed - 0.09
+    assert elapsed / 2 - 0.1 < starved <= elapsed / 2 + 0.01
 
 
 def test_reserved_port_is_kept_from_others_but_shared_with_us():
