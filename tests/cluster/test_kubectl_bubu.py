@@ -388,7 +388,8 @@ def lease(renewed: datetime) -> Json:
         "metadata": {"name": LEASE, "namespace": OPERATOR_NAMESPACE},
         "spec": {
             "holderIdentity": "controller-0",
-            "leaseDurationSeconds": 10,
+            # Long, so that a slow machine does not let it run out on the way.
+            "leaseDurationSeconds": 200,
             "renewTime": renewed.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         },
     }
