@@ -56,7 +56,7 @@ def conform(schemas: Path, objects: list[dict[str, Any]]) -> tuple[int, dict[str
         input=yaml.safe_dump_all(objects),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     return done.returncode, json.loads(done.stdout)

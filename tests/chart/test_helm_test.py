@@ -131,7 +131,7 @@ def test_it_fails_with_the_reason_when_a_role_is_not_ready(unready: str):
         env={**os.environ, **dict.fromkeys(NAMES, ""), "READY_URLS": unready, "TEST_SECONDS": "0"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
