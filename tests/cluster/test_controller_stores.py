@@ -256,7 +256,7 @@ def test_an_endpoint_in_trouble(
                     continue
                 held.append(connection)
                 if behaviour == "babbling":
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+                    connection.sendall(b"220 mail.example.com ready\r\n")
 
         thread = threading.Thread(target=accept, daemon=True)
         if behaviour == "closed":
