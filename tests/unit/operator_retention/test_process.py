@@ -137,9 +137,10 @@ def test_nothing_secret_is_visible_to_other_processes(store):
     )
     paced = PassDocument(settings, spec(), Cursor())
     with start(paced) as process:
-        visible = b""
-        for name in ("cmdline", "environ"):
-            visible += Path(f"/proc/{process.pid}/{name}").read_bytes()
+        shown = [Path(f"/proc/{process.pid}/{name}") for name in ("cmdline", "environ")]
+        # For a moment the kernel shows neither of a program that has just taken a process over.
+        wait_until(lambda: all(path.read_bytes() for path in shown), 20, "the process to be visible")
+        visible = b"".join(path.read_bytes() for path in shown)
         end, seen = wait_for(process, lambda _: False)
 
     assert b"PLANTED" not in visible
