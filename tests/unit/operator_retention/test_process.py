@@ -24,6 +24,7 @@ from bubu_storage.retention.report import StoppedBy
 from bubu_storage.retention.runner import boot_seconds
 from bubu_storage.retention.spec import PassSpec, RetentionRule
 from bubu_storage.settings import FileSettings, S3Settings
+from tests.cluster.processes import wait_until
 
 SCOPE = "outputs/team-a/"
 DAY = 86400.0
