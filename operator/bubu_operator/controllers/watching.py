@@ -7,6 +7,8 @@ state, so a custom resource never waits for an operator that is not there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -29,6 +31,8 @@ from bubu_operator.kube.resources import (
 from bubu_operator.kube.trust import accept_old_authorities
 
 __all__ = ["WATCHED", "EventSink", "Watcher", "build_registry", "build_settings"]
+
+logger = logging.getLogger(__name__)
 
 EventSink = Callable[[Resource, "str | None", JsonObject], None]
 
@@ -115,12 +119,19 @@ def build_settings() -> kopf.OperatorSettings:
 
 
 class Watcher:
-    """Runs Kopf's operator in a thread with a loop of its own."""
+    """Runs Kopf's operator in a thread with a loop of its own.
+
+    It is ended by cancelling it, not by its stop flag: the flag gives requests of Kopf's own that
+    are left over, such as the first look at what the API server offers, five seconds to repeat
+    themselves. The flag is raised all the same, for it says that the end was asked for.
+    """
 
     def __init__(self, namespaces: tuple[str, ...]) -> None:
         self._registry = kopf.OperatorRegistry()
         self._namespaces = namespaces
-        self._stop = threading.Event()
+        self._asked = threading.Event()
+        self._ending = threading.Event()
+        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._settings = build_settings()
         self.ready = threading.Event()
         self.error: BaseException | None = None
@@ -137,8 +148,18 @@ class Watcher:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Ask Kopf to end."""
-        self._stop.set()
+        """End Kopf; may be called twice, and before it has begun."""
+        self._asked.set()
+        if self._running is not None:
+            loop, _ = self._running
+            # The loop may have ended by itself, or do so right now.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._running is not None and not self._ending.is_set():
+            self._ending.set()
+            self._running[1].cancel()
 
     def join(self, timeout_seconds: float) -> None:
         """Wait for the end."""
@@ -146,21 +167,43 @@ class Watcher:
 
     def _run(self) -> None:
         try:
-            asyncio.run(
-                kopf.operator(
-                    registry=self._registry,
-                    settings=self._settings,
-                    standalone=True,
-                    # Kopf would ask for the user's name, which a uid without an entry in passwd lacks.
-                    identity=cast("Any", IDENTITY),
-                    clusterwide=not self._namespaces,
-                    namespaces=self._namespaces,
-                    stop_flag=self._stop,
-                    ready_flag=self.ready,
-                )
-            )
+            asyncio.run(self._operate())
+        except asyncio.CancelledError:
+            pass
         except BaseException as error:  # noqa: BLE001 - handed to the main thread, which ends the process
             self.error = error
         finally:
             executor = cast("ThreadPoolExecutor", self._settings.execution.executor)
             executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _operate(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine that runs is a task's
+        # First said where to find it, then asked: `stop` does it the other way round, so one of both sees.
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._report)
+        self._running = loop, task
+        if self._asked.is_set():
+            return
+        try:
+            await kopf.operator(
+                registry=self._registry,
+                settings=self._settings,
+                standalone=True,
+                # Kopf would ask for the user's name, which a uid without an entry in passwd lacks.
+                identity=cast("Any", IDENTITY),
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=self._ending,
+                ready_flag=self.ready,
+            )
+        finally:
+            # A thread of Kopf's waits for the flag, and the loop for that thread: nobody would see the end.
+            self._ending.set()
+
+    def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # Kopf closes connections under requests of its own, and nobody asks what became of those.
+        if self._ending.is_set():
+            logger.debug("while watching ended: %s", context.get("exception") or context.get("message"))
+        else:
+            loop.default_exception_handler(context)
