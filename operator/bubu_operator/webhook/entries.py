@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from bubu_operator.api.v1alpha1.common import requirement_holds
 from bubu_operator.injection.podspec import child, items_of
 from bubu_operator.kube.resources import JsonObject
 
@@ -44,16 +45,5 @@ def selects(entry: JsonObject, field: str, labels: Mapping[str, str]) -> bool:
 
 
 def _meets(requirement: JsonObject, labels: Mapping[str, str]) -> bool:
-    key = requirement.get("key")
     values = cast("list[str]", requirement.get("values") or [])
-    match requirement.get("operator"):
-        case "In":
-            return labels.get(str(key)) in values
-        case "NotIn":
-            return labels.get(str(key)) not in values
-        case "Exists":
-            return key in labels
-        case "DoesNotExist":
-            return key not in labels
-        case _:
-            return False
+    return requirement_holds(str(requirement.get("operator")), str(requirement.get("key")), values, labels)

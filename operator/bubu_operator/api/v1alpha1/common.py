@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
@@ -25,6 +25,7 @@ __all__ = [
     "LabelSelectorOperator",
     "LabelSelectorRequirement",
     "find_condition",
+    "requirement_holds",
 ]
 
 
@@ -82,6 +83,28 @@ class LabelSelectorOperator(StrEnum):
 _WITH_VALUES = frozenset({LabelSelectorOperator.IN, LabelSelectorOperator.NOT_IN})
 
 
+def requirement_holds(operator: str, key: str, values: Container[str], labels: Mapping[str, str]) -> bool:
+    """Tell whether a set of labels meets one demand, as the API server would judge.
+
+    Args:
+        operator: a `LabelSelectorOperator`, or its word; what is none holds for nothing.
+        key: of the label.
+        values: for In and NotIn.
+        labels: of the object. One without the label meets NotIn.
+    """
+    match operator:
+        case LabelSelectorOperator.IN:
+            return key in labels and labels[key] in values
+        case LabelSelectorOperator.NOT_IN:
+            return key not in labels or labels[key] not in values
+        case LabelSelectorOperator.EXISTS:
+            return key in labels
+        case LabelSelectorOperator.DOES_NOT_EXIST:
+            return key not in labels
+        case _:
+            return False
+
+
 class LabelSelectorRequirement(SpecModel):
     """One demand on a label."""
 
@@ -105,15 +128,7 @@ class LabelSelectorRequirement(SpecModel):
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Tell whether a set of labels meets this requirement, as the API server would judge."""
-        match self.operator:
-            case LabelSelectorOperator.IN:
-                return labels.get(self.key) in self.values
-            case LabelSelectorOperator.NOT_IN:
-                return labels.get(self.key) not in self.values
-            case LabelSelectorOperator.EXISTS:
-                return self.key in labels
-            case LabelSelectorOperator.DOES_NOT_EXIST:
-                return self.key not in labels
+        return requirement_holds(self.operator, self.key, self.values, labels)
 
 
 def _labels_valid(labels: Mapping[str, str]) -> bool:
