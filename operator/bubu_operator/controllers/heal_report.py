@@ -194,6 +194,10 @@ def _pods(number: int) -> str:
     return "1 pod" if number == 1 else f"{number} pods"
 
 
+def _verb(number: int, of_one: str, of_many: str) -> str:
+    return of_one if number == 1 else of_many
+
+
 def forbidden(error: KubeApiError) -> Said:
     """What is said where the controller lacks the right to look."""
     text = f"pods are not checked: {error}; grant the controller what controller-rbac.yaml lists"
@@ -316,18 +320,17 @@ class Reporter:
             for item in finding.owners:
                 reason = EventReason.INJECTION_MISSING if item.missing else EventReason.INJECTION_STALE
                 number = item.missing or item.stale
-                end = "s" if number == 1 else ""
-                what = (
-                    f"run{end} without" if item.missing else f"carr{'ies' if end else 'y'} an older form of"
-                )
-                note = f"{_pods(number)} {what} {_full(finding.name)}"
+                verb = _verb(number, "runs", "run") if item.missing else _verb(number, "carries", "carry")
+                what = "without" if item.missing else "an older form of"
+                note = f"{_pods(number)} {verb} {what} {_full(finding.name)}"
                 left = self._once(
                     now, item.owner, reason.value, _full(finding.name), note, left, item.certain
                 )
         for group in tally.lost.values():
             owner, certain = _top(lookup, group.owner)
             selection = group.selection
-            note = f"{_pods(group.pods)} ask{'s' if group.pods == 1 else ''} for storage: {selection.message}"
+            asks = _verb(group.pods, "asks", "ask")
+            note = f"{_pods(group.pods)} {asks} for storage: {selection.message}"
             left = self._once(now, owner, selection.reason.value, selection.message, note, left, certain)
         self._told = now
 

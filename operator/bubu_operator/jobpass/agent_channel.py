@@ -14,12 +14,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, cast
 
 from bubu_operator.jobpass.frames import Frame, FrameError, FrameReader, encode_frame
 from bubu_operator.jobpass.wire import field_of, read_error
+from bubu_operator.kube.lease_fence import boot_seconds
 from bubu_operator.kube.resources import JsonObject
 from bubu_storage.errors import (
     LimitExceededError,
@@ -29,7 +31,7 @@ from bubu_storage.errors import (
     UnavailableError,
 )
 
-__all__ = ["ANSWER_SECONDS", "MAX_IN_FLIGHT", "START_SECONDS", "AgentChannel", "object_of", "ok_of"]
+__all__ = ["MAX_IN_FLIGHT", "START_SECONDS", "AgentChannel", "object_of", "ok_of"]
 
 T = TypeVar("T")
 
@@ -67,6 +69,9 @@ class AgentChannel:
         answer_seconds: how long an answer may take.
         sleep: waits before another try.
 
+    Attributes:
+        name: as given.
+
     Raises:
         StorageError: the agent does not answer.
     """
@@ -76,12 +81,12 @@ class AgentChannel:
         channel: socket.socket,
         name: str,
         *,
-        clock: Callable[[], float],
-        answer_seconds: float,
-        sleep: Callable[[float], None],
+        clock: Callable[[], float] = boot_seconds,
+        answer_seconds: float = ANSWER_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._socket = channel
-        self._name = name
+        self.name = name
         self._clock = clock
         self._answer_seconds = answer_seconds
         self._sleep = sleep
@@ -176,7 +181,7 @@ class AgentChannel:
                 self._send(encode_frame(Frame(header, body)), look)
                 if not call.done.wait(self._answer_seconds):
                     raise StorageTimeoutError(
-                        f"the agent of {self._name} did not answer within {self._answer_seconds:g} s"
+                        f"the agent of {self.name} did not answer within {self._answer_seconds:g} s"
                     )
             except FrameError as error:
                 raise LimitExceededError(f"a request that no frame can hold: {error}") from error
@@ -257,7 +262,7 @@ class AgentChannel:
             call.done.set()
 
     def _unavailable(self) -> UnavailableError:
-        return UnavailableError(f"the channel to the agent of {self._name} is lost: {self._lost}")
+        return UnavailableError(f"the channel to the agent of {self.name} is lost: {self._lost}")
 
 
 def ok_of(answer: Frame) -> JsonObject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from bubu_operator.jobpass.agent_channel import AgentChannel
 from bubu_operator.jobpass.remote_backend import RemoteBackend
 from bubu_operator.jobpass.settings import AgentSettings
 from bubu_storage.backend.factory import open_backend
@@ -29,4 +30,4 @@ def open_store(settings: FileSettings | S3Settings | AgentSettings) -> ObjectBac
         raise ConfigurationError(
             f"descriptor {settings.descriptor} is no channel to the agent of {settings.name}"
         ) from error
-    return RemoteBackend(channel, settings.name)
+    return RemoteBackend(AgentChannel(channel, settings.name))

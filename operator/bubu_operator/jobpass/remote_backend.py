@@ -13,13 +13,11 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import socket
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
-from bubu_operator.jobpass.agent_channel import ANSWER_SECONDS, AgentChannel, object_of, ok_of
+from bubu_operator.jobpass.agent_channel import AgentChannel, object_of, ok_of
 from bubu_operator.jobpass.frames import MAX_BODY_BYTES, Frame, FrameError
 from bubu_operator.jobpass.remote_stream import RemoteStream
 from bubu_operator.jobpass.wire import (
@@ -29,7 +27,6 @@ from bubu_operator.jobpass.wire import (
     read_error,
     time_from_wire,
 )
-from bubu_operator.kube.lease_fence import boot_seconds
 from bubu_operator.kube.resources import JsonObject
 from bubu_storage.backend.bodies import check_size, chunks
 from bubu_storage.backend.checks import (
@@ -55,37 +52,20 @@ class RemoteBackend:
     """The store of an agent; thread-safe.
 
     Args:
-        channel: a connected stream socket; closed with this object.
-        name: of the store, for messages.
-        clock: seconds that never go back.
-        answer_seconds: how long an answer may take.
+        channel: to the agent; closed with this object.
         chunk_bytes: most that is read of an object at a time.
-        sleep: waits before another try.
-
-    Raises:
-        StorageError: the agent does not answer.
     """
 
-    def __init__(
-        self,
-        channel: socket.socket,
-        name: str,
-        *,
-        clock: Callable[[], float] = boot_seconds,
-        answer_seconds: float = ANSWER_SECONDS,
-        chunk_bytes: int = MAX_BODY_BYTES,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._name = name
+    def __init__(self, channel: AgentChannel, *, chunk_bytes: int = MAX_BODY_BYTES) -> None:
+        self._channel = channel
         self._chunk_bytes = chunk_bytes
         self._listings = itertools.count(1)
         self._last_look = LastLook()
-        self._channel = AgentChannel(channel, name, clock=clock, answer_seconds=answer_seconds, sleep=sleep)
 
     @property
     def name(self) -> str:
         """As the controller calls the store."""
-        return self._name
+        return self._channel.name
 
     def put_object(
         self,

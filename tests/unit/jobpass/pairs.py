@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
+from bubu_operator.jobpass.agent_channel import AgentChannel
 from bubu_operator.jobpass.executor import Executor
 from bubu_operator.jobpass.remote_backend import RemoteBackend
 from bubu_operator.jobpass.rights import Rights
@@ -38,7 +39,7 @@ def agent_of(
     thread = threading.Thread(target=serve, args=(theirs, executor), kwargs={"idle_seconds": 30.0})
     thread.start()
     try:
-        remote = RemoteBackend(ours, "test://store", **options)
+        remote = RemoteBackend(AgentChannel(ours, "test://store"), **options)
         try:
             yield remote
         finally:

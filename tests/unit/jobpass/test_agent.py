@@ -21,6 +21,7 @@ from bubu_operator.controllers.pass_agent_job import AgentCall, agent_job
 from bubu_operator.injection.config import load_config
 from bubu_operator.jobpass import agent
 from bubu_operator.jobpass.agent import parse_controller
+from bubu_operator.jobpass.agent_channel import AgentChannel
 from bubu_operator.jobpass.listener import Expected, Listener, PodIdentity
 from bubu_operator.jobpass.remote_backend import RemoteBackend
 from bubu_operator.jobpass.seam import PassOrder
@@ -74,7 +75,8 @@ class World:
         assert self.arrived.wait(60)
         channel = self.expected.channel
         assert channel is not None
-        remote = RemoteBackend(socket.socket(fileno=os.dup(channel.settings.descriptor)), "file store")
+        ours = socket.socket(fileno=os.dup(channel.settings.descriptor))
+        remote = RemoteBackend(AgentChannel(ours, "file store"))
         channel.handed_over()
         return remote
 

@@ -58,7 +58,7 @@ def scripted(answer, **options):
 
     thread = threading.Thread(target=run)
     thread.start()
-    remote = RemoteBackend(ours, "test://store", **options)
+    remote = RemoteBackend(AgentChannel(ours, "test://store", **options))
     try:
         yield remote, asked
     finally:
@@ -263,7 +263,7 @@ def test_a_request_that_was_held_up_is_not_executed():
 
     thread = threading.Thread(target=run)
     thread.start()
-    remote = RemoteBackend(ours, "test://store", clock=lambda: clocks["ours"])
+    remote = RemoteBackend(AgentChannel(ours, "test://store", clock=lambda: clocks["ours"]))
     try:
         delays.append(START_SECONDS + 0.1)
         with pytest.raises(StorageTimeoutError, match=r"0\.1 s too late; nothing was done"):
