@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -23,7 +22,7 @@ from tests.chart.matrix import TENANT
 from tests.chart.programs import ensure_helm, ensure_helm3
 from tests.chart.rendering import CHART, NAMESPACE, ChartError, hook_of, render
 from tests.cluster.certs import write_serving_files
-from tests.cluster.controller_harness import ControllerProcess, until
+from tests.cluster.controller_harness import ControllerProcess, nudge_crds, until
 from tests.cluster.errors import KubectlError
 from tests.cluster.providers import start_cluster
 
@@ -78,15 +77,10 @@ def _clear(cluster: Cluster) -> None:
 
 
 def _left_after_a_nudge(cluster: Cluster) -> list[str]:
-    """Names of our CRDs that are still there, each changed a little.
-
-    The API server's finalizer may fail on storage that starts (a CRD made a moment ago), meet its own
-    last write when it tries again, and then wait for the next change: by itself, up to five minutes.
-    """
+    """Names of our CRDs that are still there, each nudged."""
     left = crds_of(cluster)
     if left:
-        nudge = ("annotate", "crd", *left, "--overwrite", f"tests/asked-again={time.monotonic_ns()}")
-        cluster.kubectl(*nudge, check=False)
+        nudge_crds(cluster, *left)
     return left
 
 

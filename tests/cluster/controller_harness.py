@@ -32,6 +32,7 @@ __all__ = [
     "ensure_namespace",
     "install",
     "install_crds",
+    "nudge_crds",
     "only_child",
     "until",
     "wait_served",
@@ -119,6 +120,16 @@ def only_child(pid: int) -> int:
 
     until(alone, f"process {pid} to have one child")
     return found[0]
+
+
+def nudge_crds(cluster: Cluster, *names: str) -> None:
+    """Change CRDs a little that are being deleted, so that the API server goes on with them.
+
+    Its finalizer may fail on storage that starts (a CRD made a moment ago), meet its own last write when
+    it tries again, and then wait for the next change: by itself, up to five minutes.
+    """
+    mark = f"tests/asked-again={time.monotonic_ns()}"
+    cluster.kubectl("annotate", "crd", *names, "--overwrite", mark, check=False)
 
 
 def install_crds(cluster: Cluster) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.claims import claim_of, volume_of
 from tests.cluster.cluster import Cluster
 from tests.cluster.controller_harness import (
     ACCOUNT,
@@ -230,39 +231,12 @@ def team(installed: Cluster, namespace: str, tmp_path: Path) -> Iterator[Team]:
 def claim(team: Team) -> Iterator[Files]:
     """A bound claim that many nodes may mount; yields its folder."""
     name = f"pv-{team.namespace}"
-    bind_claim(team, name)
+    team.cluster.apply(claim_of(team.namespace, name))
+    team.cluster.apply(volume_of(name))
     try:
         yield Files(team.folder / "claim", team.namespace)
     finally:
         team.cluster.kubectl("delete", "pv", name, "--wait=false", "--ignore-not-found")
-
-
-def bind_claim(team: Team, volume: str, *, bound: bool = True) -> None:
-    """Make claim ``flows``, and a volume for it."""
-    spec = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
-    team.cluster.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "flows", "namespace": team.namespace},
-            "spec": {**spec, "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}},
-        }
-    )
-    if not bound:
-        return
-    team.cluster.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": volume},
-            "spec": {
-                **spec,
-                "capacity": {"storage": "1Gi"},
-                "persistentVolumeReclaimPolicy": "Retain",
-                "nfs": {"server": "nfs.test", "path": "/flows"},
-            },
-        }
-    )
 
 
 def s3(bucket: str, endpoint: str) -> dict[str, Any]:
@@ -420,7 +394,7 @@ def test_a_claim_that_is_not_bound(team: Team, claim: Files) -> None:
         team.ready()
         before = claim.keys()
         team.cluster.kubectl("delete", "pvc", "flows", "-n", team.namespace)
-        bind_claim(team, "no-such-volume", bound=False)
+        team.cluster.apply(claim_of(team.namespace, "no-such-volume"))
         team.policy()
         found = team.reason("PassJobRefused")
 

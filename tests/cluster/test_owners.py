@@ -32,7 +32,7 @@ from bubu_storage.retention.runner import boot_seconds
 from bubu_storage.retention.spec import PassSpec, RetentionRule
 from bubu_storage.settings import FileSettings
 from tests.cluster.cluster import Cluster
-from tests.cluster.controller_harness import install, until, wait_served
+from tests.cluster.controller_harness import install, nudge_crds, until, wait_served
 from tests.cluster.etcd_gateway import compact
 from tests.cluster.processes import PATIENCE, Stopwatch
 from tests.cluster.run_kinds import install_run_kinds, story_run
@@ -351,13 +351,11 @@ def test_a_kind_that_is_removed_while_it_is_used(
     census = source.census
     assert f"Flow.v1.{group}" in census.kinds
 
-    name = f"crd/{flows.plural}.{group}"
-    installed.kubectl("delete", name, "--wait=false")
+    name = f"{flows.plural}.{group}"
+    installed.kubectl("delete", "crd", name, "--wait=false")
 
     def gone() -> bool:
-        # The API server's finalizer may miss its moment, and then waits for a change.
-        nudge = f"tests/asked-again={time.monotonic_ns()}"
-        installed.kubectl("annotate", name, "--overwrite", nudge, check=False)
+        nudge_crds(installed, name)
         return not _served(admin, flows, namespace)
 
     until(gone, "the kind to be gone", 60)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.claims import claim_of, volume_of
 from tests.cluster.cluster import Cluster
 from tests.cluster.controller_harness import (
     ACCOUNT,
@@ -447,36 +448,13 @@ def test_a_shared_claim_is_probed_by_a_pod_that_mounts_it(team: Team) -> None:
     assert condition(team.settled("ClaimNotFound"))["status"] == "False"
 
     name = f"pv-{team.namespace}"
-    claim: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "flows", "namespace": team.namespace},
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "storageClassName": "",
-            "volumeName": name,
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    }
-    team.cluster.apply(claim)
+    team.cluster.apply(claim_of(team.namespace, name))
     assert condition(team.settled("NotProbed"))["status"] == "Unknown"
 
-    volume = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": name},
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "capacity": {"storage": "1Gi"},
-            "storageClassName": "",
-            "persistentVolumeReclaimPolicy": "Retain",
-            "nfs": {"server": "nfs.test", "path": "/flows"},
-        },
-    }
     folder = team.folder / "claim"
     try:
         with team.kubelet(claims={"flows": folder}):
-            team.cluster.apply(volume)
+            team.cluster.apply(volume_of(name))
             found = team.settled("ProbeSucceeded")
     finally:
         team.cluster.kubectl("delete", "pv", name, "--wait=false", "--ignore-not-found")

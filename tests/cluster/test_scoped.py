@@ -15,6 +15,7 @@ import yaml
 
 from bubu_operator.webhook.configuration import render_webhook_configuration
 from tests.cluster.certs import write_serving_files
+from tests.cluster.claims import claim_of, volume_of
 from tests.cluster.cluster import Cluster
 from tests.cluster.controller_harness import ControllerProcess, condition, install, until
 from tests.cluster.kubelet import MiniKubelet
@@ -337,37 +338,12 @@ def test_owners_of_missed_and_of_stale_pods_are_restarted(fresh: Scoped):
         assert sign not in controller.log
 
 
-def bind_claim(scoped: Scoped) -> str:
-    """Make claim ``flows`` and a volume for it that many nodes may mount; returns the volume's name."""
-    volume = f"pv-{scoped.namespace}"
-    spec: Json = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
-    scoped.cluster.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": volume},
-            "spec": {
-                **spec,
-                "capacity": {"storage": "1Gi"},
-                "persistentVolumeReclaimPolicy": "Retain",
-                "nfs": {"server": "nfs.test", "path": "/flows"},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "flows", "namespace": scoped.namespace},
-            "spec": {**spec, "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}},
-        },
-    )
-    return volume
-
-
 def test_jobs_probe_and_clean_a_claim(fresh: Scoped, request: pytest.FixtureRequest):
     """Once the command of the condition has run, which names the Role: one Job probes, others clean."""
     cluster, place, world = fresh.cluster, fresh.namespace, fresh.world
     cluster.kubectl("label", "namespace", place, "pod-security.kubernetes.io/enforce=restricted")
-    volume = bind_claim(fresh)
+    volume = f"pv-{place}"
+    cluster.apply(volume_of(volume), claim_of(place, volume))
     request.addfinalizer(lambda: cluster.kubectl("delete", "pv", volume, "--wait=false"))
     world.fill(old=20, young=5)
     spec = {"file": {"volumeClaimName": "flows"}}
