@@ -172,7 +172,7 @@ class CircuitBreaker:
         with self._lock:
             if self._state is not CircuitState.OPEN:
                 return 0.0
-            return max(0.0, self._probe_due_at() - self._monotonic())
+            return self._probe_wait_seconds()
 
     # ---- permits
 
@@ -331,9 +331,7 @@ class CircuitBreaker:
         if self._state is CircuitState.HALF_OPEN:
             when = "one request is finding out whether it is back"
         elif self._probes_inline:
-            when = (
-                f"tried again in {max(0.0, self._probe_due_at() - self._monotonic()):.0f} s at the earliest"
-            )
+            when = f"tried again in {self._probe_wait_seconds():.0f} s at the earliest"
         else:
             when = "it is probed in the background"
         return (
@@ -344,11 +342,11 @@ class CircuitBreaker:
     def _degraded(self) -> float:
         return 0.0 if self._state is CircuitState.CLOSED else self._monotonic() - self._opened_at
 
-    def _probe_due_at(self) -> float:
-        return self._last_failure + self.timeout_seconds + self._jitter_seconds
+    def _probe_wait_seconds(self) -> float:
+        return max(0.0, self._last_failure + self.timeout_seconds + self._jitter_seconds - self._monotonic())
 
     def _probe_due(self) -> bool:
-        return self._state is CircuitState.OPEN and self._monotonic() >= self._probe_due_at()
+        return self._state is CircuitState.OPEN and self._probe_wait_seconds() <= 0.0
 
     def _begin_probe(self) -> Permit:
         self._probe_since = self._monotonic()

@@ -65,7 +65,6 @@ class Fetcher(Protocol):
         Raises:
             StorageError: it is missing, malformed, or cannot be read.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
