@@ -66,6 +66,9 @@ class PassProcess:
         command: another one than `pass_command`.
         owners: who answers it; asked in a thread of its own. None where nobody knows.
 
+    Raises:
+        OSError: no process could be started, or no thread to listen to it; nothing is left behind.
+
     Attributes:
         facts: what the process told of its store; None until then.
         reference_cache: what is to go into the next pass's document; None where nothing is.
@@ -95,11 +98,7 @@ class PassProcess:
         except OSError:
             self._scratch.cleanup()
             raise
-        self._answers = (
-            None
-            if owners is None
-            else OwnerAnswers(owners, self._tell_patiently, name=f"pass-{self.pid}-owners")
-        )
+        self._answers: OwnerAnswers | None = None
         self._threads = [
             threading.Thread(target=self._read_errors, name=f"pass-{self.pid}-err", daemon=True),
             threading.Thread(target=self._read_lines, name=f"pass-{self.pid}-out", daemon=True),
@@ -108,8 +107,15 @@ class PassProcess:
                 target=self._begin, args=(document.to_line(),), name=f"pass-{self.pid}-in", daemon=True
             ),
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            if owners is not None:
+                self._answers = OwnerAnswers(owners, self._tell_patiently, name=f"pass-{self.pid}-owners")
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError as error:
+            # Where threads have run out, a process that nobody listens to would wait for ever, and take more.
+            self.close()
+            raise OSError(f"nobody can listen to it: {error}") from error
 
     def _start(
         self, command: list[str], environment: dict[str, str], document: PassDocument
@@ -166,7 +172,8 @@ class PassProcess:
             self._process.kill()
         self._process.wait()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
         with contextlib.suppress(OSError):
             self._pipe(self._process.stdin).close()
         self._pipe(self._process.stdout).close()
@@ -210,6 +217,8 @@ class PassProcess:
                 self._take(PassLine.from_line(line))
             except ConfigurationError as error:
                 self._note(f"{error}\n".encode())
+            except Exception as error:  # noqa: BLE001 - whoever follows the pass waits for its end, told below
+                self._note(f"a line of the pass cannot be read: {type(error).__name__}\n".encode())
         exit_code = self._process.wait()
         self._threads[0].join()
         self._put(PassEnded(exit_code, self._stderr.decode("utf-8", errors="replace")))

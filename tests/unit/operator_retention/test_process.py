@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -87,6 +88,14 @@ def wait_for(process, wanted, seconds=120.0):
         if isinstance(line, PassEnded) or wanted(line):
             return line, seen
     raise AssertionError(f"nothing of the kind within {seconds} s: {seen}")
+
+
+class NoOwners:
+    """An `OwnerSource` that nobody asks."""
+
+    def observe(self, not_before):
+        """Refuse."""
+        raise AssertionError(not_before)
 
 
 def alive(pid):
@@ -174,8 +183,6 @@ def test_it_dies_with_its_parent(store, tmp_path):
         "print(p.pid, flush=True)\n"
         "time.sleep(300)\n"
     )
-    import subprocess
-
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -237,6 +244,7 @@ def test_leaving_the_block_kills_and_reaps(store):
         ("import sys; sys.stderr.write('last words'); sys.exit(3)", 3, "last words"),
         ("import os; os.kill(os.getpid(), 9)", -9, ""),
         ("print('no protocol')", 0, "none of its own"),
+        ("print('[' * 100_000)", 0, "RecursionError"),
     ],
 )
 def test_an_end_without_a_report_is_told(store, script, exit_code, complaint):
@@ -246,6 +254,32 @@ def test_an_end_without_a_report_is_told(store, script, exit_code, complaint):
 
     assert end.exit_code == exit_code
     assert complaint in end.complaint
+
+
+@pytest.mark.parametrize("missing", ["err", "out", "in", "owners"])
+def test_where_threads_have_run_out_no_process_stays(store, monkeypatch, missing):
+    """A process that nobody listens to would wait for ever; it is ended, and the caller is told why."""
+    begun = []
+    start_process, start_thread = subprocess.Popen, threading.Thread.start
+
+    def remember(*args, **options):
+        begun.append(start_process(*args, **options))
+        return begun[-1]
+
+    def refuse(thread):
+        if thread.name.endswith(f"-{missing}"):
+            raise RuntimeError("can't start new thread")
+        start_thread(thread)
+
+    monkeypatch.setattr(subprocess, "Popen", remember)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    command = [sys.executable, "-c", "import time; time.sleep(300)"]
+
+    with pytest.raises(OSError, match="can't start new thread"):
+        start(document(store), command=command, owners=NoOwners())
+
+    (process,) = begun
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_a_process_that_reads_nothing_blocks_nobody(store):
