@@ -184,11 +184,16 @@ class Transport:
         )
         data = self.read(response, path)
         try:
-            return cast("JsonObject", json.loads(data))
-        except ValueError as error:
+            answer: Any = json.loads(data)
+        except (ValueError, RecursionError) as error:
             raise KubeUnreachableError(
                 f"{method} {path}: the answer of {self.server} is no JSON; is a proxy in between?"
             ) from error
+        if not isinstance(answer, dict):
+            raise KubeUnreachableError(
+                f"{method} {path}: the answer of {self.server} is no JSON object; is a proxy in between?"
+            )
+        return cast("JsonObject", answer)
 
     def send(
         self,

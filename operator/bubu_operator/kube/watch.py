@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 
 import urllib3
 
-from bubu_operator.errors import KubeTimeoutError, KubeUnreachableError, kube_error
+from bubu_operator.errors import KubeApiError, KubeTimeoutError, KubeUnreachableError, kube_error
 from bubu_operator.kube.resources import JsonObject
 
 __all__ = ["WatchEvent", "WatchStream"]
@@ -70,6 +70,8 @@ class WatchStream:
             # ValueError and AttributeError: the socket was shut under a reading thread.
             if self._closed.is_set():
                 return
+            if isinstance(error, KubeApiError):
+                raise
             if isinstance(error, (urllib3.exceptions.TimeoutError, TimeoutError)):
                 raise KubeTimeoutError(f"watch {self._what}: silent for too long") from error
             if isinstance(error, (urllib3.exceptions.HTTPError, OSError)):
@@ -80,10 +82,13 @@ class WatchStream:
 
     def _event(self, line: bytes) -> WatchEvent:
         try:
-            parsed = cast("JsonObject", json.loads(line))
-        except ValueError as error:
+            read: Any = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise KubeUnreachableError(f"watch {self._what}: a line is no JSON") from error
+        parsed = cast("JsonObject", read) if isinstance(read, dict) else {}
         obj: Any = parsed.get("object") or {}
+        if not parsed or not isinstance(obj, dict):
+            raise KubeUnreachableError(f"watch {self._what}: a line is no event")
         body = cast("JsonObject", obj)
         kind = str(parsed.get("type") or "")
         if kind == "ERROR":

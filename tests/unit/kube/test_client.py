@@ -174,12 +174,25 @@ def test_an_expired_list_token_is_gone_whatever_its_status(serve):
         client.list(SECRETS)
 
 
-def test_an_answer_that_is_no_json_names_the_proxy(serve):
-    """A login page in between is recognised for what it is."""
-    _, client = serve(lambda handler: handler.reply("<html>login</html>"))
+@pytest.mark.parametrize("answer", ["<html>login</html>", "null", "[]", '"ok"', "[" * 100_000])
+def test_an_answer_that_is_no_json_object_names_the_proxy(serve, answer):
+    """A login page in between is recognised for what it is, and so is a health check's answer."""
+    _, client = serve(lambda handler: handler.reply(answer))
 
-    with pytest.raises(KubeUnreachableError, match="no JSON; is a proxy in between"):
+    with pytest.raises(KubeUnreachableError, match=r"no JSON( object)?; is a proxy in between"):
         client.get(SECRETS, "s", "a")
+
+
+@pytest.mark.parametrize("line", ["null", "[]", '{"type": "ADDED", "object": [1]}', "[" * 100_000])
+def test_a_line_of_a_watch_that_is_no_event_breaks_it_off(serve, line):
+    """Whoever follows lists again; it is no fault of ours."""
+    _, client = serve(lambda handler: handler.reply(f"{line}\n"))
+
+    with (
+        client.watch(SECRETS, "a", resource_version="1") as stream,
+        pytest.raises(KubeUnreachableError, match=r"a line is no (JSON|event)"),
+    ):
+        next(iter(stream))
 
 
 def test_a_server_that_hangs_is_a_timeout(serve):
