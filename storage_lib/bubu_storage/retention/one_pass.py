@@ -175,10 +175,11 @@ class OnePass:
             try:
                 if pages is not None:
                     pages.close()
-                actor.close()
             finally:
-                self._gate.reopen()
-                self._note_open_run(actor)
+                actor.close()
+            # Where one more interrupt came meanwhile, it stays shut: somebody may still be in flight.
+            self._gate.reopen()
+            self._note_open_run(actor)
 
     def _open_actor(self, judge: Judge) -> Actor:
         """Return what becomes of decisions."""
