@@ -171,14 +171,15 @@ class Courier:
         """Send a parcel; returns at once.
 
         Raises:
-            RuntimeError: the system gives no thread at all.
+            RuntimeError: the system gives no thread at all, or the interpreter ends.
         """
         self.in_flight += 1
         try:
             self._pool.submit(self._carry, parcel, generation, has_batches=self.has_batches)
-        except RuntimeError:
-            # No further thread can be started; the parcel is in line for those that there are.
-            if not self._is_staffed:
+        except RuntimeError as error:
+            # Where no further thread can be started, the parcel is in line for those that there are. Where
+            # the interpreter ends, it is not: nobody would ever answer.
+            if not self._is_staffed or "shutdown" in str(error):
                 self.in_flight -= 1
                 raise
         self._is_staffed = True
