@@ -27,7 +27,7 @@ class _Pool(Generic[_Item]):
     def __init__(self, work: Callable[[_Item], None], jobs: int) -> None:
         self._work = work
         self._todo: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self.done: queue.SimpleQueue[tuple[_Item, Exception | None]] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[tuple[_Item, BaseException | None]] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(jobs)]
         for thread in self._threads:
             thread.start()
@@ -39,7 +39,7 @@ class _Pool(Generic[_Item]):
         while (item := self._todo.get()) is not None:
             try:
                 self._work(item)
-            except Exception as error:  # noqa: BLE001 - handed to the caller
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, who would wait for ever else
                 self.done.put((item, error))
             else:
                 self.done.put((item, None))
@@ -62,6 +62,10 @@ def each(
         work: called from ``jobs`` threads; should raise `StoppedError` soon after ``stop`` is set.
         jobs: threads.
         stop: set when the caller goes away before the end.
+
+    Raises:
+        BaseException: what ``work`` raised that is no `Exception`, as a panic in native code; the rest is
+            not done.
     """
     pool = _Pool(work, jobs)
     source = iter(items)
@@ -82,9 +86,11 @@ def each(
                     pool.give(item)
                     pending += 1
             if pending:
-                result = pool.done.get()
+                item, error = pool.done.get()
                 pending -= 1
-                yield result
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                yield item, error
         finished = True
     finally:
         if not finished:

@@ -379,6 +379,31 @@ def test_a_source_that_fails_ends_the_work_in_order():
     results.close()
 
 
+def test_work_that_panics_is_not_waited_for():
+    """What a thread ends by is no Exception where native code panics: it comes out all the same."""
+
+    class PanicError(BaseException):
+        pass
+
+    def work(number):
+        if number == 1:
+            raise PanicError("native")
+
+    caught = []
+
+    def copy():
+        try:
+            list(each(range(5), work, jobs=2, stop=threading.Event()))
+        except PanicError as error:
+            caught.append(str(error))
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    thread.join(30)
+
+    assert ["native"] == caught
+
+
 def test_content_types(on, store, here, monkeypatch):
     """By the key's name, or what was asked for."""
     seen = {}
