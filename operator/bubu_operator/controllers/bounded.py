@@ -49,6 +49,7 @@ class BoundedCalls:
 
         Raises:
             CallTimeoutError: see there.
+            RuntimeError: no thread could be started; another call of the same key may be.
             BaseException: whatever ``function`` raises.
         """
         with self._lock:
@@ -70,7 +71,13 @@ class BoundedCalls:
                     del self._under_way[key]
 
         thread = threading.Thread(target=run, name=f"bounded-{key}", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            # Nothing runs that could ever take the key away.
+            with self._lock:
+                del self._under_way[key]
+            raise
         thread.join(timeout_seconds)
         if thread.is_alive():
             raise CallTimeoutError(f"no answer within {timeout_seconds:g} s")

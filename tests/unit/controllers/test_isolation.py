@@ -82,6 +82,21 @@ def test_a_call_that_hangs_costs_one_thread_and_its_time():
     assert time.monotonic() - began < 50
 
 
+def test_a_call_that_no_thread_could_be_had_for_does_not_hang(monkeypatch):
+    """Threads may have run out for a moment; the next call of the same key is made."""
+    calls = BoundedCalls()
+
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            calls.call("k", 60, lambda: 1, group="team-a")
+
+    assert calls.call("k", 60, lambda: 2, group="team-a") == 2
+
+
 def test_no_group_can_have_very_many_calls_that_hang():
     """Whatever the number of its keys; another group, and calls without one, are served."""
     calls, gate = BoundedCalls(), threading.Event()
