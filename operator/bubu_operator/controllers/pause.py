@@ -126,7 +126,14 @@ class PauseWatch:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self.look()
+            try:
+                self.look()
+            except Exception as error:
+                # The switch outlives every bug of a single look: nobody would see that it does nothing.
+                self._metrics.pause_unreadable.set(1)
+                if repr(error) != self._told:
+                    self._told = repr(error)
+                    logger.exception("looking whether passes are paused failed; what was read last holds")
             self._stop.wait(POLL_SECONDS)
 
     def look(self) -> None:

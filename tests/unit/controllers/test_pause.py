@@ -6,10 +6,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bubu_operator.api.v1alpha1.conditions import Reason
+from bubu_operator.controllers import pause
 from bubu_operator.controllers.pause import PAUSE_ANNOTATION, PauseState, PauseWatch
 from bubu_operator.errors import KubeForbiddenError, KubeNotFoundError, KubeTimeoutError
 from bubu_operator.kube.resources import NAMESPACES
 from bubu_operator.observability.retention_metrics import RetentionMetrics
+from tests.cluster.processes import wait_until
 from tests.unit.controllers.fake_api import FakeApi
 
 
@@ -112,6 +114,32 @@ def test_what_was_read_last_holds(world, value):
 
     assert world.state.why == before
     assert world.metric("pause_unreadable") == 1
+
+
+def test_the_switch_outlives_a_look_that_fails_by_a_fault_of_ours(world, monkeypatch, caplog):
+    """It is read again, the metric tells meanwhile, and the log says why once."""
+    monkeypatch.setattr(pause, "POLL_SECONDS", 0.01)
+    looks, get = [], world.api.get
+
+    def fail(*_args, **_options):
+        looks.append(1)
+        raise AttributeError("planted")
+
+    world.api.get = fail
+    world.watch.start()
+    try:
+        wait_until(lambda: len(looks) > 2, 60, "another look after the one that failed")
+        assert world.metric("pause_unreadable") == 1
+        world.annotate("true")
+        world.api.get = get
+        wait_until(lambda: world.changes, 60, "the annotation to be heard of")
+    finally:
+        world.watch.stop()
+        assert world.watch.join(60)
+
+    assert PAUSE_ANNOTATION in world.state.why
+    assert world.metric("pause_unreadable") == 0
+    assert len([record for record in caplog.records if record.exc_info]) == 1
 
 
 @pytest.mark.parametrize("is_known", [False, True])
