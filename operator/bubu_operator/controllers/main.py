@@ -69,6 +69,9 @@ CRD_POLL_SECONDS: Final = 2.0
 CRD_TIMEOUT_SECONDS: Final = 3.0
 """Short, because a signal to stop is heard in between only."""
 
+RIGHT_LOOKS: Final = 3
+"""For the answer whether ClusterStorageConfigs may be read, each as short."""
+
 STOP_SECONDS: Final = 10.0
 JOIN_SECONDS: Final = 1.0
 LOOK_AROUND_SECONDS: Final = 0.2
@@ -343,17 +346,22 @@ class _Controller:
             return list(WATCHED)
         # Its namespaces may be other controllers', which would run the same passes.
         watched = [resource for resource in WATCHED if resource is not CLUSTER_RETENTION_POLICIES]
-        try:
-            self._client.list_page(CLUSTER_STORAGE_CONFIGS, limit=1)
-        except KubeForbiddenError:
-            logger.warning(
-                "ClusterStorageConfigs may not be read: they are neither probed nor injected, and a policy "
-                "has to name the StorageConfig of its namespace in storageRef"
-            )
-            return [resource for resource in watched if resource.namespaced]
-        except KubeApiError as error:
-            # Most likely away for a moment; if not, the watch will say so.
-            logger.info("whether ClusterStorageConfigs may be read is not known: %s", error)
+        for _ in range(RIGHT_LOOKS):
+            try:
+                self._client.list_page(CLUSTER_STORAGE_CONFIGS, limit=1, timeout_seconds=CRD_TIMEOUT_SECONDS)
+            except KubeForbiddenError:
+                logger.warning(
+                    "ClusterStorageConfigs may not be read: they are neither probed nor injected, and a "
+                    "policy has to name the StorageConfig of its namespace in storageRef"
+                )
+                return [resource for resource in watched if resource.namespaced]
+            except KubeApiError as error:
+                # Most likely away for a moment; if not, the watch will say so.
+                logger.info("whether ClusterStorageConfigs may be read is not known: %s", error)
+                if self._stopping.is_set():
+                    break
+            else:
+                break
         return watched
 
     # -- health --------------------------------------------------------------------------
