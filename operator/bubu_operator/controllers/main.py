@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import signal
 import socket
 import threading
 import time
-from types import FrameType
 from typing import Final, NoReturn
 
 from bubu_operator.controllers.context import Context, ControllerOptions
@@ -54,6 +52,7 @@ from bubu_operator.kube.scrub import Redactor
 from bubu_operator.observability.controller_metrics import ControllerMetrics
 from bubu_operator.observability.logging import setup_logging
 from bubu_operator.observability.metrics_server import MetricsServer
+from bubu_operator.stop_signals import StopSignals
 
 __all__ = ["ControllerOptions", "StopSignals", "run_controller"]
 
@@ -112,31 +111,6 @@ def run_controller(options: ControllerOptions) -> int:
         return EXIT_USAGE
     with client, lease_client:
         return _Controller(options, client, lease_client, fence, redactor, metrics=metrics).run()
-
-
-class StopSignals:
-    """A signal handler: the first signal sets ``stopping``, the second one ends the process.
-
-    The event is set by a thread. A handler runs in the main thread, which waits for that very
-    event and may hold its lock at that moment: setting it right there could wait for ever.
-    """
-
-    def __init__(self, stopping: threading.Event) -> None:
-        self._stopping = stopping
-        self._signals = 0
-        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, name="signals", daemon=True).start()
-
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a signal."""
-        self._signals += 1
-        if self._signals > 1:
-            os._exit(128 + number)
-        self._told.put(None)
-
-    def _listen(self) -> None:
-        self._told.get()
-        self._stopping.set()
 
 
 class _Controller:

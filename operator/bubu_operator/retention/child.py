@@ -22,7 +22,6 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from types import FrameType
 from typing import IO, Any, Final
 
 from bubu_operator.jobpass.opening import open_store
@@ -30,6 +29,7 @@ from bubu_operator.retention.document import STOP_LINE, LineType, PassDocument, 
 from bubu_operator.retention.owner_lines import OwnerQuestion, is_answer
 from bubu_operator.retention.piped_owners import PipedOwners
 from bubu_operator.retention.store_use import StoreUse, StoreWishes, use_store
+from bubu_operator.stop_signals import StopSignals
 from bubu_storage.backend.decorator import innermost
 from bubu_storage.backend.last_look import GuardsDeletions
 from bubu_storage.backend.types import ObjectBackend
@@ -86,11 +86,7 @@ def main() -> int:
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1) as out:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         stop = threading.Event()
-
-        def on_term(_number: int, _frame: FrameType | None) -> None:
-            stop.set()
-
-        signal.signal(signal.SIGTERM, on_term)
+        signal.signal(signal.SIGTERM, StopSignals(stop))
         # The lifeline is read unbuffered by descriptor: a thread that blocks in sys.stdin would hold up exit.
         return run_child(sys.stdin.fileno(), out, stop)
 

@@ -199,6 +199,25 @@ def test_it_dies_with_its_parent(store, tmp_path):
     assert not alive(child)
 
 
+def test_a_signal_at_any_moment_is_heard():
+    """The pass waits for the event that the handler sets, and may hold its lock just then."""
+    code = (
+        "import os, signal\n"
+        "from bubu_operator.retention import child\n"
+        "def run(_stdin, _out, stop):\n"
+        "    with stop._cond:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return 0 if stop.wait(60) else 1\n"
+        "child.run_child = run\n"
+        "raise SystemExit(child.main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_it_ends_when_only_its_stdin_does(store):
     """The lifeline alone is enough: a pass that is waiting for its store writes nothing that could fail."""
     with start(long_document(store)) as process:
