@@ -116,9 +116,12 @@ class _BoundedServer(ThreadingHTTPServer):
         """As the parent, with an end, and give the place back."""
         end = threading.Timer(REQUEST_SECONDS, _hang_up, (request,))
         end.daemon = True
-        end.start()
         try:
+            end.start()
             super().process_request_thread(request, client_address)
+        except RuntimeError:
+            # Threads have run out, and nothing without an end is served; the place must not go with them.
+            self.shutdown_request(request)
         finally:
             end.cancel()
             self._places.release()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -71,6 +72,26 @@ def test_a_taken_port_is_an_error():
             ready=str,
             registry=CollectorRegistry(),
         )
+
+
+def test_requests_that_no_thread_could_be_had_for_do_not_add_up(
+    server: MetricsServer, monkeypatch: pytest.MonkeyPatch
+):
+    """Threads may have run out for a moment; afterwards as many are served as before."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if type(thread) is threading.Timer:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(MAX_REQUESTS):
+            with pytest.raises((OSError, http.client.HTTPException)):
+                get(server, "/healthz")
+
+    assert get(server, "/healthz") == (200, "ok\n")
 
 
 def test_connections_that_say_nothing_do_not_add_up(server: MetricsServer):
