@@ -12,9 +12,13 @@ import base64
 import contextlib
 import hashlib
 import io
+import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from bubu_storage.backend.bodies import as_view, check_size, chunks
@@ -29,6 +33,9 @@ __all__ = ["MAX_PARTS", "PartPlan", "parts_of", "plan_part_size", "sha256_base64
 
 MAX_PARTS: Final = 10_000
 """S3's limit for one upload."""
+
+_INTERRUPTED_SECONDS: Final = 5.0
+"""How long an interrupt waits for parts in flight, and for the abort: a store that hangs may take minutes."""
 
 
 def sha256_base64(data: bytes) -> str:
@@ -138,7 +145,8 @@ def upload_parts(plan: PartPlan, parts: Iterator[bytes], is_done: Callable[[str]
     """Upload the parts and return the ETag of the object.
 
     Whatever fails, the upload is aborted, after the parts in flight have ended (one that
-    arrives later would stay in the bucket, invisible and paid for).
+    arrives later would stay in the bucket, invisible and paid for). On Ctrl-C and on SystemExit
+    only a few seconds are spent on waiting for them, and on the abort: the store may hang.
 
     Args:
         plan: where to and how.
@@ -168,10 +176,20 @@ def upload_parts(plan: PartPlan, parts: Iterator[bytes], is_done: Callable[[str]
                 return expected
             raise
         return answer.get("ETag", "")
-    except BaseException:
-        with contextlib.suppress(Exception):
-            plan.client.abort_multipart_upload(**target)
+    except (KeyboardInterrupt, SystemExit):
+        with contextlib.suppress(RuntimeError):  # no thread to be had
+            aborting = threading.Thread(target=_abort, args=(plan, target), name="bubu-abort", daemon=True)
+            aborting.start()
+            aborting.join(_INTERRUPTED_SECONDS)
         raise
+    except BaseException:
+        _abort(plan, target)
+        raise
+
+
+def _abort(plan: PartPlan, target: dict[str, Any]) -> None:
+    with contextlib.suppress(Exception):
+        plan.client.abort_multipart_upload(**target)
 
 
 def _send_all(plan: PartPlan, parts: Iterator[bytes], target: dict[str, Any]) -> dict[int, dict[str, Any]]:
@@ -183,22 +201,83 @@ def _send_all(plan: PartPlan, parts: Iterator[bytes], target: dict[str, Any]) ->
             part = future.result()
             done[part["PartNumber"]] = part
 
-    with ThreadPoolExecutor(plan.concurrency, thread_name_prefix="bubu-upload") as pool:
-        try:
-            number = 0
-            for data in parts:
-                number += 1  # noqa: SIM113 - `enumerate` would keep the part before
-                pending.add(pool.submit(_send_part, plan, target, number, data))
-                del data
-                if len(pending) >= plan.concurrency:
-                    finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    collect(finished)
-            finished, pending = wait(pending)
-            collect(finished)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    crew = _Crew(plan.concurrency)
+    patience_seconds: float | None = None
+    try:
+        number = 0
+        for data in parts:
+            number += 1  # noqa: SIM113 - `enumerate` would keep the part before
+            pending.add(crew.submit(partial(_send_part, plan, target, number, data)))
+            del data
+            if len(pending) >= plan.concurrency:
+                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                collect(finished)
+        finished, pending = wait(pending)
+        collect(finished)
+    except (KeyboardInterrupt, SystemExit):
+        patience_seconds = _INTERRUPTED_SECONDS
+        raise
+    finally:
+        crew.end(patience_seconds)
     return done
+
+
+class _Crew:
+    """Threads that send parts, started when they are needed.
+
+    Daemons, unlike those of the standard pool: a store that hangs must not keep a process from ending.
+
+    Args:
+        most: threads.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._threads: list[threading.Thread] = []
+        self._tasks: SimpleQueue[tuple[Future[dict[str, Any]], Callable[[], dict[str, Any]]] | None] = (
+            SimpleQueue()
+        )
+
+    def submit(self, send: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]]:
+        """Send one part soon.
+
+        Raises:
+            RuntimeError: the system gives no thread at all.
+        """
+        future: Future[dict[str, Any]] = Future()
+        if len(self._threads) < self._most:
+            thread = threading.Thread(target=self._run, name="bubu-upload", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+            else:
+                self._threads.append(thread)
+        self._tasks.put((future, send))
+        return future
+
+    def end(self, patience_seconds: float | None) -> None:
+        """Send nothing more, and wait so long for what is under way; None for as long as it takes."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._tasks.get_nowait()
+        for _ in self._threads:
+            self._tasks.put(None)
+        deadline = None if patience_seconds is None else time.monotonic() + patience_seconds
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            future, send = task
+            try:
+                answer = send()
+            except BaseException as error:  # noqa: BLE001 - raised by the calling thread
+                future.set_exception(error)
+            else:
+                future.set_result(answer)
+            del future, send, task  # a part is large
 
 
 def _send_part(plan: PartPlan, target: dict[str, Any], number: int, data: bytes) -> dict[str, Any]:

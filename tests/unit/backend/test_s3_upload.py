@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 import tracemalloc
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bubu_storage.backend.s3_upload import MAX_PARTS, parts_of
+from bubu_storage.backend import s3_upload
+from bubu_storage.backend.s3_upload import MAX_PARTS, PartPlan, parts_of, upload_parts
 from bubu_storage.backend.s3_writing import S3Writer
 from bubu_storage.errors import LimitExceededError, StorageError
 from bubu_storage.settings import MIN_PART_SIZE_BYTES, S3Settings
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 PART = MIN_PART_SIZE_BYTES
 CONCURRENCY = 3
+DEADLINE_SECONDS = 20.0
 
 
 @given(st.lists(st.binary(max_size=25), max_size=12), st.integers(1, 20))
@@ -66,7 +69,7 @@ class Client:
 
     def upload_part(self, **_: Any) -> dict[str, str]:
         """Take one."""
-        self._together.wait(20)
+        self._together.wait(DEADLINE_SECONDS)
         return {"ETag": '"00"'}
 
     def complete_multipart_upload(self, **_: Any) -> dict[str, str]:
@@ -97,3 +100,70 @@ def test_memory_is_that_of_the_parts_under_way() -> None:
 
     assert '"e"' == etag
     assert peak_bytes < (CONCURRENCY + 1.2) * PART
+
+
+class Hanging(Client):
+    """Answers about no part before the test is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.over = threading.Event(), threading.Event()
+        self.threads: list[threading.Thread] = []
+        self.aborted = False
+
+    def upload_part(self, **_: Any) -> dict[str, str]:
+        """Take one, and hang."""
+        self.threads.append(threading.current_thread())
+        self.begun.set()
+        self.over.wait(DEADLINE_SECONDS)
+        return {"ETag": '"00"'}
+
+    def abort_multipart_upload(self, **_: Any) -> None:
+        """Give up, which is to be heard at once."""
+        self.aborted = True
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_does_not_wait_for_a_store_that_hangs(
+    interrupt: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C and SIGTERM abort the upload in seconds, and what hangs keeps no process from ending."""
+    monkeypatch.setattr(s3_upload, "_INTERRUPTED_SECONDS", 0.2)
+    client = Hanging()
+
+    def parts() -> Iterator[bytes]:
+        yield b"x"
+        assert client.begun.wait(DEADLINE_SECONDS)
+        raise interrupt
+
+    started = time.monotonic()
+    plan = PartPlan(cast("Any", client), "b", "k", {}, CONCURRENCY, checksums=False)
+    with pytest.raises(interrupt):
+        upload_parts(plan, parts(), lambda _: False)
+    took = time.monotonic() - started
+    client.over.set()
+    for thread in client.threads:
+        thread.join(DEADLINE_SECONDS)
+
+    assert took < DEADLINE_SECONDS / 2
+    assert client.aborted
+    assert [True] == [thread.daemon for thread in client.threads]
+
+
+def test_an_error_waits_for_the_parts_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that arrives after the abort would stay in the bucket."""
+    client = Hanging()
+    ended: list[bool] = []
+
+    def parts() -> Iterator[bytes]:
+        yield b"x"
+        assert client.begun.wait(DEADLINE_SECONDS)
+        threading.Timer(0.1, client.over.set).start()
+        raise StorageError("the body is broken")
+
+    monkeypatch.setattr(client, "abort_multipart_upload", lambda **_: ended.append(client.over.is_set()))
+    plan = PartPlan(cast("Any", client), "b", "k", {}, CONCURRENCY, checksums=False)
+    with pytest.raises(StorageError, match="broken"):
+        upload_parts(plan, parts(), lambda _: False)
+
+    assert [True] == ended
