@@ -162,8 +162,12 @@ class Watcher:
             self._running[1].cancel()
 
     def join(self, timeout_seconds: float) -> None:
-        """Wait for the end."""
+        """Wait for the end; a loop that is stuck does not keep the process, which may end then."""
         self._thread.join(timeout_seconds)
+        if self.alive:
+            logger.warning("watching did not end within %g s; it ends with this process", timeout_seconds)
+            # A thread of Kopf's waits for the flag, and the interpreter's end for that thread.
+            self._ending.set()
 
     def _run(self) -> None:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -153,3 +155,30 @@ def test_an_end_that_kopf_comes_to_by_itself_is_seen_with_its_reason(worlds: Exi
 
     assert not world.watcher.alive
     assert "text/html" in str(world.watcher.error)
+
+
+def test_a_loop_that_is_stuck_does_not_keep_the_process() -> None:
+    """A thread of Kopf's waits for the flag, and the interpreter's end for that thread."""
+    code = (
+        "import asyncio, threading, time\n"
+        "import kopf\n"
+        "from bubu_operator.controllers.watching import Watcher\n"
+        "async def stuck(*, settings, stop_flag, ready_flag, **_):\n"
+        "    asyncio.get_running_loop().run_in_executor(settings.execution.executor, stop_flag.wait)\n"
+        "    ready_flag.set()\n"
+        "    threading.Event().wait()\n"
+        "kopf.operator = stuck\n"
+        "watcher = Watcher(())\n"
+        "watcher.start(kopf.OperatorRegistry())\n"
+        "assert watcher.ready.wait(60)\n"
+        "watcher.stop()\n"
+        "watcher.join(0.1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (
+        0,
+        "watching did not end within 0.1 s; it ends with this process\n",
+    )
