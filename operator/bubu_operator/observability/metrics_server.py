@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -24,6 +25,7 @@ __all__ = ["MetricsServer"]
 MAX_REQUESTS: Final = 8
 REQUEST_SECONDS: Final = 5.0
 WAITING_CONNECTIONS: Final = 16
+ACCEPT_AGAIN_SECONDS: Final = 0.2
 
 
 class MetricsServer:
@@ -100,6 +102,15 @@ class _BoundedServer(ThreadingHTTPServer):
         super().__init__(listener.getsockname(), handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
+
+    def get_request(self) -> tuple[Any, Any]:
+        """As the parent. Where that fails (no descriptors, most often) it is tried again in a while."""
+        try:
+            return super().get_request()
+        except OSError:
+            # The caller is still there: trying again at once would take a whole core.
+            time.sleep(ACCEPT_AGAIN_SECONDS)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve in a thread; over the limit, hang up at once."""

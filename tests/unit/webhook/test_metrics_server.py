@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import http.client
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from bubu_operator.observability import metrics_server
 from bubu_operator.observability.metrics_server import MAX_REQUESTS, MetricsServer
 from bubu_operator.webhook.loop_monitor import MAX_LAG_SECONDS, LoopMonitor
 from bubu_storage import __version__
+from tests.cluster.processes import wait_until
 
 STATE = {"healthy": "", "ready": ""}
 
@@ -92,6 +95,27 @@ def test_requests_that_no_thread_could_be_had_for_do_not_add_up(
                 get(server, "/healthz")
 
     assert get(server, "/healthz") == (200, "ok\n")
+
+
+def test_where_descriptors_have_run_out_it_tries_again_in_a_while(
+    server: MetricsServer, monkeypatch: pytest.MonkeyPatch
+):
+    """The caller stays there to be accepted: trying all the time would take a core. Later it is served."""
+    tries: list[float] = []
+
+    def refuse(_server: socketserver.TCPServer) -> None:
+        tries.append(time.monotonic())
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with contextlib.ExitStack() as stack:
+        with monkeypatch.context() as patched:
+            patched.setattr(socketserver.TCPServer, "get_request", refuse)
+            caller = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+            wait_until(lambda: len(tries) > 2, 60, "three tries")
+        caller.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert caller.recv(12).endswith(b"200")
+
+    assert tries[2] - tries[0] >= 2 * metrics_server.ACCEPT_AGAIN_SECONDS
 
 
 def test_connections_that_say_nothing_do_not_add_up(server: MetricsServer):
