@@ -122,19 +122,20 @@ class HealService:
         """Sweep; return the pause until the next one, whatever happens."""
         interval = self._context.options.heal_interval_seconds
         try:
-            pause = self.sweep_once()
+            try:
+                pause = self.sweep_once()
+            except KubeApiError as error:
+                pause = self._failed(error)
+            else:
+                self._failures, self._told = 0, ""
         except SweepStoppedError:
             self._context.metrics.heal_sweeps.labels("stopped").inc()
             return interval
-        except KubeApiError as error:
-            pause = self._failed(error)
         except Exception:  # healing outlives every bug in it; injection goes on anyway
             self._context.metrics.heal_sweeps.labels("failed").inc()
             self._failures += 1
             logger.exception("a sweep over the pods failed")
             pause = interval
-        else:
-            self._failures, self._told = 0, ""
         return pause * (1 - JITTER + 2 * JITTER * self._rng.random())
 
     def _failed(self, error: KubeApiError) -> float:

@@ -477,6 +477,22 @@ def test_a_bug_does_not_end_healing(world, healing, caplog):
     assert world.metric("bubu_heal_sweeps_total", result="complete") == 1
 
 
+def test_nor_does_one_in_saying_that_a_right_is_missing(world, healing, caplog, monkeypatch):
+    """What is said about a sweep that failed may fail, too."""
+
+    def stumble(*_args, **_more):
+        raise TypeError("a bug")
+
+    world.api.troubles = [denied()]
+    with monkeypatch.context() as patched:
+        patched.setattr(heal_report.Reporter, "write_words", stumble)
+        healing.sweep()
+    healing.sweep()
+
+    assert "a sweep over the pods failed" in caplog.text
+    assert world.metric("bubu_heal_sweeps_total", result="complete") == 1
+
+
 def test_the_thread_sweeps_soon_hears_of_changes_and_stops_at_once():
     """Started, a first sweep follows without waiting for the interval; stopped, it ends."""
     world = World()
