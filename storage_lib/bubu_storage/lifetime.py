@@ -16,12 +16,14 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Generator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from bubu_storage.backend.types import ObjectBackend
+from bubu_storage.daemon_threads import DaemonExecutor
 from bubu_storage.errors import StorageDisabledError, StorageError
 
 __all__ = ["BackendHandle", "BackendHolder"]
@@ -98,7 +100,7 @@ class BackendHolder:
         self._lock = threading.RLock()
         self._handle = handle
         self._max_workers = max_workers
-        self._executors: dict[int, ThreadPoolExecutor] = {}
+        self._executors: dict[int, DaemonExecutor] = {}
         self._users = 0
         self._closed = False
         self._hung = False
@@ -146,11 +148,8 @@ class BackendHolder:
         depth = _thread.depth
         with self._lock:
             if depth not in self._executors:
-                self._executors[depth] = ThreadPoolExecutor(
-                    self._max_workers,
-                    thread_name_prefix="bubu-storage",
-                    initializer=_enter,
-                    initargs=(depth + 1,),
+                self._executors[depth] = DaemonExecutor(
+                    self._max_workers, name="bubu-storage", initializer=partial(_enter, depth + 1)
                 )
             return self._executors[depth]
 
@@ -201,7 +200,7 @@ class BackendHolder:
             raise StorageError("this storage manager is closed; make a new one")
 
     def _shut_down(self, handle: BackendHandle) -> None:
-        executors: list[ThreadPoolExecutor] = []
+        executors: list[DaemonExecutor] = []
         with self._lock:
             # Calls on a backend that was exchanged may go on when the holder has long been closed.
             if self._closed and not self._users:

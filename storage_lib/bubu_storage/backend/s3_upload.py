@@ -13,17 +13,15 @@ import contextlib
 import hashlib
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from functools import partial
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from bubu_storage.backend.bodies import as_view, check_size, chunks
 from bubu_storage.backend.s3_conditions import is_refusal, was_sent_again
 from bubu_storage.backend.types import Body
+from bubu_storage.daemon_threads import DaemonExecutor
 from bubu_storage.errors import LimitExceededError
 
 if TYPE_CHECKING:
@@ -201,13 +199,13 @@ def _send_all(plan: PartPlan, parts: Iterator[bytes], target: dict[str, Any]) ->
             part = future.result()
             done[part["PartNumber"]] = part
 
-    crew = _Crew(plan.concurrency)
+    pool = DaemonExecutor(plan.concurrency, name="bubu-upload")
     patience_seconds: float | None = None
     try:
         number = 0
         for data in parts:
             number += 1  # noqa: SIM113 - `enumerate` would keep the part before
-            pending.add(crew.submit(partial(_send_part, plan, target, number, data)))
+            pending.add(pool.submit(_send_part, plan, target, number, data))
             del data
             if len(pending) >= plan.concurrency:
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -218,66 +216,9 @@ def _send_all(plan: PartPlan, parts: Iterator[bytes], target: dict[str, Any]) ->
         patience_seconds = _INTERRUPTED_SECONDS
         raise
     finally:
-        crew.end(patience_seconds)
+        pool.shutdown(wait=False, cancel_futures=True)
+        pool.join(patience_seconds)
     return done
-
-
-class _Crew:
-    """Threads that send parts, started when they are needed.
-
-    Daemons, unlike those of the standard pool: a store that hangs must not keep a process from ending.
-
-    Args:
-        most: threads.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._threads: list[threading.Thread] = []
-        self._tasks: SimpleQueue[tuple[Future[dict[str, Any]], Callable[[], dict[str, Any]]] | None] = (
-            SimpleQueue()
-        )
-
-    def submit(self, send: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]]:
-        """Send one part soon.
-
-        Raises:
-            RuntimeError: the system gives no thread at all.
-        """
-        future: Future[dict[str, Any]] = Future()
-        if len(self._threads) < self._most:
-            thread = threading.Thread(target=self._run, name="bubu-upload", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                if not self._threads:
-                    raise
-            else:
-                self._threads.append(thread)
-        self._tasks.put((future, send))
-        return future
-
-    def end(self, patience_seconds: float | None) -> None:
-        """Send nothing more, and wait so long for what is under way; None for as long as it takes."""
-        with contextlib.suppress(Empty):
-            while True:
-                self._tasks.get_nowait()
-        for _ in self._threads:
-            self._tasks.put(None)
-        deadline = None if patience_seconds is None else time.monotonic() + patience_seconds
-        for thread in self._threads:
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-
-    def _run(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            future, send = task
-            try:
-                answer = send()
-            except BaseException as error:  # noqa: BLE001 - raised by the calling thread
-                future.set_exception(error)
-            else:
-                future.set_result(answer)
-            del future, send, task  # a part is large
 
 
 def _send_part(plan: PartPlan, target: dict[str, Any], number: int, data: bytes) -> dict[str, Any]:

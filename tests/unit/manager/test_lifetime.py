@@ -83,7 +83,7 @@ def test_calls_on_an_exchanged_store_outlive_close() -> None:
     ):
         assert store.entered.wait(60)
         eventually(lambda: 2 == storage._holder.current.users)
-        queue = storage._holder.threads()._work_queue  # type: ignore[attr-defined]
+        queue = storage._holder.threads()._desk.tasks  # type: ignore[attr-defined]
         eventually(lambda: 1 == queue.qsize())
         storage.reconfigure(ManagerSettings(timeout_seconds=30, metrics_enabled=False))
         storage.close()
