@@ -4,15 +4,17 @@ A pod's account and plain kubeconfigs are read by `bubu_operator.kube.identity`;
 kubeconfig (plugins, client certificates, proxies) by the official ``kubernetes`` package, which
 is loaded for it only. `bubu_operator.kube.client` adds the verbs.
 
-Invariants: every request has a timeout; every failure is a `KubeApiError`; nothing is
-retried (callers own back-off) but a GET on a pooled connection that had been closed; no
-text carries a credential of ours.
+Invariants: every request has a timeout, and so has the reading of its answer; every failure is
+a `KubeApiError`; nothing is retried (callers own back-off) but a GET on a pooled connection that
+had been closed; no text carries a credential of ours.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Guard", "JsonPatch", "Observer", "Transport"]
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+BODY_SECONDS: Final = 30.0
+"""For the rest of an answer that has begun, however steadily it trickles."""
+
 LOWEST_ERROR_STATUS: Final = 400
 USER_AGENT: Final = "bubu-operator"
 
@@ -248,13 +253,43 @@ class Transport:
             self._observe(method, "ok" if error is None else error.word)
 
     def read(self, response: urllib3.HTTPResponse, path: str) -> bytes:
-        """Return the whole body and give the connection back."""
+        """Return the whole body and give the connection back.
+
+        Raises:
+            KubeApiError: the connection broke, or the end did not come in time.
+        """
+        over = threading.Event()
+
+        def end() -> None:
+            over.set()
+            # Wakes the thread that reads; the pool notices that the connection is no good any more.
+            with contextlib.suppress(ValueError, RuntimeError, OSError):
+                response.shutdown()
+
+        timer = threading.Timer(BODY_SECONDS, end)
+        timer.daemon = True
+        with contextlib.suppress(RuntimeError):  # no thread to be had: as good as it gets
+            timer.start()
+        failure: Exception | None = None
+        data = b""
         try:
-            return response.data or b""
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _unreachable(f"reading {path}", self.server, error) from error
+            data = response.data or b""
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
+            # ValueError and AttributeError: the socket was shut under the reading thread.
+            failure = error
         finally:
+            timer.cancel()
             response.release_conn()
+        if over.is_set():
+            # Where no length was announced, what was cut off looks whole.
+            raise KubeTimeoutError(
+                f"reading {path}: the answer of {self.server} did not end within {BODY_SECONDS:g} s"
+            ) from failure
+        if isinstance(failure, (urllib3.exceptions.HTTPError, OSError)):
+            raise _unreachable(f"reading {path}", self.server, failure) from failure
+        if failure is not None:
+            raise failure
+        return data
 
     def _authorization(self) -> dict[str, str]:
         try:

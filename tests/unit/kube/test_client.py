@@ -26,6 +26,7 @@ from bubu_operator.errors import (
     KubeUnreachableError,
     LeadershipLostError,
 )
+from bubu_operator.kube import transport
 from bubu_operator.kube.client import KubeClient, PatchType
 from bubu_operator.kube.lease_fence import LeadershipFence
 from bubu_operator.kube.resources import CLUSTER_STORAGE_CONFIGS, DEPLOYMENTS, SECRETS, STORAGE_CONFIGS
@@ -193,6 +194,32 @@ def test_a_line_of_a_watch_that_is_no_event_breaks_it_off(serve, line):
         pytest.raises(KubeUnreachableError, match=r"a line is no (JSON|event)"),
     ):
         next(iter(stream))
+
+
+@pytest.mark.parametrize("length", ["known", "chunked", "unknown"])
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_answer_that_trickles_is_a_timeout(serve, monkeypatch, length, status):
+    """Each byte comes in time, but never the last one: the call ends all the same, and the next one works."""
+    monkeypatch.setattr(transport, "BODY_SECONDS", 0.3)
+
+    def trickle(handler):
+        if len(handler.server.seen) > 1:
+            handler.reply({"kind": "Secret"})
+            return
+        handler.send_response(status)
+        headers = {"known": ("Content-Length", "100000"), "chunked": ("Transfer-Encoding", "chunked")}
+        handler.send_header(*headers.get(length, ("Connection", "close")))
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while not handler.server.release.wait(0.01):
+                handler.wfile.write(b"1\r\n \r\n" if length == "chunked" else b" ")
+
+    server, client = serve(trickle)
+
+    with pytest.raises(KubeTimeoutError, match=r"reading .*/secrets/s: .* did not end within 0\.3 s"):
+        client.get(SECRETS, "s", "a", timeout_seconds=20)
+    assert client.get(SECRETS, "s", "a", timeout_seconds=20) == {"kind": "Secret"}
+    assert len(server.seen) == 2
 
 
 def test_a_server_that_hangs_is_a_timeout(serve):
