@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
 __all__ = ["StoppedError", "each"]
 
@@ -21,35 +20,6 @@ _READ_AHEAD: Final = 4
 
 class StoppedError(Exception):
     """Raised inside work that should end because the command does."""
-
-
-class _Pool(Generic[_Item]):
-    def __init__(self, work: Callable[[_Item], None], jobs: int) -> None:
-        self._work = work
-        self._todo: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self.done: queue.SimpleQueue[tuple[_Item, BaseException | None]] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(jobs)]
-        for thread in self._threads:
-            thread.start()
-
-    def give(self, item: _Item) -> None:
-        self._todo.put(item)
-
-    def _run(self) -> None:
-        while (item := self._todo.get()) is not None:
-            try:
-                self._work(item)
-            except BaseException as error:  # noqa: BLE001 - handed to the caller, who would wait for ever else
-                self.done.put((item, error))
-            else:
-                self.done.put((item, None))
-
-    def close(self, *, wait_seconds: float) -> None:
-        for _ in self._threads:
-            self._todo.put(None)
-        deadline = time.monotonic() + wait_seconds
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def each(
@@ -67,7 +37,14 @@ def each(
         BaseException: what ``work`` raised that is no `Exception`, as a panic in native code; the rest is
             not done.
     """
-    pool = _Pool(work, jobs)
+    from bubu_storage.daemon_threads import DaemonExecutor  # noqa: PLC0415 - commands that copy nothing skip it
+
+    pool = DaemonExecutor(jobs, name="bubu-worker")
+    done: queue.SimpleQueue[tuple[_Item, BaseException | None]] = queue.SimpleQueue()
+
+    def give(item: _Item) -> None:
+        pool.submit(work, item).add_done_callback(lambda future: done.put((item, future.exception())))
+
     source = iter(items)
     pending = 0
     failure: Exception | None = None
@@ -83,10 +60,10 @@ def each(
                 except Exception as error:  # noqa: BLE001 - raised below, once nothing is under way
                     failure, exhausted = error, True
                 else:
-                    pool.give(item)
+                    give(item)
                     pending += 1
             if pending:
-                item, error = pool.done.get()
+                item, error = done.get()
                 pending -= 1
                 if error is not None and not isinstance(error, Exception):
                     raise error
@@ -95,6 +72,7 @@ def each(
     finally:
         if not finished:
             stop.set()
-        pool.close(wait_seconds=_STOP_SECONDS)
+        pool.shutdown(wait=False)
+        pool.join(_STOP_SECONDS)
     if failure is not None:
         raise failure
