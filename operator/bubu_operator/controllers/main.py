@@ -54,7 +54,7 @@ from bubu_operator.observability.logging import setup_logging
 from bubu_operator.observability.metrics_server import MetricsServer
 from bubu_operator.stop_signals import StopSignals
 
-__all__ = ["ControllerOptions", "StopSignals", "run_controller"]
+__all__ = ["ControllerOptions", "run_controller"]
 
 logger = logging.getLogger(__name__)
 

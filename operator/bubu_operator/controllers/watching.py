@@ -151,15 +151,15 @@ class Watcher:
         """End Kopf; may be called twice, and before it has begun."""
         self._asked.set()
         if self._running is not None:
-            loop, _ = self._running
+            loop, task = self._running
             # The loop may have ended by itself, or do so right now.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._cancel)
+                loop.call_soon_threadsafe(self._cancel, task)
 
-    def _cancel(self) -> None:
-        if self._running is not None and not self._ending.is_set():
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        if not self._ending.is_set():
             self._ending.set()
-            self._running[1].cancel()
+            task.cancel()
 
     def join(self, timeout_seconds: float) -> None:
         """Wait for the end; a loop that is stuck does not keep the process, which may end then."""

@@ -215,7 +215,7 @@ def test_a_signal_at_any_moment_is_heard():
     """The main thread waits for the event that the handler sets, and may hold its lock just then."""
     code = (
         "import os, signal, threading\n"
-        "from bubu_operator.controllers.main import StopSignals\n"
+        "from bubu_operator.stop_signals import StopSignals\n"
         "stopping = threading.Event()\n"
         "signal.signal(signal.SIGTERM, StopSignals(stopping))\n"
         "with stopping._cond:\n"
@@ -231,7 +231,7 @@ def test_a_second_signal_ends_the_process_at_once():
     """Whatever the first one waits for."""
     code = (
         "import os, signal, threading\n"
-        "from bubu_operator.controllers.main import StopSignals\n"
+        "from bubu_operator.stop_signals import StopSignals\n"
         "signal.signal(signal.SIGTERM, StopSignals(threading.Event()))\n"
         "for _ in range(2):\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
